@@ -1,0 +1,3 @@
+//! skiff
+
+fn main() {}

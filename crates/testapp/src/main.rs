@@ -1,0 +1,3 @@
+//! testapp
+
+fn main() {}

@@ -1,3 +1,47 @@
-//! xtask
+//! The project's own checks and generators: what CI runs, and what writes checked-in tables.
+//!
+//! Owns no product logic; each subcommand is one module with a `run` function.
 
-fn main() {}
+mod facts;
+mod layers;
+mod verify;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "skiff's checks and generators")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything CI checks apart from the tests: formatting, clippy, docs, layers.
+    Verify,
+    /// Fail on an import between crates that the architecture forbids.
+    Layers,
+    /// Write the checked-in tables of API facts from a directory of reference data.
+    Facts {
+        /// The directory that holds resources.json, schema-facts.json and the rest.
+        #[arg(long)]
+        reference: PathBuf,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    std::env::set_current_dir(workspace_root())?;
+    match Arguments::parse().task {
+        Task::Verify => verify::run(),
+        Task::Layers => layers::run(),
+        Task::Facts { reference } => facts::run(&reference),
+    }
+}
+
+/// The directory of the workspace's Cargo.toml.
+fn workspace_root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).map_or(here.clone(), PathBuf::from)
+}

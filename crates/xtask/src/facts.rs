@@ -2,6 +2,9 @@
 //!
 //! Facts are names, numbers, keys and rules; prose descriptions are never carried over.
 
+mod rbac;
+mod schema;
+
 use std::path::Path;
 
 use anyhow::{Context, ensure};
@@ -16,6 +19,8 @@ pub(crate) fn run(reference: &Path) -> anyhow::Result<()> {
         "{} holds no resources.json",
         reference.display()
     );
-    // One line a generator: `schema::generate(&reference)?;`
+    // One line a generator.
+    rbac::generate(&reference)?;
+    schema::generate(&reference)?;
     Ok(())
 }

@@ -1,1 +1,17 @@
-//! serve
+//! Serving HTTP: listeners, TLS, the life of a connection, bounded bodies, reverse proxying.
+//!
+//! Owns what every HTTPS server of skiff has in common (API server, kubelet). Knows nothing of
+//! Kubernetes: no users, no objects, no paths.
+
+pub mod body;
+mod peer;
+pub mod proxy;
+mod server;
+pub mod tls;
+
+pub use body::Body;
+pub use peer::{ClientCertificate, Peer};
+pub use server::{Handler, ServeError, Server, ServerOptions};
+
+/// The error type of bodies: whatever the producer of a stream reports.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

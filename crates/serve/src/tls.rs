@@ -1,0 +1,196 @@
+//! TLS configurations of servers and clients, with certificates that can be replaced while running.
+//!
+//! Certificates are made and renewed elsewhere; this file only presents and checks them.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
+
+use crate::ClientCertificate;
+
+/// A certificate with its key that can be swapped while connections are being accepted.
+#[derive(Debug)]
+pub struct Certificate(RwLock<Arc<CertifiedKey>>);
+
+impl Certificate {
+    /// Takes a chain, leaf first, and its private key.
+    ///
+    /// # Errors
+    /// When the key is of no supported kind or does not belong to the leaf.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Arc<Self>, rustls::Error> {
+        Ok(Arc::new(Self(RwLock::new(certified(chain, key)?))))
+    }
+
+    /// Presents another certificate from the next handshake on.
+    ///
+    /// # Errors
+    /// As [`Certificate::new`]; the old certificate then stays.
+    pub fn replace(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(), rustls::Error> {
+        *self.0.write() = certified(chain, key)?;
+        Ok(())
+    }
+}
+
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<CertifiedKey>, rustls::Error> {
+    CertifiedKey::from_der(chain, key, &provider()).map(Arc::new)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().clone())
+    }
+}
+
+/// The server side of TLS: what it presents, and whose client certificates it trusts.
+#[derive(Clone)]
+pub struct ServerTls {
+    pub(crate) config: Arc<ServerConfig>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl ServerTls {
+    /// TLS 1.2 and 1.3 with HTTP/2 and HTTP/1.1. Client certificates are asked for where
+    /// `client_authorities` is given, never required; one that does not verify leaves the
+    /// connection standing, as [`ClientCertificate::Rejected`], so that the client can be told in
+    /// HTTP.
+    ///
+    /// # Errors
+    /// When an authority's certificate cannot be used.
+    pub fn new(
+        certificate: Arc<Certificate>,
+        client_authorities: Option<&[CertificateDer<'static>]>,
+    ) -> Result<Self, rustls::Error> {
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?;
+        let (builder, verifier) = match client_authorities {
+            None => (builder.with_no_client_auth(), None),
+            Some(authorities) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(
+                    Arc::new(roots(authorities)?),
+                    provider(),
+                )
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+                (
+                    builder.with_client_cert_verifier(Arc::new(Possession(verifier.clone()))),
+                    Some(verifier),
+                )
+            }
+        };
+        let mut config = builder.with_cert_resolver(certificate);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { config: Arc::new(config), verifier })
+    }
+
+    /// What the certificates that a peer showed are worth.
+    pub(crate) fn judge(&self, shown: Option<&[CertificateDer<'_>]>) -> ClientCertificate {
+        let (Some(verifier), Some([leaf, intermediates @ ..])) = (&self.verifier, shown) else {
+            return ClientCertificate::None;
+        };
+        match verifier.verify_client_cert(leaf, intermediates, UnixTime::now()) {
+            Ok(_) => ClientCertificate::Verified(
+                std::iter::once(leaf)
+                    .chain(intermediates)
+                    .map(|der| der.clone().into_owned())
+                    .collect(),
+            ),
+            Err(error) => ClientCertificate::Rejected(error.to_string()),
+        }
+    }
+}
+
+/// The client side of TLS: trusts `authorities`, presents `identity` where given.
+///
+/// # Errors
+/// When an authority's certificate or the identity's key cannot be used.
+pub fn client_config(
+    authorities: &[CertificateDer<'static>],
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(authorities)?);
+    Ok(Arc::new(match identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+    }))
+}
+
+fn roots(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority.clone())?;
+    }
+    Ok(roots)
+}
+
+/// Demands that a peer holds the key of the certificate it shows, and leaves the chain of trust to
+/// [`ServerTls::judge`].
+#[derive(Debug)]
+struct Possession(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Possession {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}

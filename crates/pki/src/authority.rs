@@ -1,0 +1,386 @@
+//! A certificate authority on disk and the identities it issues.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType, string::Ia5String,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::PkiError;
+use crate::files::{read, write_private, write_public};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long an authority lives.
+const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// Certificates start to be valid this long ago: clocks of machines differ.
+const BACKDATE: Duration = Duration::from_secs(5 * 60);
+
+/// What a certificate may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// To serve.
+    Server,
+    /// To authenticate to a server.
+    Client,
+    /// Both.
+    Both,
+}
+
+/// What a certificate is to say.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// Common name: the user, in Kubernetes.
+    pub common_name: String,
+    /// Organization: the group, in Kubernetes.
+    pub organization: Option<String>,
+    /// DNS names of a server.
+    pub dns_names: Vec<String>,
+    /// Addresses of a server.
+    pub addresses: Vec<IpAddr>,
+    /// What it may be used for.
+    pub usage: Usage,
+    /// How long it is valid from now.
+    pub lifetime: Duration,
+}
+
+impl Profile {
+    /// A client's certificate of a year.
+    pub fn client(common_name: impl Into<String>, organization: Option<&str>) -> Self {
+        Self {
+            common_name: common_name.into(),
+            organization: organization.map(str::to_owned),
+            dns_names: Vec::new(),
+            addresses: Vec::new(),
+            usage: Usage::Client,
+            lifetime: 365 * DAY,
+        }
+    }
+
+    /// A server's certificate of a year.
+    pub fn server(
+        common_name: impl Into<String>,
+        dns_names: Vec<String>,
+        addresses: Vec<IpAddr>,
+    ) -> Self {
+        Self { dns_names, addresses, usage: Usage::Server, ..Self::client(common_name, None) }
+    }
+}
+
+/// A certificate with its private key, both as PEM.
+#[derive(Clone)]
+pub struct Identity {
+    /// The certificate chain, leaf first.
+    pub certificate: String,
+    /// The private key, PKCS #8.
+    pub key: String,
+}
+
+impl Identity {
+    /// The chain as DER, leaf first.
+    ///
+    /// # Errors
+    /// When the PEM is damaged.
+    pub fn chain(&self) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+        CertificateDer::pem_slice_iter(self.certificate.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|error| PkiError::Key(format!("certificate chain: {error}")))
+    }
+
+    /// The private key as DER.
+    ///
+    /// # Errors
+    /// When the PEM is damaged.
+    pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, PkiError> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes())
+            .map_err(|error| PkiError::Key(format!("private key: {error}")))
+    }
+
+    /// When four fifths of its life are over: the moment to have a new one.
+    ///
+    /// # Errors
+    /// When the PEM is damaged.
+    pub fn renew_at(&self) -> Result<jiff::Timestamp, PkiError> {
+        let chain = self.chain()?;
+        let leaf = chain.first().ok_or_else(|| PkiError::Key("empty certificate chain".into()))?;
+        let (_, leaf) = X509Certificate::from_der(leaf)
+            .map_err(|error| PkiError::Key(format!("certificate: {error}")))?;
+        let (start, end) =
+            (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
+        jiff::Timestamp::from_second(start + (end - start) / 5 * 4)
+            .map_err(|error| PkiError::Key(error.to_string()))
+    }
+}
+
+/// A certificate authority: its certificate, and the key to sign with.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    certificate: String,
+}
+
+impl Authority {
+    /// Reads `<directory>/<name>.crt` and `.key`, or makes both where neither is there.
+    ///
+    /// # Errors
+    /// When one of the files is unreadable, damaged or missing beside the other.
+    pub fn load_or_create(directory: &Path, name: &str) -> Result<Self, PkiError> {
+        let (certificate, key) =
+            (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")));
+        match (read(&certificate)?, read(&key)?) {
+            (Some(pem), Some(key_pem)) => {
+                let damaged = || PkiError::Content { path: key.clone(), expected: "private key" };
+                let pair = KeyPair::from_pem(&key_pem).map_err(|_| damaged())?;
+                // Signing the parameters again with the same key gives the same issuer; what is
+                // handed out is the certificate that everybody already trusts.
+                let issuer = CertifiedIssuer::self_signed(
+                    parameters(&common_name(&certificate, &pem)?),
+                    pair,
+                )
+                .map_err(|_| damaged())?;
+                Ok(Self { issuer, certificate: pem })
+            }
+            (None, None) => {
+                let authority = Self::create(name)?;
+                write_private(&key, authority.issuer.key().serialize_pem().as_bytes())?;
+                write_public(&certificate, authority.certificate.as_bytes())?;
+                Ok(authority)
+            }
+            (None, Some(_)) => {
+                Err(PkiError::Content { path: certificate, expected: "certificate" })
+            }
+            (Some(_), None) => Err(PkiError::Content { path: key, expected: "private key" }),
+        }
+    }
+
+    fn create(name: &str) -> Result<Self, PkiError> {
+        let common_name = format!("skiff-{name}@{}", jiff::Timestamp::now().as_second());
+        let failed = |source| PkiError::Issue { name: common_name.clone(), source };
+        let key = KeyPair::generate().map_err(failed)?;
+        let issuer = CertifiedIssuer::self_signed(parameters(&common_name), key).map_err(failed)?;
+        let certificate = issuer.pem();
+        Ok(Self { issuer, certificate })
+    }
+
+    /// The authority's certificate as PEM: what clients trust.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// The authority's certificate as DER.
+    ///
+    /// # Errors
+    /// When the file it was read from is damaged.
+    pub fn certificate_der(&self) -> Result<CertificateDer<'static>, PkiError> {
+        CertificateDer::from_pem_slice(self.certificate.as_bytes())
+            .map_err(|error| PkiError::Key(format!("authority certificate: {error}")))
+    }
+
+    /// Makes a key and signs a certificate for it.
+    ///
+    /// # Errors
+    /// When a name in `profile` cannot stand in a certificate.
+    pub fn issue(&self, profile: &Profile) -> Result<Identity, PkiError> {
+        let failed = |source| PkiError::Issue { name: profile.common_name.clone(), source };
+        let key = KeyPair::generate().map_err(failed)?;
+        let certificate =
+            leaf(profile).map_err(failed)?.signed_by(&key, &self.issuer).map_err(failed)?;
+        Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
+    /// Reads the identity in `<directory>/<name>.crt` and `.key`, or issues and writes it where it
+    /// is missing, another authority's, about to expire, or does not say what `profile` says.
+    ///
+    /// # Errors
+    /// When files cannot be read or written, or the certificate not be made.
+    pub fn identity(
+        &self,
+        directory: &Path,
+        name: &str,
+        profile: &Profile,
+    ) -> Result<Identity, PkiError> {
+        let (certificate, key) =
+            (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")));
+        if let (Some(certificate), Some(key)) = (read(&certificate)?, read(&key)?) {
+            let found = Identity { certificate, key };
+            if self.still_good(&found, profile) {
+                return Ok(found);
+            }
+        }
+        let identity = self.issue(profile)?;
+        write_private(&key, identity.key.as_bytes())?;
+        write_public(&certificate, identity.certificate.as_bytes())?;
+        Ok(identity)
+    }
+
+    fn still_good(&self, identity: &Identity, profile: &Profile) -> bool {
+        let (Ok(chain), Ok(_), Ok(renew)) =
+            (identity.chain(), identity.private_key(), identity.renew_at())
+        else {
+            return false;
+        };
+        let (Some(leaf), Ok(authority)) = (chain.first(), self.certificate_der()) else {
+            return false;
+        };
+        let (Ok((_, leaf)), Ok((_, authority))) =
+            (X509Certificate::from_der(leaf), X509Certificate::from_der(&authority))
+        else {
+            return false;
+        };
+        renew > jiff::Timestamp::now()
+            && leaf.verify_signature(Some(authority.public_key())).is_ok()
+            && crate::Subject::of(&leaf) == crate::Subject::from(profile)
+            && alternative_names(&leaf) == wanted_names(profile)
+    }
+}
+
+fn common_name(path: &Path, pem: &str) -> Result<String, PkiError> {
+    let damaged = || PkiError::Content { path: path.to_owned(), expected: "certificate" };
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| damaged())?;
+    let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| damaged())?;
+    Ok(crate::Subject::of(&certificate).common_name)
+}
+
+fn parameters(common_name: &str) -> CertificateParams {
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = name(common_name, None);
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    parameters.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+    ];
+    valid(&mut parameters, AUTHORITY_LIFETIME);
+    parameters
+}
+
+fn leaf(profile: &Profile) -> Result<CertificateParams, rcgen::Error> {
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = name(&profile.common_name, profile.organization.as_deref());
+    parameters.use_authority_key_identifier_extension = true;
+    parameters.key_usages =
+        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    parameters.extended_key_usages = match profile.usage {
+        Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+        Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Usage::Both => {
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+        }
+    };
+    for dns in &profile.dns_names {
+        parameters.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(dns.as_str())?));
+    }
+    parameters.subject_alt_names.extend(profile.addresses.iter().copied().map(SanType::IpAddress));
+    valid(&mut parameters, profile.lifetime);
+    Ok(parameters)
+}
+
+fn name(common_name: &str, organization: Option<&str>) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    if let Some(organization) = organization {
+        name.push(DnType::OrganizationName, organization);
+    }
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+fn valid(parameters: &mut CertificateParams, lifetime: Duration) {
+    let now = OffsetDateTime::now_utc();
+    parameters.not_before = now - BACKDATE;
+    parameters.not_after = now + lifetime;
+}
+
+fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let mut names: Vec<String> = certificate
+        .subject_alternative_name()
+        .ok()
+        .flatten()
+        .into_iter()
+        .flat_map(|extension| &extension.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::DNSName(dns) => Some((*dns).to_owned()),
+            GeneralName::IPAddress(bytes) => match bytes.len() {
+                4 => <[u8; 4]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
+                _ => <[u8; 16]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
+            },
+            _ => None,
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+fn wanted_names(profile: &Profile) -> Vec<String> {
+    let mut names = profile.dns_names.clone();
+    names.extend(profile.addresses.iter().map(ToString::to_string));
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_and_its_identities_survive_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::load_or_create(directory.path(), "ca").unwrap();
+        let profile =
+            Profile::server("api", vec!["kubernetes".into()], vec!["10.96.0.1".parse().unwrap()]);
+        let first = authority.identity(directory.path(), "api", &profile).unwrap();
+        let again = Authority::load_or_create(directory.path(), "ca").unwrap();
+        assert_eq!(authority.certificate(), again.certificate());
+        assert_eq!(
+            first.certificate,
+            again.identity(directory.path(), "api", &profile).unwrap().certificate
+        );
+        let other = Profile { addresses: vec!["10.96.0.2".parse().unwrap()], ..profile };
+        assert_ne!(
+            first.certificate,
+            again.identity(directory.path(), "api", &other).unwrap().certificate
+        );
+    }
+
+    #[test]
+    fn another_authoritys_identity_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let profile = Profile::client("admin", Some("system:masters"));
+        let one = Authority::create("one")
+            .unwrap()
+            .identity(directory.path(), "admin", &profile)
+            .unwrap();
+        let two = Authority::create("two")
+            .unwrap()
+            .identity(directory.path(), "admin", &profile)
+            .unwrap();
+        assert_ne!(one.certificate, two.certificate);
+        let subject = crate::Subject::parse(&two.chain().unwrap()[0]).unwrap();
+        assert_eq!(subject.common_name, "admin");
+        assert_eq!(subject.organizations, ["system:masters"]);
+    }
+
+    #[test]
+    fn a_key_without_its_certificate_is_not_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        Authority::load_or_create(directory.path(), "ca").unwrap();
+        std::fs::remove_file(directory.path().join("ca.crt")).unwrap();
+        assert!(matches!(
+            Authority::load_or_create(directory.path(), "ca"),
+            Err(PkiError::Content { .. })
+        ));
+    }
+
+    #[test]
+    fn keys_are_for_root_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        Authority::load_or_create(directory.path(), "ca").unwrap();
+        let mode = std::fs::metadata(directory.path().join("ca.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

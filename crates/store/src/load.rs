@@ -1,0 +1,1 @@
+//! A write load on any store, for benchmarks.

@@ -1,1 +1,15 @@
-//! schema
+//! What built-in kinds look like: the graph of their types, decoding, defaulting, validation and patches.
+//!
+//! Everything is a pure function over `serde_json::Value`. Knows nothing of storage or HTTP.
+//!
+//! - [`types`]: the compiled-in graph of types, by name or by group, version and kind.
+//! - [`decode`](mod@decode): JSON to objects, with Kubernetes' checks and messages.
+//! - [`patch`]: JSON patch, merge patch, strategic merge patch.
+
+pub mod decode;
+pub mod patch;
+mod scalar;
+pub mod types;
+
+pub use decode::{DecodeError, Decoded, FieldValidation, decode, decode_value};
+pub use patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};

@@ -1,0 +1,148 @@
+//! Decoding: the texts clients parse, and what is dropped or made canonical.
+
+use meta::GroupVersionKind;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn deployment() -> GroupVersionKind {
+    GroupVersionKind::new("apps", "v1", "Deployment")
+}
+
+fn core(kind: &str) -> GroupVersionKind {
+    GroupVersionKind::new("", "v1", kind)
+}
+
+fn strict(kind: &GroupVersionKind, body: &str) -> Result<Value, String> {
+    decode(kind, body.as_bytes(), FieldValidation::Strict).map(|d| d.value).map_err(|error| error.to_string())
+}
+
+#[track_caller]
+fn check_refused(kind: &GroupVersionKind, body: &str, expected: &str) {
+    assert_eq!(strict(kind, body), Err(expected.to_owned()));
+}
+
+#[test]
+fn unknown_and_duplicate_fields() {
+    let body = r#"{"apiVersion":"apps/v1","kind":"Deployment","spec":{"foo":1,"replicas":1,"replicas":2,
+        "template":{"spec":{"containers":[{"name":"a","imag":"b"}]}}}}"#;
+    check_refused(
+        &deployment(),
+        body,
+        "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: \
+         unknown field \"spec.foo\", duplicate field \"spec.replicas\", \
+         unknown field \"spec.template.spec.containers[0].imag\"",
+    );
+    let warned = decode(&deployment(), body.as_bytes(), FieldValidation::Warn).expect("only warnings");
+    assert_eq!(warned.warnings[0], "unknown field \"spec.foo\"");
+    assert_eq!(warned.warnings.len(), 3);
+    assert_eq!(warned.value["spec"]["replicas"], 2);
+    let ignored = decode(&deployment(), body.as_bytes(), FieldValidation::Ignore).expect("nothing said");
+    assert_eq!(ignored.warnings, Vec::<String>::new());
+    check_refused(
+        &core("ConfigMap"),
+        r#"{"data":{"a":"1","a":"2"}}"#,
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: duplicate field \"data.a\"",
+    );
+}
+
+#[test]
+fn wrong_types() {
+    check_refused(
+        &deployment(),
+        r#"{"kind":"Deployment","apiVersion":"apps/v1","spec":{"replicas":"three","paused":1}}"#,
+        "Deployment in version \"v1\" cannot be handled as a Deployment: json: cannot unmarshal string into Go \
+         struct field DeploymentSpec.spec.replicas of type int32",
+    );
+    check_refused(
+        &deployment(),
+        r#"{"spec":{"template":{"spec":{"containers":[{"env":[{"name":"A","value":1}]}]}}}}"#,
+        "Deployment in version \"v1\" cannot be handled as a Deployment: json: cannot unmarshal number into Go \
+         struct field EnvVar.spec.template.spec.containers.env.value of type string",
+    );
+    check_refused(
+        &deployment(),
+        r#"{"spec":{"replicas":1.5}}"#,
+        "Deployment in version \"v1\" cannot be handled as a Deployment: json: cannot unmarshal number 1.5 into Go \
+         struct field DeploymentSpec.spec.replicas of type int32",
+    );
+    check_refused(
+        &core("Pod"),
+        r#"{"spec":{"containers":{"name":"a"}}}"#,
+        "Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal object into Go \
+         struct field PodSpec.spec.containers of type []v1.Container",
+    );
+    check_refused(
+        &core("ConfigMap"),
+        r#"{"data":{"a":1}}"#,
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go \
+         struct field ConfigMap.data of type string",
+    );
+    check_refused(
+        &core("Secret"),
+        r#"{"data":{"a":"not base64"}}"#,
+        "Secret in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte 3",
+    );
+}
+
+#[test]
+fn other_kinds_and_versions() {
+    check_refused(
+        &core("Pod"),
+        r#"{"kind":"Service","apiVersion":"v1"}"#,
+        "Service in version \"v1\" cannot be handled as a Pod: converting (v1.Service) to (core.Pod): unknown conversion",
+    );
+    check_refused(
+        &core("Pod"),
+        r#"{"kind":"Pod","apiVersion":"apps/v1"}"#,
+        "Pod in version \"v1\" cannot be handled as a Pod: no kind \"Pod\" is registered for version \"apps/v1\" in \
+         scheme \"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30\"",
+    );
+    check_refused(
+        &GroupVersionKind::new("autoscaling", "v2", "HorizontalPodAutoscaler"),
+        r#"{"kind":"HorizontalPodAutoscaler","apiVersion":"autoscaling/v1"}"#,
+        "the API version in the data (autoscaling/v1) does not match the expected API version (autoscaling/v2)",
+    );
+    let filled = strict(&core("Pod"), "{}").expect("kind and version may be absent");
+    assert_eq!(filled, json!({"kind": "Pod", "apiVersion": "v1"}));
+}
+
+#[test]
+fn bodies_that_are_no_json() {
+    check_refused(
+        &core("Pod"),
+        "",
+        "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: \
+         unexpected end of JSON input (<empty>)",
+    );
+    assert!(strict(&core("Pod"), "{\"kind\":").is_err_and(|text| text.contains("unexpected end of JSON input")));
+    assert!(strict(&core("Pod"), "kind: Pod").is_err_and(|text| text.contains("invalid character 'k'")));
+    assert!(strict(&core("Pod"), "[]").is_err_and(|text| text.contains("cannot unmarshal array")));
+    let deep = "[".repeat(10_000);
+    assert!(strict(&core("Pod"), &format!("{{\"spec\":{deep}")).is_err());
+}
+
+#[test]
+fn drops_and_canonicalizes() {
+    let body = r#"{"metadata":{"name":"a","labels":null,"annotations":{},"creationTimestamp":null},
+        "spec":{"containers":[{"name":"c","args":[],"command":["a",null],
+          "resources":{"limits":{"cpu":"1000m","memory":1024}}}],
+          "volumes":[{"name":"v","emptyDir":{}}]}}"#;
+    assert_eq!(
+        strict(&core("Pod"), body).expect("a pod"),
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+            "spec": {"containers": [{"name": "c", "command": ["a", ""],
+                "resources": {"limits": {"cpu": "1", "memory": "1024"}}}],
+                "volumes": [{"name": "v", "emptyDir": {}}]}})
+    );
+}
+
+#[test]
+fn decodes_values_and_parses_patches() {
+    let object = json!({"kind": "Pod", "apiVersion": "v1", "spec": {"nodeName": null, "hostname": "a"}});
+    let decoded = decode_value(&core("Pod"), &object, FieldValidation::Strict).expect("a pod");
+    assert_eq!(decoded.value["spec"], json!({"hostname": "a"}));
+    let (patch, duplicates) = parse(br#"{"a":{"b":1,"b":null}}"#).expect("JSON");
+    assert_eq!(patch, json!({"a": {"b": null}}));
+    assert_eq!(duplicates, ["duplicate field \"a.b\""]);
+}

@@ -1,0 +1,126 @@
+//! JSON patch, RFC 6902: a bounded list of operations.
+
+use json_patch::{Patch, PatchErrorKind, PatchOperation};
+use serde_json::Value;
+
+use super::PatchError;
+
+/// The most operations one patch may hold, as upstream.
+pub const MOST_OPERATIONS: usize = 10_000;
+
+/// How many bytes of JSON the copy operations of one patch may add together.
+const MOST_COPIED: usize = 3 * 1024 * 1024;
+
+/// Applies a JSON patch.
+///
+/// # Errors
+/// When the body is no JSON patch, has too many operations, or an operation does not apply; `object` is then
+/// partly patched and of no use.
+pub fn json_patch(object: &mut Value, body: &[u8]) -> Result<(), PatchError> {
+    let operations: Vec<Value> =
+        serde_json::from_slice(body).map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
+    if operations.len() > MOST_OPERATIONS {
+        return Err(PatchError::TooMany(operations.len()));
+    }
+    let patch: Patch = serde_json::from_value(Value::Array(operations))
+        .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
+    let mut copied = 0;
+    for operation in patch.0 {
+        if let PatchOperation::Copy(copy) = &operation {
+            copied += object.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());
+            if copied > MOST_COPIED {
+                return Err(PatchError::Failed(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {copied}, \
+                     exceeding the limit {MOST_COPIED}"
+                )));
+            }
+        }
+        apply(object, operation)?;
+    }
+    Ok(())
+}
+
+fn apply(object: &mut Value, operation: PatchOperation) -> Result<(), PatchError> {
+    let (name, from) = describe(&operation);
+    let path = operation.path().to_string();
+    json_patch::patch_unsafe(object, &[operation]).map_err(|error| {
+        PatchError::Failed(match error.kind {
+            PatchErrorKind::TestFailed => format!("testing value {path} failed: test failed"),
+            PatchErrorKind::InvalidFromPointer => {
+                format!("{name} operation does not apply: doc is missing from path: {from}: missing value")
+            }
+            PatchErrorKind::InvalidPointer if name == "replace" => {
+                format!("replace operation does not apply: doc is missing key: {path}: missing value")
+            }
+            PatchErrorKind::InvalidPointer => {
+                format!("{name} operation does not apply: doc is missing path: {path:?}: missing value")
+            }
+            other => format!("{name} operation does not apply: {other}"),
+        })
+    })
+}
+
+fn describe(operation: &PatchOperation) -> (&'static str, String) {
+    match operation {
+        PatchOperation::Add(_) => ("add", String::new()),
+        PatchOperation::Remove(_) => ("remove", String::new()),
+        PatchOperation::Replace(_) => ("replace", String::new()),
+        PatchOperation::Move(step) => ("move", step.from.to_string()),
+        PatchOperation::Copy(step) => ("copy", step.from.to_string()),
+        PatchOperation::Test(_) => ("test", String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn patched(object: Value, patch: &Value) -> Result<Value, PatchError> {
+        let mut object = object;
+        json_patch(&mut object, patch.to_string().as_bytes())?;
+        Ok(object)
+    }
+
+    #[test]
+    fn applies_operations_in_order() {
+        let patch = json!([
+            {"op": "test", "path": "/a", "value": 1},
+            {"op": "add", "path": "/list/-", "value": "x"},
+            {"op": "replace", "path": "/a", "value": 2},
+            {"op": "copy", "from": "/a", "path": "/b"},
+            {"op": "remove", "path": "/a"},
+        ]);
+        let object = patched(json!({"a": 1, "list": []}), &patch).expect("a patch that applies");
+        assert_eq!(object, json!({"b": 2, "list": ["x"]}));
+    }
+
+    #[test]
+    fn names_what_does_not_apply() {
+        let failed = |patch| patched(json!({"a": 1}), &patch).expect_err("a patch that fails").to_string();
+        assert_eq!(
+            failed(json!([{"op": "test", "path": "/a", "value": 2}])),
+            "testing value /a failed: test failed"
+        );
+        assert_eq!(
+            failed(json!([{"op": "remove", "path": "/b"}])),
+            "remove operation does not apply: doc is missing path: \"/b\": missing value"
+        );
+        assert_eq!(
+            failed(json!([{"op": "replace", "path": "/b", "value": 1}])),
+            "replace operation does not apply: doc is missing key: /b: missing value"
+        );
+    }
+
+    #[test]
+    fn is_bounded() {
+        let one = json!({"op": "test", "path": "", "value": {}});
+        let many = Value::Array(vec![one; MOST_OPERATIONS + 1]);
+        assert_eq!(patched(json!({}), &many), Err(PatchError::TooMany(MOST_OPERATIONS + 1)));
+        let doubling = Value::Array(vec![json!({"op": "copy", "from": "/a", "path": "/a/-"}); 40]);
+        let start = json!({"a": ["x".repeat(1024)]});
+        assert!(matches!(patched(start, &doubling), Err(PatchError::Failed(_))));
+        assert!(matches!(patched(json!({}), &json!({"op": "add"})), Err(PatchError::Malformed(_))));
+    }
+}

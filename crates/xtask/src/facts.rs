@@ -3,6 +3,7 @@
 //! Facts are names, numbers, keys and rules; prose descriptions are never carried over.
 
 mod rbac;
+mod rows;
 mod schema;
 
 use std::path::Path;
@@ -21,6 +22,7 @@ pub(crate) fn run(reference: &Path) -> anyhow::Result<()> {
     );
     // One line a generator.
     rbac::generate(&reference)?;
+    rows::generate(&reference)?;
     schema::generate(&reference)?;
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 mod facts;
 mod layers;
+mod test;
 mod verify;
 
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ struct Arguments {
 enum Task {
     /// Everything CI checks apart from the tests: formatting, clippy, docs, layers.
     Verify,
+    /// Everything CI checks: `verify`, then all tests.
+    Test,
     /// Fail on an import between crates that the architecture forbids.
     Layers,
     /// Write the checked-in tables of API facts from a directory of reference data.
@@ -35,6 +38,7 @@ fn main() -> anyhow::Result<()> {
     std::env::set_current_dir(workspace_root())?;
     match Arguments::parse().task {
         Task::Verify => verify::run(),
+        Task::Test => test::run(),
         Task::Layers => layers::run(),
         Task::Facts { reference } => facts::run(&reference),
     }

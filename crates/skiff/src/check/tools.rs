@@ -1,0 +1,31 @@
+//! Questions about the programs that skiff calls.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::{Finding, Verdict};
+
+pub(super) fn nft() -> Finding {
+    let verdict = match Command::new("nft").args(["list", "tables"]).output() {
+        Err(_) => Verdict::Bad("nft is not installed: apt-get install nftables".into()),
+        Ok(output) if output.status.success() => Verdict::Good("nft works".into()),
+        Ok(output) => Verdict::Bad(format!(
+            "nft does not work ({}): the kernel needs nf_tables, and skiff must be root",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
+    };
+    Finding { what: "nftables", verdict }
+}
+
+pub(super) fn runtime(program: &'static str) -> Finding {
+    let verdict = match find(program) {
+        Some(path) => Verdict::Good(path.display().to_string()),
+        None => Verdict::Bad(format!("{program} is not installed: apt-get install containerd runc")),
+    };
+    Finding { what: program, verdict }
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|candidate| candidate.is_file())
+}

@@ -1,0 +1,171 @@
+//! One process a data directory: the lock that ensures it, and the description others read.
+//!
+//! The lock is the kernel's (`flock`), so that it goes with the process however that ends.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+use anyhow::{Context, bail};
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::layout::Layout;
+
+/// The layout of the data directory that this version writes and reads.
+const FORMAT: u32 = 1;
+
+/// What the serving process says of itself, and what `down` needs when it has gone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Description {
+    /// The data directory's format.
+    pub(crate) format: u32,
+    /// The version that wrote this.
+    pub(crate) version: String,
+    /// The serving process.
+    pub(crate) pid: i32,
+    /// The node's name.
+    pub(crate) node_name: String,
+    /// The API server's URL for this machine.
+    pub(crate) server: String,
+    /// The pod bridge.
+    pub(crate) bridge: String,
+    /// The nftables table.
+    pub(crate) table: String,
+    /// The pods' cgroup, below each controller's root.
+    pub(crate) cgroup: String,
+    /// The container runtime's socket where it is not skiff's own.
+    pub(crate) runtime_socket: Option<std::path::PathBuf>,
+}
+
+impl Description {
+    /// The format that this version writes.
+    pub(crate) const fn format() -> u32 {
+        FORMAT
+    }
+}
+
+/// The right to serve a data directory, for as long as it lives.
+pub(crate) struct Instance {
+    file: Flock<File>,
+}
+
+impl Instance {
+    /// Takes the data directory, which is made where it is missing.
+    pub(crate) fn acquire(layout: &Layout) -> anyhow::Result<Self> {
+        let root = layout.root();
+        std::fs::create_dir_all(root)
+            .with_context(|| format!("data directory {} cannot be made: choose another with --data-dir", root.display()))?;
+        let path = layout.instance();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("data directory {} cannot be written to", root.display()))?;
+        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((mut file, _)) => match parse(&mut file)? {
+                Some(other) => bail!(
+                    "skiff runs already in {} as process {}: see `skiff status`, stop it with `skiff down`",
+                    root.display(),
+                    other.pid
+                ),
+                None => bail!("another process is just taking {}", root.display()),
+            },
+        };
+        let mut instance = Self { file };
+        if let Some(previous) = parse(&mut instance.file)?
+            && previous.format > FORMAT
+        {
+            bail!(
+                "data directory {} was written by skiff {} (format {}); this is skiff {} (format {FORMAT}): use the newer version",
+                root.display(),
+                previous.version,
+                previous.format,
+                env!("CARGO_PKG_VERSION"),
+            );
+        }
+        Ok(instance)
+    }
+
+    /// Writes the description.
+    pub(crate) fn describe(&mut self, description: &Description) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(description).context("describe this instance")?;
+        let mut write = || {
+            self.file.rewind()?;
+            self.file.set_len(0)?;
+            self.file.write_all(text.as_bytes())?;
+            self.file.sync_all()
+        };
+        write().context("write the description of this instance: is the disk full?")
+    }
+}
+
+/// The last description written in a data directory, and whether its process still serves.
+pub(crate) fn find(layout: &Layout) -> anyhow::Result<Option<(Description, bool)>> {
+    let path = layout.instance();
+    let mut file = match OpenOptions::new().read(true).write(true).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
+    };
+    let description = parse(&mut file)?;
+    let serving = Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err();
+    Ok(description.map(|description| (description, serving)))
+}
+
+/// `None` for an empty file: a process took the directory and ended before it described itself.
+fn parse(file: &mut File) -> anyhow::Result<Option<Description>> {
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.take(64 * 1024).read_to_string(&mut text)).context("read instance.json")?;
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_str(&text).context("instance.json in the data directory is damaged: remove it if skiff does not run").map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description(format: u32) -> Description {
+        Description {
+            format,
+            version: "9.0.0".into(),
+            pid: 1,
+            node_name: "n".into(),
+            server: "https://127.0.0.1:6443".into(),
+            bridge: "skiff0".into(),
+            table: "skiff".into(),
+            cgroup: "kubepods".into(),
+            runtime_socket: None,
+        }
+    }
+
+    #[test]
+    fn a_directory_has_one_master() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(directory.path());
+        let mut first = Instance::acquire(&layout).unwrap();
+        first.describe(&description(FORMAT)).unwrap();
+        let refused = Instance::acquire(&layout).err().unwrap().to_string();
+        assert!(refused.contains("runs already"), "{refused}");
+        assert!(find(&layout).unwrap().unwrap().1);
+        drop(first);
+        assert!(!find(&layout).unwrap().unwrap().1);
+        Instance::acquire(&layout).unwrap();
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(directory.path());
+        Instance::acquire(&layout).unwrap().describe(&description(FORMAT + 1)).unwrap();
+        let refused = Instance::acquire(&layout).err().unwrap().to_string();
+        assert!(refused.contains("use the newer version"), "{refused}");
+    }
+}

@@ -206,7 +206,7 @@ mod tests {
     fn refuses() {
         for bad in [
             "",
-            "UPPER/case",
+            "a/UPPER",
             "a//b",
             "a/b:",
             "a b",

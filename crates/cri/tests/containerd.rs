@@ -41,7 +41,11 @@ async fn lives_on_is_adopted_restarted_and_stopped() {
     // It dies: the supervisor starts another one.
     let shutdown = CancellationToken::new();
     let supervised = tokio::spawn(second.run(shutdown.clone()));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first_pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(first_pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while pid(&options) == first_pid {
         assert!(tokio::time::Instant::now() < deadline, "containerd was not started again");

@@ -11,7 +11,6 @@ use std::{
 };
 
 use nix::{
-    errno::Errno,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -20,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::config::{ContainerdOptions, Snapshotter, render};
-use crate::{GrpcRuntime, Runtime};
+use crate::{GrpcRuntime, Runtime, RuntimeError};
 
 /// How long a start may take before it counts as failed.
 const START: Duration = Duration::from_secs(30);
@@ -51,6 +50,12 @@ pub enum ContainerdError {
     /// The process ended at once; the last lines of its log tell why.
     #[error("containerd ended while starting: {log}")]
     Ended {
+        /// The last lines of its log.
+        log: String,
+    },
+    /// It runs, but without its Kubernetes interface.
+    #[error("containerd's CRI plugin did not load: {log}")]
+    NoCri {
         /// The last lines of its log.
         log: String,
     },
@@ -107,8 +112,13 @@ impl Containerd {
         }
         let process = Process::Child(spawn(&options)?);
         let mut started = Self { options, snapshotter, process };
-        started.wait_until_ready().await?;
-        Ok(started)
+        match started.wait_until_ready().await {
+            Ok(()) => Ok(started),
+            Err(error) => {
+                started.kill_child();
+                Err(error)
+            }
+        }
     }
 
     /// A client of this containerd.
@@ -161,6 +171,15 @@ impl Containerd {
         }
     }
 
+    /// Ends a process that never served: a failed start leaves nothing half started.
+    fn kill_child(&mut self) {
+        if let Process::Child(child) = &mut self.process {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = fs::remove_file(self.options.pid_file());
+    }
+
     /// Resolves when the process has ended.
     async fn ended(&mut self) {
         loop {
@@ -171,7 +190,7 @@ impl Containerd {
                     Ok(Some(_)) | Err(_) => return,
                 },
                 Process::Adopted(pid) => {
-                    if kill(*pid, None) == Err(Errno::ESRCH) {
+                    if !alive(*pid) {
                         return;
                     }
                     sleep(ADOPTED_CHECK).await;
@@ -184,8 +203,15 @@ impl Containerd {
         let deadline = Instant::now() + START;
         let mut pause = Duration::from_millis(5);
         loop {
-            if self.options.socket().exists() && self.runtime().version().await.is_ok() {
-                return Ok(());
+            if self.options.socket().exists() {
+                match self.runtime().version().await {
+                    Ok(_) => return Ok(()),
+                    // It serves, but its CRI plugin did not load.
+                    Err(RuntimeError::Unimplemented(_)) => {
+                        return Err(ContainerdError::NoCri { log: log_tail(&self.options) });
+                    }
+                    Err(_) => {}
+                }
             }
             if let Process::Child(child) = &mut self.process
                 && !matches!(child.try_wait(), Ok(None))

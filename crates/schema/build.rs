@@ -104,8 +104,12 @@ fn graph(types: &[Type]) -> String {
                 kinds.push((gvk.to_owned(), at));
             }
         }
-        writeln!(out, "Type {{ name: {:?}, id: {at}, atomic: {atomic}, scalar: {scalar}, fields: &[", one.name)
-            .unwrap();
+        writeln!(
+            out,
+            "Type {{ name: {:?}, id: {at}, atomic: {atomic}, scalar: {scalar}, fields: &[",
+            one.name
+        )
+        .unwrap();
         for (name, code, facts) in &one.fields {
             writeln!(out, "{},", field(name, &type_of(code, &index, types), facts)).unwrap();
         }
@@ -113,7 +117,8 @@ fn graph(types: &[Type]) -> String {
     }
     out.push_str("];\n");
     kinds.sort();
-    writeln!(out, "pub(crate) static KINDS: [(&str, &str, &str, u16); {}] = [", kinds.len()).unwrap();
+    writeln!(out, "pub(crate) static KINDS: [(&str, &str, &str, u16); {}] = [", kinds.len())
+        .unwrap();
     let mut rows: Vec<(Vec<&str>, usize)> =
         kinds.iter().map(|(gvk, at)| (gvk.split('/').collect(), *at)).collect();
     rows.sort();

@@ -110,7 +110,10 @@ pub fn strict_error(fields: &[String]) -> Option<String> {
 
 fn type_of(expected: &meta::GroupVersionKind) -> Result<&'static Type, DecodeError> {
     types::by_kind(&expected.group, &expected.version, &expected.kind).ok_or_else(|| {
-        DecodeError(unregistered(&expected.kind, &group_version(&expected.group, &expected.version)))
+        DecodeError(unregistered(
+            &expected.kind,
+            &group_version(&expected.group, &expected.version),
+        ))
     })
 }
 
@@ -123,7 +126,10 @@ fn finish(
     let mut value = value.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
     let (kind, version) = identify(expected, &mut value)?;
     let handled = |problem: String| {
-        DecodeError(format!("{kind} in version {version:?} cannot be handled as a {}: {problem}", expected.kind))
+        DecodeError(format!(
+            "{kind} in version {version:?} cannot be handled as a {}: {problem}",
+            expected.kind
+        ))
     };
     if let Some(problem) = pass.failure {
         return Err(handled(problem));
@@ -139,7 +145,10 @@ fn finish(
 }
 
 /// Checks and fills in `apiVersion` and `kind`; returns the kind and version the object claims.
-fn identify(expected: &meta::GroupVersionKind, value: &mut Value) -> Result<(String, String), DecodeError> {
+fn identify(
+    expected: &meta::GroupVersionKind,
+    value: &mut Value,
+) -> Result<(String, String), DecodeError> {
     let wanted = group_version(&expected.group, &expected.version);
     let claimed = |value: &Value, field: &str| {
         value.get(field).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
@@ -149,7 +158,8 @@ fn identify(expected: &meta::GroupVersionKind, value: &mut Value) -> Result<(Str
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version.as_str()));
     let options = expected.kind.ends_with("Options") && kind == expected.kind;
     if kind != expected.kind {
-        let handled = format!("{kind} in version {version:?} cannot be handled as a {}", expected.kind);
+        let handled =
+            format!("{kind} in version {version:?} cannot be handled as a {}", expected.kind);
         return Err(DecodeError(match types::by_kind(group, version, &kind) {
             None => format!("{handled}: {}", unregistered(&kind, &api_version)),
             Some(_) if api_version == wanted => format!(
@@ -178,7 +188,9 @@ fn identify(expected: &meta::GroupVersionKind, value: &mut Value) -> Result<(Str
 }
 
 fn different_version(got: &str, wanted: &str) -> String {
-    format!("the API version in the data ({got}) does not match the expected API version ({wanted})")
+    format!(
+        "the API version in the data ({got}) does not match the expected API version ({wanted})"
+    )
 }
 
 fn unregistered(kind: &str, api_version: &str) -> String {
@@ -202,7 +214,11 @@ fn internal_package(group: &str) -> &str {
 }
 
 /// The text for a body that is no JSON object.
-fn unreadable(expected: &meta::GroupVersionKind, error: &serde_json::Error, body: &[u8]) -> DecodeError {
+fn unreadable(
+    expected: &meta::GroupVersionKind,
+    error: &serde_json::Error,
+    body: &[u8],
+) -> DecodeError {
     DecodeError(format!(
         "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {} ({})",
         expected.kind,
@@ -215,7 +231,8 @@ fn syntax(error: &serde_json::Error, body: &[u8]) -> String {
     if error.is_eof() {
         return "unexpected end of JSON input".to_owned();
     }
-    let offending = offset(body, error.line(), error.column()).and_then(|at| body.get(at.saturating_sub(1)));
+    let offending =
+        offset(body, error.line(), error.column()).and_then(|at| body.get(at.saturating_sub(1)));
     match offending {
         Some(byte) if error.is_syntax() => {
             let text = error.to_string();

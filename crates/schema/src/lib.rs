@@ -5,9 +5,11 @@
 //! - [`types`]: the compiled-in graph of types, by name or by group, version and kind.
 //! - [`decode`](mod@decode): JSON to objects, with Kubernetes' checks and messages.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
+//! - [`rules`]: defaulting, preparation and validation of each kind.
 
 pub mod decode;
 pub mod patch;
+pub mod rules;
 mod scalar;
 pub mod types;
 

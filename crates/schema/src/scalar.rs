@@ -10,17 +10,23 @@ pub(crate) const QUANTITY_FORMAT: &str =
 /// A quantity in canonical form.
 pub(crate) fn quantity(text: &str) -> Result<String, String> {
     let text = text.trim();
-    text.parse::<meta::Quantity>().map(|quantity| quantity.to_string()).map_err(|error| error.to_string())
+    text.parse::<meta::Quantity>()
+        .map(|quantity| quantity.to_string())
+        .map_err(|error| error.to_string())
 }
 
 /// A time of whole seconds, in UTC.
 pub(crate) fn time(text: &str) -> Result<String, String> {
-    meta::time::parse(text).map(meta::time::seconds).ok_or_else(|| unparsable(text, "2006-01-02T15:04:05Z07:00"))
+    meta::time::parse(text)
+        .map(meta::time::seconds)
+        .ok_or_else(|| unparsable(text, "2006-01-02T15:04:05Z07:00"))
 }
 
 /// A time with microseconds, in UTC.
 pub(crate) fn micro_time(text: &str) -> Result<String, String> {
-    meta::time::parse(text).map(meta::time::micros).ok_or_else(|| unparsable(text, "2006-01-02T15:04:05.000000Z07:00"))
+    meta::time::parse(text)
+        .map(meta::time::micros)
+        .ok_or_else(|| unparsable(text, "2006-01-02T15:04:05.000000Z07:00"))
 }
 
 fn unparsable(text: &str, layout: &str) -> String {
@@ -41,7 +47,8 @@ pub(crate) fn base64(text: &str) -> Result<String, String> {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => {
             let at = match error {
-                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                base64::DecodeError::InvalidByte(at, _)
+                | base64::DecodeError::InvalidLastSymbol(at, _) => at,
                 base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
                     text.trim_end_matches('=').len() / 4 * 4
                 }

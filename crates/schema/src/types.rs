@@ -151,12 +151,21 @@ pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Type> 
     // Option types are registered in every group and listed in none.
     let (group, version) = if kind.ends_with("Options") { ("", "v1") } else { (group, version) };
     let wanted = (group, version, kind);
-    let found = KINDS.binary_search_by(|(group, version, kind, _)| (*group, *version, *kind).cmp(&wanted));
+    let found =
+        KINDS.binary_search_by(|(group, version, kind, _)| (*group, *version, *kind).cmp(&wanted));
     match found {
         Ok(at) => Some(by_id(KINDS[at].3)),
-        Err(_) if kind == "DeleteOptions" => by_name("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"),
+        Err(_) if kind == "DeleteOptions" => {
+            by_name("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
+        }
         Err(_) => None,
     }
+}
+
+/// Every kind with its type: group, version, kind.
+pub fn kinds() -> impl Iterator<Item = ((&'static str, &'static str, &'static str), &'static Type)>
+{
+    KINDS.iter().map(|row| ((row.0, row.1, row.2), by_id(row.3)))
 }
 
 /// The group, version and kind of a type of objects, if it has exactly one.
@@ -168,11 +177,22 @@ pub fn kind_of(of: &Type) -> Option<(&'static str, &'static str, &'static str)> 
 }
 
 /// The fields that a field selector may name for a kind, `metadata.name` and `metadata.namespace` included.
-pub fn selectable_fields(group: &str, version: &str, kind: &str) -> impl Iterator<Item = &'static str> {
-    let key = if group.is_empty() { format!("{version}/{kind}") } else { format!("{group}/{version}/{kind}") };
+pub fn selectable_fields(
+    group: &str,
+    version: &str,
+    kind: &str,
+) -> impl Iterator<Item = &'static str> {
+    let key = if group.is_empty() {
+        format!("{version}/{kind}")
+    } else {
+        format!("{group}/{version}/{kind}")
+    };
     // events.k8s.io serves the core group's events.
     let key = if key == "events.k8s.io/v1/Event" { "v1/Event".to_owned() } else { key };
-    SELECTABLE.iter().filter(move |row| row.0 == "*" || row.0 == key).flat_map(|row| row.1.iter().copied())
+    SELECTABLE
+        .iter()
+        .filter(move |row| row.0 == "*" || row.0 == key)
+        .flat_map(|row| row.1.iter().copied())
 }
 
 #[cfg(test)]

@@ -65,7 +65,9 @@ impl Pass {
         let problem = if names.is_empty() {
             format!("json: cannot unmarshal {got} into Go value of type {wanted}")
         } else {
-            format!("json: cannot unmarshal {got} into Go struct field {owner}.{names} of type {wanted}")
+            format!(
+                "json: cannot unmarshal {got} into Go struct field {owner}.{names} of type {wanted}"
+            )
         };
         self.fail(|| problem);
     }
@@ -137,7 +139,9 @@ fn named_string(owner: &str, field: &str) -> &'static str {
         ("PodSpec", "restartPolicy") => "v1.RestartPolicy",
         ("PodSpec", "dnsPolicy") => "v1.DNSPolicy",
         ("Container" | "EphemeralContainer", "imagePullPolicy") => "v1.PullPolicy",
-        ("Container" | "EphemeralContainer", "terminationMessagePolicy") => "v1.TerminationMessagePolicy",
+        ("Container" | "EphemeralContainer", "terminationMessagePolicy") => {
+            "v1.TerminationMessagePolicy"
+        }
         ("ContainerPort" | "ServicePort", "protocol") => "v1.Protocol",
         ("HTTPGetAction", "scheme") => "v1.URIScheme",
         ("Secret", "type") => "v1.SecretType",
@@ -311,7 +315,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 }
 
-fn map<'de, A: MapAccess<'de>>(pass: &mut Pass, of: Of, mut entries: A) -> Result<Map<String, Value>, A::Error> {
+fn map<'de, A: MapAccess<'de>>(
+    pass: &mut Pass,
+    of: Of,
+    mut entries: A,
+) -> Result<Map<String, Value>, A::Error> {
     let mut map = Map::new();
     while let Some(key) = entries.next_key::<String>()? {
         let value = pass.within(&key, false, |pass| entries.next_value_seed(Seed { pass, of }))?;
@@ -323,7 +331,11 @@ fn map<'de, A: MapAccess<'de>>(pass: &mut Pass, of: Of, mut entries: A) -> Resul
     Ok(map)
 }
 
-fn object<'de, A: MapAccess<'de>>(pass: &mut Pass, of: &'static Type, mut entries: A) -> Result<Value, A::Error> {
+fn object<'de, A: MapAccess<'de>>(
+    pass: &mut Pass,
+    of: &'static Type,
+    mut entries: A,
+) -> Result<Value, A::Error> {
     let mut object = Map::new();
     let mut seen = 0_u128;
     let outer = std::mem::replace(&mut pass.owner, of.short_name());

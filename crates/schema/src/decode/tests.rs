@@ -14,7 +14,9 @@ fn core(kind: &str) -> GroupVersionKind {
 }
 
 fn strict(kind: &GroupVersionKind, body: &str) -> Result<Value, String> {
-    decode(kind, body.as_bytes(), FieldValidation::Strict).map(|d| d.value).map_err(|error| error.to_string())
+    decode(kind, body.as_bytes(), FieldValidation::Strict)
+        .map(|d| d.value)
+        .map_err(|error| error.to_string())
 }
 
 #[track_caller]
@@ -33,11 +35,13 @@ fn unknown_and_duplicate_fields() {
          unknown field \"spec.foo\", duplicate field \"spec.replicas\", \
          unknown field \"spec.template.spec.containers[0].imag\"",
     );
-    let warned = decode(&deployment(), body.as_bytes(), FieldValidation::Warn).expect("only warnings");
+    let warned =
+        decode(&deployment(), body.as_bytes(), FieldValidation::Warn).expect("only warnings");
     assert_eq!(warned.warnings[0], "unknown field \"spec.foo\"");
     assert_eq!(warned.warnings.len(), 3);
     assert_eq!(warned.value["spec"]["replicas"], 2);
-    let ignored = decode(&deployment(), body.as_bytes(), FieldValidation::Ignore).expect("nothing said");
+    let ignored =
+        decode(&deployment(), body.as_bytes(), FieldValidation::Ignore).expect("nothing said");
     assert_eq!(ignored.warnings, Vec::<String>::new());
     check_refused(
         &core("ConfigMap"),
@@ -115,8 +119,13 @@ fn bodies_that_are_no_json() {
         "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: \
          unexpected end of JSON input (<empty>)",
     );
-    assert!(strict(&core("Pod"), "{\"kind\":").is_err_and(|text| text.contains("unexpected end of JSON input")));
-    assert!(strict(&core("Pod"), "kind: Pod").is_err_and(|text| text.contains("invalid character 'k'")));
+    assert!(
+        strict(&core("Pod"), "{\"kind\":")
+            .is_err_and(|text| text.contains("unexpected end of JSON input"))
+    );
+    assert!(
+        strict(&core("Pod"), "kind: Pod").is_err_and(|text| text.contains("invalid character 'k'"))
+    );
     assert!(strict(&core("Pod"), "[]").is_err_and(|text| text.contains("cannot unmarshal array")));
     let deep = "[".repeat(10_000);
     assert!(strict(&core("Pod"), &format!("{{\"spec\":{deep}")).is_err());
@@ -139,7 +148,8 @@ fn drops_and_canonicalizes() {
 
 #[test]
 fn decodes_values_and_parses_patches() {
-    let object = json!({"kind": "Pod", "apiVersion": "v1", "spec": {"nodeName": null, "hostname": "a"}});
+    let object =
+        json!({"kind": "Pod", "apiVersion": "v1", "spec": {"nodeName": null, "hostname": "a"}});
     let decoded = decode_value(&core("Pod"), &object, FieldValidation::Strict).expect("a pod");
     assert_eq!(decoded.value["spec"], json!({"hostname": "a"}));
     let (patch, duplicates) = parse(br#"{"a":{"b":1,"b":null}}"#).expect("JSON");

@@ -17,8 +17,8 @@ const MOST_COPIED: usize = 3 * 1024 * 1024;
 /// When the body is no JSON patch, has too many operations, or an operation does not apply; `object` is then
 /// partly patched and of no use.
 pub fn json_patch(object: &mut Value, body: &[u8]) -> Result<(), PatchError> {
-    let operations: Vec<Value> =
-        serde_json::from_slice(body).map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
+    let operations: Vec<Value> = serde_json::from_slice(body)
+        .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
     if operations.len() > MOST_OPERATIONS {
         return Err(PatchError::TooMany(operations.len()));
     }
@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn names_what_does_not_apply() {
-        let failed = |patch| patched(json!({"a": 1}), &patch).expect_err("a patch that fails").to_string();
+        let failed =
+            |patch| patched(json!({"a": 1}), &patch).expect_err("a patch that fails").to_string();
         assert_eq!(
             failed(json!([{"op": "test", "path": "/a", "value": 2}])),
             "testing value /a failed: test failed"

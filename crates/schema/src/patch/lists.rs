@@ -22,14 +22,18 @@ pub(super) fn merge_lists(
     }
     let Some(key) = key else {
         let name = of.object().map_or("list", |of| of.short_name());
-        return Err(PatchError::Failed(format!("cannot merge lists without merge key for type {name}")));
+        return Err(PatchError::Failed(format!(
+            "cannot merge lists without merge key for type {name}"
+        )));
     };
     let (before, patch) = directives(&mut old, new, key)?;
     let mut merged = before.clone();
     for item in &patch {
         let Value::Object(item) = item else { continue };
         let value = key_of(item, key)?;
-        let at = merged.iter().position(|candidate| candidate.get(key).is_some_and(|other| same(other, value)));
+        let at = merged
+            .iter()
+            .position(|candidate| candidate.get(key).is_some_and(|other| same(other, value)));
         match at {
             Some(at) => {
                 if let Value::Object(target) = merged[at].take() {
@@ -43,7 +47,11 @@ pub(super) fn merge_lists(
 }
 
 /// Carries out the `$patch` directives among list items; yields the target's items and the patch's others.
-fn directives(old: &mut Vec<Value>, new: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
+fn directives(
+    old: &mut Vec<Value>,
+    new: Vec<Value>,
+    key: &str,
+) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let mut rest = Vec::with_capacity(new.len());
     let mut replace = false;
     for item in new {
@@ -56,7 +64,9 @@ fn directives(old: &mut Vec<Value>, new: Vec<Value>, key: &str) -> Result<(Vec<V
             }
             Some(directive) if directive == "replace" => replace = true,
             Some(directive) if directive == "merge" => {
-                return Err(PatchError::Failed("merging lists cannot yet be specified in the patch".to_owned()));
+                return Err(PatchError::Failed(
+                    "merging lists cannot yet be specified in the patch".to_owned(),
+                ));
             }
             Some(directive) => {
                 return Err(PatchError::Failed(format!("unknown patch type found: {directive}")));
@@ -124,7 +134,12 @@ fn index(list: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
 
 /// Puts a merged list in order: items in `order` as there, the others as they stood `before`, interleaved by
 /// where both stood.
-pub(super) fn arrange(merged: Vec<Value>, order: &[Value], before: &[Value], key: Option<&str>) -> Vec<Value> {
+pub(super) fn arrange(
+    merged: Vec<Value>,
+    order: &[Value],
+    before: &[Value],
+    key: Option<&str>,
+) -> Vec<Value> {
     let (mut patched, mut others): (Vec<Value>, Vec<Value>) =
         merged.into_iter().partition(|item| index(order, item, key).is_some());
     patched.sort_by_key(|item| index(order, item, key));
@@ -145,7 +160,11 @@ pub(super) fn arrange(merged: Vec<Value>, order: &[Value], before: &[Value], key
 }
 
 /// Refuses a patch list whose items are not in the order that `$setElementOrder` gives.
-pub(super) fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
+pub(super) fn check_order(
+    patch: &[Value],
+    order: &[Value],
+    key: Option<&str>,
+) -> Result<(), PatchError> {
     let mut from = 0;
     for item in patch.iter().filter(|item| item.get(PATCH).is_none()) {
         match order[from..].iter().position(|candidate| matches(candidate, item, key)) {

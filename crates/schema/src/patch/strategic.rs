@@ -21,9 +21,15 @@ const PLAIN: Patch = Patch { merge: false, replace: false, retain_keys: false, k
 ///
 /// # Errors
 /// When a directive is malformed, or a list item lacks the merge key; `object` is then partly patched.
-pub fn strategic_merge_patch(of: &Type, object: &mut Value, patch: Value) -> Result<(), PatchError> {
+pub fn strategic_merge_patch(
+    of: &Type,
+    object: &mut Value,
+    patch: Value,
+) -> Result<(), PatchError> {
     let Value::Object(patch) = patch else {
-        return Err(PatchError::Malformed("invalid strategic merge patch: the patch is no object".to_owned()));
+        return Err(PatchError::Malformed(
+            "invalid strategic merge patch: the patch is no object".to_owned(),
+        ));
     };
     let target = match object {
         Value::Object(target) => std::mem::take(target),
@@ -95,7 +101,10 @@ fn item_of(of: &Of) -> Of {
 }
 
 /// `$retainKeys`: everything else goes from the target.
-fn retain_keys(target: &mut Map<String, Value>, patch: &mut Map<String, Value>) -> Result<(), PatchError> {
+fn retain_keys(
+    target: &mut Map<String, Value>,
+    patch: &mut Map<String, Value>,
+) -> Result<(), PatchError> {
     let Some(directive) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let malformed = || PatchError::Malformed("invalid patch format of retainKeys".to_owned());
     let keys: Vec<&str> = directive
@@ -118,10 +127,13 @@ fn set_orders(
     patch: &mut Map<String, Value>,
     of: &Of,
 ) -> Result<(), PatchError> {
-    let directives: Vec<String> = patch.keys().filter(|key| key.starts_with(SET_ORDER)).cloned().collect();
+    let directives: Vec<String> =
+        patch.keys().filter(|key| key.starts_with(SET_ORDER)).cloned().collect();
     for directive in directives {
         let Some(Value::Array(order)) = patch.remove(&directive) else {
-            return Err(PatchError::Malformed("invalid patch format of setElementOrder list".to_owned()));
+            return Err(PatchError::Malformed(
+                "invalid patch format of setElementOrder list".to_owned(),
+            ));
         };
         let name = directive[SET_ORDER.len()..].to_owned();
         let (inner, strategy) = field_of(of, &name);
@@ -148,7 +160,9 @@ fn set_orders(
                 Some(Value::Array(new)) => new,
                 _ => Vec::new(),
             },
-            (Some(old), Some(new)) if strategy.merge => merge_lists(old, new, &item_of(&inner), strategy.key)?,
+            (Some(old), Some(new)) if strategy.merge => {
+                merge_lists(old, new, &item_of(&inner), strategy.key)?
+            }
             (Some(_), Some(new)) => new,
         };
         let arranged = lists::arrange(merged, &order, &old.unwrap_or_default(), strategy.key);
@@ -170,8 +184,11 @@ pub(super) fn plain(value: Value) -> Option<Value> {
             Some(Value::Object(kept.collect()))
         }
         Value::Array(items) => {
-            let alone = |item: &Value| item.get(PATCH).is_some_and(|directive| directive == "replace");
-            Some(Value::Array(items.into_iter().filter(|item| !alone(item)).filter_map(plain).collect()))
+            let alone =
+                |item: &Value| item.get(PATCH).is_some_and(|directive| directive == "replace");
+            Some(Value::Array(
+                items.into_iter().filter(|item| !alone(item)).filter_map(plain).collect(),
+            ))
         }
         other => Some(other),
     }

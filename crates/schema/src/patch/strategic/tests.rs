@@ -15,7 +15,8 @@ fn patched(kind: (&str, &str), object: Value, patch: Value) -> Result<Value, Pat
 
 #[track_caller]
 fn check_pod(spec: Value, patch: Value, expected: Value) {
-    let object = patched(("", "Pod"), json!({"spec": spec}), json!({"spec": patch})).expect("a patch that applies");
+    let object = patched(("", "Pod"), json!({"spec": spec}), json!({"spec": patch}))
+        .expect("a patch that applies");
     assert_eq!(object["spec"], expected);
 }
 
@@ -72,17 +73,21 @@ fn deletes_and_replaces_items() {
 
 #[test]
 fn merges_primitive_lists_as_sets() {
-    let of = |patch| patched(("", "Namespace"), json!({"metadata": {"finalizers": ["a", "b", "c"]}}), patch);
+    let of = |patch| {
+        patched(("", "Namespace"), json!({"metadata": {"finalizers": ["a", "b", "c"]}}), patch)
+    };
     assert_eq!(
         of(json!({"metadata": {"finalizers": ["d", "b"]}})).expect("applies")["metadata"]["finalizers"],
         json!(["d", "a", "b", "c"])
     );
     assert_eq!(
-        of(json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a", "c"]}})).expect("applies")["metadata"],
+        of(json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a", "c"]}}))
+            .expect("applies")["metadata"],
         json!({"finalizers": ["b"]})
     );
     assert_eq!(
-        of(json!({"metadata": {"$setElementOrder/finalizers": ["c", "a"]}})).expect("applies")["metadata"]["finalizers"],
+        of(json!({"metadata": {"$setElementOrder/finalizers": ["c", "a"]}})).expect("applies")["metadata"]
+            ["finalizers"],
         json!(["b", "c", "a"])
     );
 }
@@ -107,13 +112,19 @@ fn arranges_by_set_element_order() {
 
 #[test]
 fn retains_keys() {
-    let object = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
-    let of = |patch| patched(("apps", "Deployment"), object.clone(), json!({"spec": {"strategy": patch}}));
+    let object =
+        json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
+    let of = |patch| {
+        patched(("apps", "Deployment"), object.clone(), json!({"spec": {"strategy": patch}}))
+    };
     assert_eq!(
         of(json!({"$retainKeys": ["type"], "type": "Recreate"})).expect("applies")["spec"]["strategy"],
         json!({"type": "Recreate"})
     );
-    assert!(matches!(of(json!({"$retainKeys": [], "type": "Recreate"})), Err(PatchError::Malformed(_))));
+    assert!(matches!(
+        of(json!({"$retainKeys": [], "type": "Recreate"})),
+        Err(PatchError::Malformed(_))
+    ));
     check_pod(
         json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
         json!({"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}]}),

@@ -1,39 +1,23 @@
 //! The rules of built-in kinds: defaulting, preparation and validation.
 //!
-//! Owns one table from kind to [`Rules`]. Every rule is a pure function over JSON; none knows storage, other
-//! objects or the request.
+//! Owns one table from kind to functions. Every rule is a pure function over JSON; none knows storage, other
+//! objects or the request. Metadata is the engine's business, names apart: which are allowed depends on the
+//! kind. A kind that is not built in has no rules, and every function here does nothing for it.
 
 mod default;
 mod generic;
-pub mod metadata;
+mod metadata;
 mod resources;
 mod table;
 pub(crate) mod view;
 
-use meta::{FieldError, FieldPath};
+use meta::{FieldError, GroupVersionKind};
 use serde_json::Value;
 
-use crate::types::Type;
-
-pub use table::of;
-
-/// Checks a name; the flag says that it is a `generateName` prefix. Returns what is wrong.
-pub type NameCheck = fn(&str, bool) -> Vec<String>;
-
-/// What a kind adds to the generic treatment of objects.
-pub struct Rules {
-    /// Group, version and kind.
-    pub kind: (&'static str, &'static str, &'static str),
-    /// Whether objects live in namespaces.
-    pub namespaced: bool,
-    of: &'static Type,
-    hooks: Hooks,
-}
-
-/// The functions of a kind; the defaults do nothing beyond the generic rules.
+/// The functions of a kind.
 #[derive(Clone, Copy)]
 struct Hooks {
-    name: NameCheck,
+    name: fn(&str, bool) -> Vec<String>,
     prepare_create: fn(&mut Value),
     prepare_update: fn(&mut Value, &Value),
     validate: fn(&Value, &mut Vec<FieldError>),
@@ -41,56 +25,56 @@ struct Hooks {
     validate_status: fn(&Value, &Value, &mut Vec<FieldError>),
 }
 
-impl Rules {
-    /// Fills in what upstream fills in after decoding. Idempotent.
-    pub fn default(&self, object: &mut Value) {
-        default::default(self.of, object);
-    }
+/// What is wrong with a name of an object of that kind, or with a `generateName` prefix.
+#[must_use]
+pub fn check_name(kind: &GroupVersionKind, name: &str, prefix: bool) -> Vec<String> {
+    (table::hooks(kind).name)(name, prefix)
+}
 
-    /// Prepares a new object after mutating admission: initial status, what clients may not set.
-    pub fn prepare_create(&self, object: &mut Value) {
-        (self.hooks.prepare_create)(object);
+/// Fills in what upstream fills in after decoding. Idempotent.
+pub fn default(kind: &GroupVersionKind, object: &mut Value) {
+    if let Some(of) = crate::types::by_kind(&kind.group, &kind.version, &kind.kind) {
+        default::default(of, object);
     }
+}
 
-    /// Prepares an updated object: what clients may not change stays as it was.
-    pub fn prepare_update(&self, new: &mut Value, old: &Value) {
-        (self.hooks.prepare_update)(new, old);
-    }
+/// Prepares a new object after mutating admission: initial status, what clients may not set.
+pub fn prepare_create(kind: &GroupVersionKind, object: &mut Value) {
+    (table::hooks(kind).prepare_create)(object);
+}
 
-    /// Everything wrong with a new object. Its name must have been generated already.
-    #[must_use]
-    pub fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let path = FieldPath::new("metadata");
-        metadata::validate(
-            &object["metadata"],
-            self.namespaced,
-            self.hooks.name,
-            &path,
-            &mut errors,
-        );
-        generic::required(self.of, object, &mut errors);
-        (self.hooks.validate)(object, &mut errors);
-        errors
-    }
+/// Prepares an updated object after mutating admission: what clients may not change stays as it was.
+pub fn prepare_update(kind: &GroupVersionKind, new: &mut Value, old: &Value) {
+    (table::hooks(kind).prepare_update)(new, old);
+}
 
-    /// Everything wrong with an update of the main resource, the rules of new objects included.
-    #[must_use]
-    pub fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let path = FieldPath::new("metadata");
-        metadata::validate_update(&new["metadata"], &old["metadata"], &path, &mut errors);
-        (self.hooks.validate_update)(new, old, &mut errors);
-        errors
+/// Everything wrong with a new object, in upstream's order; metadata apart.
+#[must_use]
+pub fn validate(kind: &GroupVersionKind, object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let hooks = table::hooks(kind);
+    (hooks.validate)(object, &mut errors);
+    if let Some(of) = table::generic(kind) {
+        generic::required(of, object, &mut errors);
     }
+    errors
+}
 
-    /// Everything wrong with an update of the status.
-    #[must_use]
-    pub fn validate_status_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let path = FieldPath::new("metadata");
-        metadata::validate_update(&new["metadata"], &old["metadata"], &path, &mut errors);
-        (self.hooks.validate_status)(new, old, &mut errors);
-        errors
+/// Everything wrong with an update of the main resource, the rules of new objects included; metadata apart.
+#[must_use]
+pub fn validate_update(kind: &GroupVersionKind, new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    (table::hooks(kind).validate_update)(new, old, &mut errors);
+    if let Some(of) = table::generic(kind) {
+        generic::required(of, new, &mut errors);
     }
+    errors
+}
+
+/// Everything wrong with an update of the status; metadata apart.
+#[must_use]
+pub fn validate_status(kind: &GroupVersionKind, new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    (table::hooks(kind).validate_status)(new, old, &mut errors);
+    errors
 }

@@ -162,12 +162,6 @@ pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Type> 
     }
 }
 
-/// Every kind with its type: group, version, kind.
-pub fn kinds() -> impl Iterator<Item = ((&'static str, &'static str, &'static str), &'static Type)>
-{
-    KINDS.iter().map(|row| ((row.0, row.1, row.2), by_id(row.3)))
-}
-
 /// The group, version and kind of a type of objects, if it has exactly one.
 #[must_use]
 pub fn kind_of(of: &Type) -> Option<(&'static str, &'static str, &'static str)> {

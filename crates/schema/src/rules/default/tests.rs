@@ -6,10 +6,10 @@ use crate::rules;
 
 fn defaulted(kind: (&str, &str), object: Value) -> Value {
     let mut object = object;
-    let rules = rules::of(kind.0, "v1", kind.1).expect("a built-in kind");
-    rules.default(&mut object);
+    let kind = meta::GroupVersionKind::new(kind.0, "v1", kind.1);
+    rules::default(&kind, &mut object);
     let once = object.clone();
-    rules.default(&mut object);
+    rules::default(&kind, &mut object);
     assert_eq!(once, object, "defaulting is idempotent");
     object
 }

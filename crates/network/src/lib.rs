@@ -1,1 +1,18 @@
-//! network
+//! A node's network: pods' interfaces and addresses (a CNI plugin), and Services (nftables).
+//!
+//! Each part is a pure planner from API objects or a runtime's request to desired kernel state,
+//! and an applier (netlink, `nft`). Knows nothing of the kubelet or of containers.
+
+pub mod cni;
+mod netlink;
+mod nft;
+mod options;
+mod proxy;
+mod ruleset;
+mod setup;
+
+pub use netlink::NetlinkError;
+pub use nft::NftError;
+pub use options::NetworkOptions;
+pub use proxy::{LEASE_NAMESPACE, Proxy, ProxyError, REVISION_ANNOTATION, TableError, lease_name};
+pub use setup::{SetupError, cleanup, setup};

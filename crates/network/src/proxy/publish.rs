@@ -1,0 +1,126 @@
+//! Telling the node's kubelets which revision of EndpointSlices the table has (the drain
+//! contract): an annotation on one Lease a node.
+//!
+//! At once while pods drain, since a SIGTERM waits for it; seldom otherwise. Knows nothing of the
+//! table.
+
+use std::time::Duration;
+
+use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use meta::Revision;
+use serde_json::{Value, json};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use client::ErrorExt;
+
+/// Namespace of the Lease.
+pub const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// Annotation that holds the newest revision of EndpointSlices in the table, in decimal.
+pub const REVISION_ANNOTATION: &str = "skiff.dev/programmed-revision";
+
+/// How long a revision that nobody waits for may stay unpublished.
+const LAZY: Duration = Duration::from_secs(10);
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// Name of a node's Lease.
+pub fn lease_name(node: &str) -> String {
+    format!("skiff-proxy-{node}")
+}
+
+/// What the table has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Programmed {
+    /// `None` until the table was made once.
+    pub(crate) revision: Option<Revision>,
+    /// Whether endpoints are terminating.
+    pub(crate) draining: bool,
+}
+
+/// Publishes what `programmed` says until shutdown. Never gives up: it retries with back-off.
+pub(crate) async fn publish(
+    leases: Api<Lease>,
+    node: String,
+    mut programmed: watch::Receiver<Programmed>,
+    shutdown: CancellationToken,
+) {
+    let mut published: Option<Revision> = None;
+    let mut last = Instant::now();
+    let mut retry = FIRST_RETRY;
+    loop {
+        let now = *programmed.borrow_and_update();
+        let due = match now.revision {
+            Some(revision) if published.is_none_or(|before| revision > before) => {
+                if now.draining || published.is_none() {
+                    Some(Instant::now())
+                } else {
+                    Some(last + LAZY)
+                }
+            }
+            _ => None,
+        };
+        match (due, now.revision) {
+            (Some(at), Some(revision)) if at <= Instant::now() => {
+                match write(&leases, &node, revision).await {
+                    Ok(()) => {
+                        published = Some(revision);
+                        last = Instant::now();
+                        retry = FIRST_RETRY;
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, %revision, "cannot publish the revision yet");
+                        let wait = tokio::time::sleep(retry);
+                        retry = (retry * 2).min(LAST_RETRY);
+                        tokio::select! {
+                            () = wait => continue,
+                            () = shutdown.cancelled() => return,
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        let wait = async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = wait => {}
+            changed = programmed.changed() => if changed.is_err() { return },
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+async fn write(leases: &Api<Lease>, node: &str, revision: Revision) -> Result<(), kube::Error> {
+    let name = lease_name(node);
+    let body = body(node, revision, Timestamp::now());
+    match leases.patch(&name, &PatchParams::default(), &Patch::Merge(&body)).await {
+        Err(error) if error.is_not_found() => {
+            let mut whole = body;
+            whole["metadata"]["name"] = name.into();
+            match serde_json::from_value(whole) {
+                Ok(lease) => leases.create(&PostParams::default(), &lease).await.map(drop),
+                Err(error) => Err(kube::Error::SerdeError(error)),
+            }
+        }
+        outcome => outcome.map(drop),
+    }
+}
+
+fn body(node: &str, revision: Revision, now: Timestamp) -> Value {
+    json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": { "annotations": { REVISION_ANNOTATION: revision.to_string() } },
+        "spec": { "holderIdentity": node, "renewTime": meta::time::micros(now) },
+    })
+}

@@ -1,12 +1,12 @@
 //! Everything that can go wrong, in the words of the caller who must react.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use crate::{Key, Record, Revision};
 
 /// Why a commit was not applied. Unless said otherwise nothing of it is visible
 /// now or later.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum CommitError<N> {
     /// A guard does not hold. Read again and decide again.
     #[error("{key} is not as expected")]
@@ -31,6 +31,36 @@ pub enum CommitError<N> {
     /// The store is closed or closing.
     #[error("the store is closed")]
     Closed,
+}
+
+impl<N> Clone for CommitError<N> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Conflict { key, current } => {
+                Self::Conflict { key: key.clone(), current: current.clone() }
+            }
+            Self::Full => Self::Full,
+            Self::Io(why) => Self::Io(why.clone()),
+            Self::Invalid(why) => Self::Invalid(why.clone()),
+            Self::Closed => Self::Closed,
+        }
+    }
+}
+
+impl<N> fmt::Debug for CommitError<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict { key, current } => f
+                .debug_struct("Conflict")
+                .field("key", key)
+                .field("modified", &current.as_ref().map(|record| record.modified))
+                .finish_non_exhaustive(),
+            Self::Full => f.write_str("Full"),
+            Self::Io(why) => f.debug_tuple("Io").field(why).finish(),
+            Self::Invalid(why) => f.debug_tuple("Invalid").field(why).finish(),
+            Self::Closed => f.write_str("Closed"),
+        }
+    }
 }
 
 /// Why a snapshot cannot be had.

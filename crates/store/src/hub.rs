@@ -27,6 +27,9 @@ const QUEUE_BYTES: usize = 16 << 20;
 /// Rebuilt snapshots that are kept for the next page of the same list.
 const REBUILT: usize = 8;
 
+/// Takes the place of the revision reached when the store closes.
+const CLOSED: u64 = u64::MAX;
+
 /// The point where commits become visible.
 pub(crate) struct Hub<N> {
     current: ArcSwap<Snapshot<N>>,
@@ -188,10 +191,25 @@ impl<N: Send + Sync + 'static> Hub<N> {
         state.rebuilt.retain(|snapshot| snapshot.revision() >= floor);
     }
 
-    /// A receiver of the revision reached; its sender goes with the hub's
-    /// closing.
-    pub(crate) fn reached(&self) -> latest::Receiver<u64> {
-        self.reached.subscribe()
+    /// Waits until `revision` is reached. Holds nothing that keeps the store
+    /// open.
+    pub(crate) async fn at_least(
+        self: Arc<Self>,
+        revision: Revision,
+    ) -> Result<Snapshot<N>, ReadError> {
+        let mut reached = self.reached.subscribe();
+        let now =
+            *reached.wait_for(|now| *now >= revision.0).await.map_err(|_| ReadError::Closed)?;
+        if now == CLOSED && self.snapshot().revision() < revision {
+            return Err(ReadError::Closed);
+        }
+        Ok(self.snapshot())
+    }
+
+    /// Events after `revision` that are still known.
+    pub(crate) fn events_after(&self, revision: u64) -> Vec<Arc<Event<N>>> {
+        let after = self.state.lock().ring.after(Revision(revision));
+        after.iter().cloned().collect()
     }
 
     /// Ends all watches.
@@ -200,17 +218,15 @@ impl<N: Send + Sync + 'static> Hub<N> {
         state.closed = true;
         state.groups.clear();
         state.watchers = 0;
+        drop(state);
+        self.reached.send_replace(CLOSED);
     }
 
-    /// Watches open, and bytes held by old events.
-    pub(crate) fn load(&self) -> (usize, usize) {
+    /// Watches open, bytes held by old events, and the oldest revision that can
+    /// be read.
+    pub(crate) fn load(&self) -> (usize, usize, Revision) {
         let state = self.state.lock();
-        (state.watchers, state.ring.bytes())
-    }
-
-    /// The oldest revision that can be read.
-    pub(crate) fn floor(&self) -> Revision {
-        self.state.lock().ring.floor()
+        (state.watchers, state.ring.bytes(), state.ring.floor())
     }
 }
 

@@ -53,7 +53,7 @@ mod snapshot;
 mod store;
 mod watch;
 
-pub use embedded::{Embedded, Options, Stats};
+pub use embedded::{Embedded, Options, Stats, Vfs};
 pub use error::{CommitError, OpenError, ReadError, SealError, WatchError};
 pub use key::Key;
 pub use meta::Revision;

@@ -111,6 +111,11 @@ impl<N> Ring<N> {
         self.gaps.retain(|(_, high)| *high > floor);
     }
 
+    /// Notes that revisions strictly between the two were given out and lost.
+    pub(crate) fn add_gap(&mut self, low: u64, high: u64) {
+        self.gaps.push((low, high));
+    }
+
     /// The oldest revision after which everything is known.
     pub(crate) fn floor(&self) -> Revision {
         Revision(self.floor)
@@ -195,7 +200,7 @@ mod tests {
 
         ring.trim(1200);
         assert_eq!(ring.floor(), Revision(5));
-        ring.push(event(11, 9_950), 1200);
+        ring.push(event(11, 9_700), 1200);
         ring.trim(1200);
         assert_eq!(ring.floor(), Revision(10), "the newest stays while it fits");
         ring.compact(Revision(20));

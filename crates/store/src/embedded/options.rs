@@ -1,6 +1,10 @@
 //! How an embedded store is opened.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::SealOptions;
 
@@ -24,9 +28,19 @@ pub struct Options {
     /// Never waits for the disk: a loss of power loses or destroys data. For
     /// clusters that are thrown away, and for tests. Default false.
     pub unsafe_no_fsync: bool,
-    /// Name of a registered SQLite VFS through which files are reached, for
-    /// tests that inject faults. Default: the system's.
-    pub vfs: Option<String>,
+    /// How the database's files are reached, for tests that inject faults.
+    /// Default: through the operating system.
+    pub vfs: Option<Vfs>,
+}
+
+/// Another way to files than the operating system's.
+#[derive(Debug, Clone)]
+pub struct Vfs {
+    /// Name of a registered SQLite VFS.
+    pub name: String,
+    /// Writes a file's bytes over themselves and makes them durable; a file
+    /// that does not exist is none to rewrite.
+    pub rewrite: fn(&Path) -> io::Result<()>,
 }
 
 impl Options {

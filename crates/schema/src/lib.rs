@@ -6,12 +6,15 @@
 //! - [`decode`](mod@decode): JSON to objects, with Kubernetes' checks and messages.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
 //! - [`rules`]: defaulting, preparation and validation of each kind.
+//! - [`view`]: reading JSON objects with Go's zero values.
 
 pub mod decode;
 pub mod patch;
 pub mod rules;
 mod scalar;
 pub mod types;
+pub mod view;
 
 pub use decode::{DecodeError, Decoded, FieldValidation, decode, decode_value};
 pub use patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};
+pub use view::View;

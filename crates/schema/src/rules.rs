@@ -9,7 +9,6 @@ mod generic;
 mod metadata;
 mod resources;
 mod table;
-pub(crate) mod view;
 
 use meta::{FieldError, GroupVersionKind};
 use serde_json::Value;

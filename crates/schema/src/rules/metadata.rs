@@ -3,7 +3,7 @@
 use meta::{FieldError, FieldPath, names};
 use serde_json::{Map, Value};
 
-use super::view::same;
+use crate::view::same;
 
 /// How many bytes the keys and values of all annotations may have together.
 pub(crate) const MOST_ANNOTATION_BYTES: usize = 256 * 1024;

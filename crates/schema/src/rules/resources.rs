@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use meta::Quantity;
 use serde_json::{Map, Value};
 
-use super::view::View;
+use crate::view::View;
 
 /// Amounts by resource name.
 pub(crate) type Amounts = BTreeMap<String, Quantity>;

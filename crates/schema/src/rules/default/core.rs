@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Fill, fill_in, object_in};
-use crate::rules::view::View;
+use crate::view::View;
 
 /// How long a client sticks to an endpoint: three hours.
 const AFFINITY_SECONDS: i64 = 10_800;

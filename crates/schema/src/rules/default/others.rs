@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Fill, fill_in, fill_zero};
-use crate::rules::view::View;
+use crate::view::View;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Fill, fill_in, fill_zero, object_in};
-use crate::rules::view::View;
+use crate::view::View;
 
 /// The defaults of a type of this file.
 pub(super) fn of(name: &str) -> Option<Fill> {

@@ -116,7 +116,8 @@ pub(crate) fn generate(reference: &Path) -> anyhow::Result<()> {
     let resources = read(reference, "resources.json")?;
     let selectable = read(reference, "selectable-fields.json")?;
     let types = type_names(&read(reference, "schema-facts.json")?);
-    let mut rows: Vec<&Value> = resources.as_array().context("resources.json: no array")?.iter().collect();
+    let mut rows: Vec<&Value> =
+        resources.as_array().context("resources.json: no array")?.iter().collect();
     rows.retain(|row| is_ga(text(row, "version")));
     rows.sort_by_key(|row| (text(row, "group"), text(row, "version"), text(row, "resource")));
     ensure!(!rows.is_empty(), "resources.json lists no GA resource");
@@ -158,7 +159,8 @@ fn line(
 }
 
 fn subresource(sub: &Value, row_kind: &str) -> String {
-    let (group, version, kind) = (text(sub, "kindGroup"), text(sub, "kindVersion"), text(sub, "kind"));
+    let (group, version, kind) =
+        (text(sub, "kindGroup"), text(sub, "kindVersion"), text(sub, "kind"));
     let kind = match (version, kind == row_kind) {
         ("", true) => String::new(),
         ("", false) => format!("={kind}"),
@@ -186,8 +188,12 @@ fn storage(group: &str, resource: &str) -> String {
 fn traits(group: &str, resource: &str) -> String {
     let name = format!("{group}/{resource}");
     let mut traits = Vec::new();
-    let sets =
-        [("generation", GENERATION), ("returned", RETURNED), ("conditional", CONDITIONAL), ("upsert", UPSERT)];
+    let sets = [
+        ("generation", GENERATION),
+        ("returned", RETURNED),
+        ("conditional", CONDITIONAL),
+        ("upsert", UPSERT),
+    ];
     for (trait_name, set) in sets {
         if set.contains(&name.as_str()) {
             traits.push(trait_name);

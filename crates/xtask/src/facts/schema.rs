@@ -69,7 +69,13 @@ fn types(documents: &BTreeMap<String, Value>, facts: &Value) -> anyhow::Result<S
             out.push_str("\tmap=atomic");
         }
         for gvk in fact["gvk"].as_array().into_iter().flatten() {
-            write!(out, "\tgvk={}/{}/{}", text(&gvk["group"]), text(&gvk["version"]), text(&gvk["kind"]))?;
+            write!(
+                out,
+                "\tgvk={}/{}/{}",
+                text(&gvk["group"]),
+                text(&gvk["version"]),
+                text(&gvk["kind"])
+            )?;
         }
         if fact["gvk"] == "many" {
             out.push_str("\tgvk=*");
@@ -85,15 +91,24 @@ fn types(documents: &BTreeMap<String, Value>, facts: &Value) -> anyhow::Result<S
     Ok(out)
 }
 
-fn field_line(name: &str, property: &Value, parent: &Value, fact: &Value) -> anyhow::Result<String> {
+fn field_line(
+    name: &str,
+    property: &Value,
+    parent: &Value,
+    fact: &Value,
+) -> anyhow::Result<String> {
     let mut line = format!("\t{name}\t{}", type_of(property)?);
     if parent["required"].as_array().is_some_and(|all| all.iter().any(|r| r == name)) {
         line.push_str("\treq");
     }
     match fact["listType"].as_str() {
         Some("map") => {
-            let keys: Vec<&str> =
-                fact["listMapKeys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let keys: Vec<&str> = fact["listMapKeys"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
             write!(line, "\tlist=map:{}", keys.join(","))?;
         }
         Some(other) => write!(line, "\tlist={other}")?,
@@ -165,7 +180,8 @@ fn reference(target: &str) -> anyhow::Result<String> {
 fn selectable_fields(selectable: &Value) -> String {
     let mut out = String::from(HEADER);
     for (kind, fields) in selectable.as_object().into_iter().flatten() {
-        let fields: Vec<&str> = fields.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let fields: Vec<&str> =
+            fields.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         out.push_str(&format!("{kind}\t{}\n", fields.join("\t")));
     }
     out

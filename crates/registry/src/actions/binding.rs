@@ -1,0 +1,90 @@
+//! Binding a pod to a node.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use meta::{FieldError, FieldPath, GroupResource, GroupVersionKind, Status};
+use serde_json::Value;
+
+use crate::admission::Operation;
+use crate::object::{meta_text, metadata};
+use crate::outcome::Answer;
+use crate::pipeline::{self, Change, Context, Part, Subject, admit_validate, success, write};
+use crate::registry::Registry;
+use crate::request::{Action, Request};
+use crate::strategy::pod;
+
+/// POST of `pods/<name>/binding`.
+pub(super) async fn execute(
+    engine: &Arc<Registry>,
+    request: &Request,
+    kind: &GroupVersionKind,
+) -> Answer {
+    let Action::Create(body) = &request.action else { return Err(Status::no_such_path()) };
+    let context = Context::new(engine, request)?;
+    let binding = pipeline::decode(&context, body, kind)?;
+    let name = context.name()?;
+    let given = meta_text(&binding, "name");
+    if !given.is_empty() && given != name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
+    validate(name, &binding)?;
+    let subject =
+        Subject { operation: Operation::Create, subresource: Some("binding"), name, old: None };
+    admit_validate(&context, subject, Some(&binding)).await?;
+    let wanted = pod::Binding {
+        node: binding["target"]["name"].as_str().unwrap_or_default(),
+        labels: binding["metadata"]["labels"].as_object(),
+        annotations: binding["metadata"]["annotations"].as_object(),
+        now: pipeline::now(&context),
+    };
+    let resource = GroupResource::new("", "pods/binding");
+    let change = Change::through("binding", Part::Any);
+    write(&context, &change, |old: &Value| {
+        let mut pod = old.clone();
+        pod::bind(&mut pod, name, &wanted)
+            .map_err(|reason| Status::conflict(&resource, name, reason))?;
+        for field in ["uid", "resourceVersion"] {
+            let claimed = meta_text(&binding, field);
+            if !claimed.is_empty() {
+                metadata(&mut pod).insert(field.to_owned(), claimed.into());
+            }
+        }
+        Ok(pod)
+    })
+    .await?;
+    Ok(success(&context, 201, Value::Null))
+}
+
+/// POST of `bindings`: the pod's name is in the body.
+pub(super) async fn execute_unnamed(engine: &Arc<Registry>, request: &Request) -> Answer {
+    let Action::Create(body) = &request.action else { return Err(Status::no_such_path()) };
+    let pods = engine.rows.get("", "v1", "pods").ok_or_else(Status::no_such_path)?;
+    let name = name_in(body)?;
+    let request = Request {
+        row: pods.clone(),
+        name: Some(name),
+        subresource: Some("binding".to_owned()),
+        ..request.clone()
+    };
+    execute(engine, &request, &GroupVersionKind::new("", "v1", "Binding")).await
+}
+
+fn name_in(body: &Bytes) -> Result<String, Status> {
+    let binding: Value =
+        serde_json::from_slice(body).map_err(|error| Status::bad_request(error.to_string()))?;
+    Ok(meta_text(&binding, "name").to_owned())
+}
+
+fn validate(name: &str, binding: &Value) -> Result<(), Status> {
+    let path = FieldPath::new("target");
+    let mut errors = Vec::new();
+    let kind = binding["target"]["kind"].as_str().unwrap_or_default();
+    if !matches!(kind, "" | "Node") {
+        errors.push(FieldError::not_supported(path.child("kind"), kind, &["Node", "<empty>"]));
+    }
+    if binding["target"]["name"].as_str().unwrap_or_default().is_empty() {
+        errors.push(FieldError::required(path.child("name"), ""));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(("", "Binding"), name, errors)) }
+}

@@ -1,0 +1,97 @@
+//! The seam for admission plugins: what they see and when they are called.
+//!
+//! Owns the trait and its arguments; the plugins live with the API server.
+
+use futures::future::BoxFuture;
+use meta::Status;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::registry::Registry;
+use crate::request::UserInfo;
+use crate::row::Row;
+
+/// The kind of write that asks for admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A new object.
+    Create,
+    /// A changed object (update, patch and subresources that write).
+    Update,
+    /// A removed object.
+    Delete,
+    /// A connection such as exec or proxy; asked for by the API server, never by the engine.
+    Connect,
+}
+
+impl Operation {
+    /// As webhooks and messages spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// What a plugin may know about the write in hand.
+pub struct Attributes<'a> {
+    /// The engine, for reads of other objects.
+    pub registry: &'a Registry,
+    /// Who writes.
+    pub user: &'a UserInfo,
+    /// What kind of write it is.
+    pub operation: Operation,
+    /// The resource.
+    pub row: &'a Row,
+    /// The subresource, if one is written.
+    pub subresource: Option<&'a str>,
+    /// The namespace, for namespaced resources.
+    pub namespace: Option<&'a str>,
+    /// The object's name; empty on a create that leaves the name to `generateName`.
+    pub name: &'a str,
+    /// The stored object, for updates and deletions.
+    pub old: Option<&'a Value>,
+    /// Whether nothing will be stored.
+    pub dry_run: bool,
+    pub(crate) warnings: &'a Mutex<Vec<String>>,
+}
+
+impl Attributes<'_> {
+    /// Adds a text for a `Warning` header of the answer.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.warnings.lock().push(text.into());
+    }
+}
+
+/// An admission plugin. Plugins are called in the order in which they were given to the engine:
+/// first every `mutate`, then, after the engine's own validation, every `validate`.
+pub trait Admit: Send + Sync {
+    /// The plugin's name, `NamespaceLifecycle`, for messages and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Whether the plugin wants to see such a write at all.
+    fn handles(&self, operation: Operation, row: &Row, subresource: Option<&str>) -> bool;
+
+    /// May change the object about to be written. Not called for deletions.
+    fn mutate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'a>,
+        object: &'a mut Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        let _ = (attributes, object);
+        Box::pin(async { Ok(()) })
+    }
+
+    /// May refuse the write. `object` is `None` for deletions.
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'a>,
+        object: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        let _ = (attributes, object);
+        Box::pin(async { Ok(()) })
+    }
+}

@@ -1,0 +1,50 @@
+//! Deletion of everything that matches.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use meta::Status;
+
+use super::{Options, delete_named};
+use crate::outcome::{Answer, Outcome};
+use crate::pipeline::Context;
+use crate::read;
+use crate::registry::Registry;
+use crate::request::Request;
+
+/// This many deletions run at once.
+const PARALLEL: usize = 16;
+
+/// DELETE of a collection. Not atomic: the first failure ends it and is the answer.
+pub(crate) async fn delete_collection(
+    engine: &Arc<Registry>,
+    request: &Request,
+    body: &Bytes,
+) -> Answer {
+    let context = Context::new(engine, request)?;
+    let options = Options::read(&context, body)?;
+    let list = read::list(engine, request).await?;
+    let deletions = list.items.iter().map(|item| {
+        let request = Request {
+            namespace: (!item.namespace().is_empty()).then(|| item.namespace().to_owned()),
+            name: Some(item.name().to_owned()),
+            ..request.clone()
+        };
+        let options = &options;
+        async move {
+            let context = Context::new(engine, &request)?;
+            match delete_named(&context, request.name.as_deref().unwrap_or_default(), options).await
+            {
+                Err(status) if !status.is("NotFound") => Err(status),
+                _ => Ok::<_, Status>(()),
+            }
+        }
+    });
+    let mut running = futures::stream::iter(deletions).buffer_unordered(PARALLEL);
+    while let Some(done) = running.next().await {
+        done?;
+    }
+    drop(running);
+    Ok(Outcome::List(list))
+}

@@ -1,0 +1,299 @@
+//! Stored objects and their bytes: what is kept, what is spliced in when they are served.
+//!
+//! Stored bytes are JSON of the storage version with `metadata` first and without `apiVersion`,
+//! `kind` and `metadata.resourceVersion`, so that serving is a concatenation. Owns that layout;
+//! nothing else in the engine assumes it.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use meta::Revision;
+use serde_json::{Map, Value};
+use store::{Key, Record};
+
+use crate::header::Header;
+use crate::outcome::List;
+use crate::row::Row;
+
+/// What every stored value starts with.
+const OPENING: &[u8] = br#"{"metadata":{"#;
+
+/// Pieces of a served list are about this long.
+const CHUNK: usize = 64 << 10;
+
+/// A stored object in the version of the row through which it was read. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Object {
+    key: Key,
+    record: Arc<Record<Header>>,
+    /// The bytes in the served version, where that is not the stored one.
+    converted: Option<Bytes>,
+}
+
+impl Object {
+    /// A record as read through `row`; converts it where needed.
+    pub(crate) fn new(row: &Row, key: Key, record: Arc<Record<Header>>) -> Self {
+        let converted = (!row.served_as_stored()).then(|| {
+            let mut value = crate::convert::to_served(row, parse(&record.value));
+            encode(&mut value)
+        });
+        Self { key, record, converted }
+    }
+
+    /// `metadata.namespace`; empty for cluster-scoped objects.
+    pub fn namespace(&self) -> &str {
+        split_key(&self.key).0
+    }
+
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        split_key(&self.key).1
+    }
+
+    /// The revision that wrote it, `metadata.resourceVersion`.
+    pub fn revision(&self) -> Revision {
+        self.record.modified
+    }
+
+    /// What is known of it without parsing.
+    pub fn header(&self) -> &Header {
+        &self.record.note
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The bytes without `apiVersion`, `kind` and `resourceVersion`.
+    fn bare(&self) -> &Bytes {
+        self.converted.as_ref().unwrap_or(&self.record.value)
+    }
+
+    /// The whole object, parsed.
+    pub fn value(&self, row: &Row) -> Value {
+        let mut value = parse(self.bare());
+        complete(row, self.revision(), &mut value);
+        value
+    }
+
+    /// The whole object as JSON.
+    pub fn to_json(&self, row: &Row) -> Bytes {
+        let mut out = Vec::with_capacity(self.bare().len() + 128);
+        self.write_json(row, self.revision(), &mut out);
+        out.into()
+    }
+
+    /// Appends the whole object as JSON, at another revision than the one that wrote it where it
+    /// was deleted.
+    pub(crate) fn write_json(&self, row: &Row, revision: Revision, out: &mut Vec<u8>) {
+        splice(row, revision, self.bare(), out);
+    }
+}
+
+/// Parses stored bytes; what cannot be parsed shows as an empty object.
+pub(crate) fn parse(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_else(|error| {
+        tracing::error!(%error, "a stored object cannot be parsed");
+        Value::Object(Map::new())
+    })
+}
+
+/// Puts into a parsed stored object what its bytes omit.
+pub(crate) fn complete(row: &Row, revision: Revision, value: &mut Value) {
+    if let Value::Object(object) = value {
+        object.insert("apiVersion".to_owned(), row.api_version().into());
+        object.insert("kind".to_owned(), row.kind.kind.as_str().into());
+    }
+    metadata(value).insert("resourceVersion".to_owned(), revision.to_string().into());
+}
+
+/// The bytes to store for an object. Takes out of `value` what stored bytes omit.
+pub(crate) fn encode(value: &mut Value) -> Bytes {
+    let meta = metadata(value);
+    meta.remove("resourceVersion");
+    meta.remove("selfLink");
+    let meta = std::mem::take(meta);
+    let mut out = Vec::with_capacity(1024);
+    out.extend_from_slice(br#"{"metadata":"#);
+    write_json(&mut out, &meta);
+    if let Value::Object(object) = &mut *value {
+        for (name, field) in &*object {
+            if !matches!(name.as_str(), "metadata" | "apiVersion" | "kind") {
+                out.push(b',');
+                write_json(&mut out, name);
+                out.push(b':');
+                write_json(&mut out, field);
+            }
+        }
+        object.insert("metadata".to_owned(), Value::Object(meta));
+    }
+    out.push(b'}');
+    out.shrink_to_fit();
+    out.into()
+}
+
+fn write_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
+    if let Err(error) = serde_json::to_writer(out, value) {
+        tracing::error!(%error, "a JSON value cannot be written to memory");
+    }
+}
+
+/// Appends the served form of stored bytes to `out`.
+fn splice(row: &Row, revision: Revision, stored: &[u8], out: &mut Vec<u8>) {
+    let (kind, api_version) = (&row.kind.kind, row.api_version());
+    let _ = write!(out, r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{{"#);
+    splice_metadata(revision, stored, out);
+}
+
+/// What follows `"metadata":{`: the revision, then the stored bytes.
+fn splice_metadata(revision: Revision, stored: &[u8], out: &mut Vec<u8>) {
+    let rest = stored.get(OPENING.len()..).unwrap_or(b"}}");
+    let comma = if rest.first() == Some(&b'}') { "" } else { "," };
+    let _ = write!(out, r#""resourceVersion":"{revision}"{comma}"#);
+    out.extend_from_slice(rest);
+}
+
+/// The `metadata` of an object, made an object if it is none.
+pub(crate) fn metadata(value: &mut Value) -> &mut Map<String, Value> {
+    child(value, "metadata")
+}
+
+/// An object-valued field, made an empty object if it is none.
+pub(crate) fn child<'a>(value: &'a mut Value, name: &str) -> &'a mut Map<String, Value> {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    let slot = &mut value[name];
+    if !slot.is_object() {
+        *slot = Value::Object(Map::new());
+    }
+    slot.as_object_mut().expect("just made an object")
+}
+
+/// A text field of the metadata; empty if unset.
+pub(crate) fn meta_text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value["metadata"][field].as_str().unwrap_or_default()
+}
+
+/// Sets a field, or removes it when the new value is null.
+pub(crate) fn set_or_remove(value: &mut Value, field: &str, new: &Value) {
+    if let Value::Object(object) = value {
+        if new.is_null() {
+            object.remove(field);
+        } else {
+            object.insert(field.to_owned(), new.clone());
+        }
+    }
+}
+
+/// Namespace and name of a storage key.
+pub(crate) fn split_key(key: &str) -> (&str, &str) {
+    let mut parts = key.splitn(5, '/').skip(3);
+    match (parts.next(), parts.next()) {
+        (Some(namespace), Some(name)) => (namespace, name),
+        (Some(name), None) => ("", name),
+        _ => ("", ""),
+    }
+}
+
+/// The pieces of a list.
+pub(crate) fn list_chunks(list: List) -> impl Iterator<Item = Bytes> + Send {
+    let mut head = Vec::with_capacity(CHUNK + 4096);
+    let _ = write!(
+        head,
+        r#"{{"kind":"{}","apiVersion":"{}","metadata":{{"resourceVersion":"{}""#,
+        list.row.list_kind,
+        list.row.api_version(),
+        list.revision
+    );
+    if !list.continue_token.is_empty() {
+        let _ = write!(head, r#","continue":"{}""#, list.continue_token);
+    }
+    if let Some(remaining) = list.remaining {
+        let _ = write!(head, r#","remainingItemCount":{remaining}"#);
+    }
+    head.extend_from_slice(br#"},"items":["#);
+    let mut items = list.items.into_iter();
+    let (mut out, mut first, mut done) = (head, true, false);
+    std::iter::from_fn(move || {
+        if done {
+            return None;
+        }
+        while out.len() < CHUNK {
+            let Some(item) = items.next() else {
+                out.extend_from_slice(b"]}");
+                done = true;
+                break;
+            };
+            if !std::mem::take(&mut first) {
+                out.push(b',');
+            }
+            out.extend_from_slice(OPENING);
+            splice_metadata(item.revision(), item.bare(), &mut out);
+        }
+        Some(std::mem::replace(&mut out, Vec::with_capacity(CHUNK + 4096)).into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::row::Rows;
+
+    fn object(revision: u64) -> Object {
+        let mut value = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1"},
+            "metadata": {"name": "x", "namespace": "d", "resourceVersion": "3"},
+        });
+        let record = Record {
+            value: encode(&mut value),
+            created: Revision(1),
+            modified: Revision(revision),
+            note: Header::default(),
+        };
+        let rows = Rows::builtin();
+        let row = rows.get("", "v1", "configmaps").expect("row");
+        Object::new(row, Key::new("/registry/configmaps/d/x"), Arc::new(record))
+    }
+
+    #[test]
+    fn bytes_are_stored_bare_and_served_whole() {
+        let rows = Rows::builtin();
+        let row = rows.get("", "v1", "configmaps").expect("row");
+        let object = object(7);
+        assert_eq!(
+            object.record.value,
+            r#"{"metadata":{"name":"x","namespace":"d"},"data":{"a":"1"}}"#
+        );
+        assert_eq!(
+            object.to_json(row),
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"7","name":"x","namespace":"d"},"data":{"a":"1"}}"#
+        );
+        assert_eq!(
+            serde_json::from_slice::<Value>(&object.to_json(row)).expect("JSON"),
+            object.value(row)
+        );
+        assert_eq!((object.namespace(), object.name()), ("d", "x"));
+    }
+
+    #[test]
+    fn a_list_is_a_concatenation() {
+        let rows = Rows::builtin();
+        let row = rows.get("", "v1", "configmaps").expect("row").clone();
+        let list = List {
+            row,
+            revision: Revision(9),
+            continue_token: String::new(),
+            remaining: None,
+            items: (0..2000).map(object).collect(),
+        };
+        let json: Value = serde_json::from_slice(&list.to_json()).expect("JSON");
+        assert_eq!(json["kind"], "ConfigMapList");
+        assert_eq!(json["items"].as_array().map(Vec::len), Some(2000));
+        assert_eq!(json["items"][5]["metadata"]["resourceVersion"], "5");
+        assert!(json["items"][5].get("kind").is_none());
+    }
+}

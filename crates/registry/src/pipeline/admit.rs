@@ -1,0 +1,61 @@
+//! Stages five and eight: the admission plugins, in their order.
+
+use meta::Status;
+use serde_json::Value;
+
+use super::Context;
+use crate::admission::{Attributes, Operation};
+
+/// What admission is told beside the context.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) operation: Operation,
+    pub(crate) subresource: Option<&'a str>,
+    pub(crate) name: &'a str,
+    pub(crate) old: Option<&'a Value>,
+}
+
+/// Lets every plugin that cares change the object.
+pub(crate) async fn mutate(
+    context: &Context<'_>,
+    subject: Subject<'_>,
+    object: &mut Value,
+) -> Result<(), Status> {
+    let attributes = attributes(context, subject);
+    for plugin in &context.engine.admission {
+        if plugin.handles(subject.operation, &context.stored, subject.subresource) {
+            plugin.mutate(&attributes, object).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets every plugin that cares refuse the write.
+pub(crate) async fn validate(
+    context: &Context<'_>,
+    subject: Subject<'_>,
+    object: Option<&Value>,
+) -> Result<(), Status> {
+    let attributes = attributes(context, subject);
+    for plugin in &context.engine.admission {
+        if plugin.handles(subject.operation, &context.stored, subject.subresource) {
+            plugin.validate(&attributes, object).await?;
+        }
+    }
+    Ok(())
+}
+
+fn attributes<'a>(context: &'a Context<'_>, subject: Subject<'a>) -> Attributes<'a> {
+    Attributes {
+        registry: context.engine,
+        user: &context.request.user,
+        operation: subject.operation,
+        row: &context.stored,
+        subresource: subject.subresource,
+        namespace: context.namespace(),
+        name: subject.name,
+        old: subject.old,
+        dry_run: context.request.params.dry_run,
+        warnings: &context.warnings,
+    }
+}

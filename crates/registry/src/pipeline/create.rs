@@ -1,0 +1,93 @@
+//! A new object's way through the stages after decoding.
+
+use meta::{Status, time};
+use serde_json::Value;
+use store::Expect;
+
+use super::commit::{Failure, commit};
+use super::{Context, admit, prepare, result, validate};
+use crate::admission::Operation;
+use crate::convert;
+use crate::object::{Object, meta_text, metadata};
+use crate::outcome::Answer;
+
+/// A generated name that is taken is replaced this many times.
+const MOST_NAMES: usize = 8;
+
+/// Creates an object that was decoded in the served version.
+///
+/// # Errors
+/// The `Status` to answer with.
+pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
+    if !meta_text(&object, "resourceVersion").is_empty() {
+        return Err(Status::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    let mut object = convert::to_stored(context.row(), object);
+    schema::rules::default(&context.stored.kind, &mut object);
+    let name = meta_text(&object, "name").to_owned();
+    let subject =
+        admit::Subject { operation: Operation::Create, subresource: None, name: &name, old: None };
+    admit::mutate(context, subject, &mut object).await?;
+    for _ in 0..MOST_NAMES {
+        let mut object = object.clone();
+        let generated = prepare_create(context, &mut object);
+        let reservation = if is_service(context) {
+            Some(context.engine.allocator.reserve(&mut object, None)?)
+        } else {
+            None
+        };
+        validate::create(context, &object)?;
+        let name = meta_text(&object, "name").to_owned();
+        admit::validate(context, admit::Subject { name: &name, ..subject }, Some(&object)).await?;
+        let key = context.key(&name)?;
+        if context.request.params.dry_run {
+            if context.engine.latest().await?.get(&key).is_some() {
+                return Err(Status::already_exists(&context.resource(), &name));
+            }
+            return Ok(result::value_outcome(context, 201, object, None));
+        }
+        match commit(context, &key, Expect::Absent, &mut object).await {
+            Ok(record) => {
+                if let Some(reservation) = reservation {
+                    reservation.commit();
+                }
+                let object = Object::new(context.row(), key, record);
+                return Ok(result::object_outcome(context, 201, &object));
+            }
+            Err(Failure::Conflict) if generated => {}
+            Err(Failure::Conflict) => {
+                return Err(Status::already_exists(&context.resource(), &name));
+            }
+            Err(Failure::Refused(status)) => return Err(status),
+        }
+    }
+    let name = meta_text(&object, "generateName");
+    Err(Status::generate_name_conflict(&context.resource(), name, 1))
+}
+
+/// The prepare stage of a new object. True if a name was generated.
+fn prepare_create(context: &Context<'_>, object: &mut Value) -> bool {
+    prepare::fill_system_fields(context, object);
+    let generated = prepare::generate_name(object);
+    let row = &context.stored;
+    row.strategy.prepare_create(object, &context.request.user, row.has_status());
+    schema::rules::prepare_create(&row.kind, object);
+    generated
+}
+
+/// Whether the write allocates addresses and ports.
+pub(super) fn is_service(context: &Context<'_>) -> bool {
+    context.stored.kind.group.is_empty() && context.stored.kind.kind == "Service"
+}
+
+/// The time of the write, as `metadata` spells it.
+pub(crate) fn now(context: &Context<'_>) -> String {
+    time::seconds(context.now)
+}
+
+/// Takes the resource version off an object that an update turned into a creation.
+pub(super) fn forget_version(object: &mut Value) {
+    metadata(object).remove("resourceVersion");
+}

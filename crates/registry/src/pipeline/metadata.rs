@@ -1,0 +1,299 @@
+//! The rules of `metadata`, which are the same for every kind.
+//!
+//! Owns what `ObjectMeta` may hold and how it may change. Which names a kind allows comes from the
+//! schema's rules.
+
+use std::collections::HashSet;
+
+use meta::{FieldError, FieldPath, names};
+use serde_json::Value;
+
+use crate::object::{meta_text, metadata};
+
+/// Annotations of one object may take this many bytes.
+const MOST_ANNOTATION_BYTES: usize = 256 << 10;
+
+/// Checks the metadata of a new object.
+pub(super) fn validate(
+    object: &Value,
+    namespaced: bool,
+    check_name: &dyn Fn(&str, bool) -> Vec<String>,
+) -> Vec<FieldError> {
+    let path = FieldPath::new("metadata");
+    let mut errors = Vec::new();
+    let generate = meta_text(object, "generateName");
+    if !generate.is_empty() {
+        for problem in check_name(generate, true) {
+            errors.push(FieldError::invalid(path.child("generateName"), generate, problem));
+        }
+    }
+    let name = meta_text(object, "name");
+    if name.is_empty() {
+        errors.push(FieldError::required(path.child("name"), "name or generateName is required"));
+    } else {
+        for problem in check_name(name, false) {
+            errors.push(FieldError::invalid(path.child("name"), name, problem));
+        }
+    }
+    let namespace = meta_text(object, "namespace");
+    if namespaced {
+        if namespace.is_empty() {
+            errors.push(FieldError::required(path.child("namespace"), ""));
+        }
+        for problem in names::is_dns1123_label(namespace) {
+            if !namespace.is_empty() {
+                errors.push(FieldError::invalid(path.child("namespace"), namespace, problem));
+            }
+        }
+    } else if !namespace.is_empty() {
+        errors.push(FieldError::forbidden(path.child("namespace"), "not allowed on this type"));
+    }
+    errors.extend(validate_content(object, &path));
+    errors
+}
+
+/// What new and changed objects share.
+fn validate_content(object: &Value, path: &FieldPath) -> Vec<FieldError> {
+    let mut errors = labels(&object["metadata"]["labels"], &path.child("labels"));
+    errors.extend(annotations(object, &path.child("annotations")));
+    errors.extend(owners(object, &path.child("ownerReferences")));
+    errors.extend(finalizers(object, &path.child("finalizers")));
+    errors
+}
+
+/// Label keys and values.
+fn labels(labels: &Value, path: &FieldPath) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (key, value) in labels.as_object().into_iter().flatten() {
+        for problem in names::is_qualified_name(key) {
+            errors.push(FieldError::invalid(path.clone(), key.as_str(), problem));
+        }
+        let value = value.as_str().unwrap_or_default();
+        for problem in names::is_label_value(value) {
+            errors.push(FieldError::invalid(path.clone(), value, problem));
+        }
+    }
+    errors
+}
+
+fn annotations(object: &Value, path: &FieldPath) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut size = 0;
+    for (key, value) in object["metadata"]["annotations"].as_object().into_iter().flatten() {
+        // Upper case is tolerated in the keys of annotations.
+        for problem in names::is_qualified_name(&key.to_lowercase()) {
+            errors.push(FieldError::invalid(path.clone(), key.as_str(), problem));
+        }
+        size += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if size > MOST_ANNOTATION_BYTES {
+        errors.push(FieldError::too_long(path.clone(), MOST_ANNOTATION_BYTES));
+    }
+    errors
+}
+
+fn owners(object: &Value, path: &FieldPath) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut controller: Option<&str> = None;
+    let owners = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    for (index, owner) in owners.enumerate() {
+        let path = path.index(index);
+        let text = |field: &str| owner[field].as_str().unwrap_or_default();
+        let version = text("apiVersion");
+        if meta::kind::split_api_version(version).is_none_or(|(_, v)| v.is_empty()) {
+            errors.push(FieldError::invalid(
+                path.child("apiVersion"),
+                version,
+                "version must not be empty",
+            ));
+        }
+        for field in ["kind", "name", "uid"] {
+            if text(field).is_empty() {
+                let detail = format!("{field} must not be empty");
+                let value = if field == "kind" { "" } else { text(field) };
+                errors.push(FieldError::invalid(path.child(field), value, detail));
+            }
+        }
+        if version == "v1" && text("kind") == "Event" {
+            errors.push(FieldError::invalid(
+                path.clone(),
+                owner.clone(),
+                "/v1, Kind=Event is disallowed from being an owner",
+            ));
+        }
+        if owner["controller"] == true {
+            match controller {
+                None => controller = Some(text("name")),
+                Some(first) => {
+                    let detail = format!(
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
+                        text("name")
+                    );
+                    errors.push(FieldError::invalid(
+                        FieldPath::new("metadata").child("ownerReferences"),
+                        object["metadata"]["ownerReferences"].clone(),
+                        detail,
+                    ));
+                }
+            }
+        }
+    }
+    errors
+}
+
+fn finalizers(object: &Value, path: &FieldPath) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let list = finalizer_names(object);
+    for name in &list {
+        for problem in names::is_qualified_name(name) {
+            errors.push(FieldError::invalid(path.clone(), *name, problem));
+        }
+    }
+    if list.contains(&ORPHAN) && list.contains(&FOREGROUND) {
+        let detail = format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set");
+        let value = object["metadata"]["finalizers"].clone();
+        errors.push(FieldError::invalid(path.clone(), value, detail));
+    }
+    errors
+}
+
+/// The finalizer that makes the garbage collector orphan dependents.
+pub(crate) const ORPHAN: &str = "orphan";
+
+/// The finalizer that makes the garbage collector delete dependents first.
+pub(crate) const FOREGROUND: &str = "foregroundDeletion";
+
+/// The finalizers of an object.
+pub(crate) fn finalizer_names(object: &Value) -> Vec<&str> {
+    let list = object["metadata"]["finalizers"].as_array().into_iter().flatten();
+    list.filter_map(Value::as_str).collect()
+}
+
+/// Fills in what an update may leave out: identity, creation, deletion.
+pub(super) fn carry_over(object: &mut Value, old: &Value) {
+    let carried = ["uid", "creationTimestamp"];
+    for field in carried {
+        if meta_text(object, field).is_empty() {
+            insert(object, field, &old["metadata"][field]);
+        }
+    }
+    // A deletion that has begun cannot be taken back.
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let kept = &old["metadata"][field];
+        if !kept.is_null() && (field == "deletionTimestamp" || object["metadata"][field].is_null())
+        {
+            insert(object, field, kept);
+        }
+        if kept.is_null() && field == "deletionGracePeriodSeconds" {
+            metadata(object).remove(field);
+        }
+    }
+    let generation = &old["metadata"]["generation"];
+    insert(object, "generation", generation);
+    metadata(object).remove("managedFields");
+    metadata(object).remove("selfLink");
+}
+
+fn insert(object: &mut Value, field: &str, value: &Value) {
+    if value.is_null() {
+        metadata(object).remove(field);
+    } else {
+        metadata(object).insert(field.to_owned(), value.clone());
+    }
+}
+
+/// Checks how the metadata changed.
+pub(super) fn validate_update(object: &Value, old: &Value) -> Vec<FieldError> {
+    let path = FieldPath::new("metadata");
+    let mut errors = Vec::new();
+    if !old["metadata"]["deletionTimestamp"].is_null() {
+        let had: HashSet<&str> = finalizer_names(old).into_iter().collect();
+        let mut added: Vec<&str> =
+            finalizer_names(object).into_iter().filter(|f| !had.contains(f)).collect();
+        if !added.is_empty() {
+            added.sort_unstable();
+            let list: Vec<String> = added.iter().map(|f| format!("{f:?}")).collect();
+            errors.push(FieldError::forbidden(
+                path.child("finalizers"),
+                format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                    list.join(", ")
+                ),
+            ));
+        }
+    }
+    let fixed = [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ];
+    for field in fixed {
+        let (new, old) = (&object["metadata"][field], &old["metadata"][field]);
+        if new != old {
+            errors.push(FieldError::invalid(path.child(field), new.clone(), "field is immutable"));
+        }
+    }
+    errors.extend(validate_content(object, &path));
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(object: Value, expected: &[&str]) {
+        let errors = validate(&object, true, &|name, _| names::is_dns1123_subdomain(name));
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(errors.len(), expected.len(), "{errors:#?}");
+        for (error, expected) in errors.iter().zip(expected) {
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn metadata_of_new_objects() {
+        check(json!({"metadata": {"name": "web", "namespace": "d"}}), &[]);
+        check(
+            json!({"metadata": {"namespace": "d"}}),
+            &["metadata.name: Required value: name or generateName is required"],
+        );
+        check(
+            json!({"metadata": {"name": "We_b", "namespace": "d", "labels": {"a b": "c", "k": "-"}}}),
+            &[
+                "metadata.name: Invalid value: \"We_b\": a lowercase RFC 1123 subdomain",
+                "metadata.labels: Invalid value: \"a b\": name part must consist of",
+                "metadata.labels: Invalid value: \"-\": a valid label must be",
+            ],
+        );
+        check(
+            json!({"metadata": {"name": "web", "namespace": "d", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x"}]}}),
+            &["metadata.ownerReferences[0].uid: Invalid value: \"\": uid must not be empty"],
+        );
+    }
+
+    #[test]
+    fn what_an_update_may_not_touch() {
+        let old = json!({"metadata": {"name": "a", "uid": "u", "generation": 3, "creationTimestamp": "t", "deletionTimestamp": "d", "deletionGracePeriodSeconds": 0}});
+        let mut new =
+            json!({"metadata": {"name": "a", "generation": 9, "finalizers": ["example.com/x"]}});
+        carry_over(&mut new, &old);
+        assert_eq!(new["metadata"]["generation"], 3);
+        assert_eq!(new["metadata"]["deletionTimestamp"], "d");
+        let errors = validate_update(&new, &old);
+        assert_eq!(
+            errors[0].to_string(),
+            "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"example.com/x\"}"
+        );
+        new["metadata"]["uid"] = "other".into();
+        let errors = validate_update(&new, &old);
+        assert_eq!(
+            errors[1].to_string(),
+            "metadata.uid: Invalid value: \"other\": field is immutable"
+        );
+    }
+}

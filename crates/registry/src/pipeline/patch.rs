@@ -1,0 +1,110 @@
+//! Stage two, for patches: a patch body on a stored object.
+
+use bytes::Bytes;
+use meta::{GroupVersionKind, Status};
+use schema::PatchError;
+use serde_json::Value;
+
+use super::{Context, decode};
+use crate::request::PatchType;
+
+/// A patch whose body was read once and can be applied again after a conflict.
+pub(crate) struct Prepared {
+    patch: PatchType,
+    /// The body of a JSON patch, or the parsed one of a merge.
+    bytes: Bytes,
+    value: Value,
+}
+
+impl Prepared {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// 400 for what is no patch.
+    pub(crate) fn new(
+        context: &Context<'_>,
+        patch: PatchType,
+        body: &Bytes,
+    ) -> Result<Self, Status> {
+        if patch == PatchType::Json {
+            return Ok(Self { patch, bytes: body.clone(), value: Value::Null });
+        }
+        let (value, duplicates) = schema::decode::parse(body)
+            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        match context.request.params.field_validation {
+            schema::FieldValidation::Ignore => {}
+            schema::FieldValidation::Warn => context.warn(duplicates),
+            schema::FieldValidation::Strict => {
+                if let Some(text) = schema::decode::strict_error(&duplicates) {
+                    return Err(Status::bad_request(text));
+                }
+            }
+        }
+        if !value.is_object() {
+            return Err(Status::bad_request("error decoding patch: the patch is no object"));
+        }
+        Ok(Self { patch, bytes: Bytes::new(), value })
+    }
+
+    /// The object that the patch makes of `old`, decoded anew.
+    ///
+    /// # Errors
+    /// 400 and 422 for patches that do not apply or whose outcome is no object of the kind.
+    pub(crate) fn apply(
+        &self,
+        context: &Context<'_>,
+        old: &Value,
+        kind: &GroupVersionKind,
+    ) -> Result<Value, Status> {
+        let mut object = old.clone();
+        match self.patch {
+            PatchType::Json => schema::json_patch(&mut object, &self.bytes),
+            PatchType::Merge => {
+                schema::merge_patch(&mut object, &self.value);
+                Ok(())
+            }
+            PatchType::Strategic => {
+                match schema::types::by_kind(&kind.group, &kind.version, &kind.kind) {
+                    Some(of) => schema::strategic_merge_patch(of, &mut object, self.value.clone()),
+                    None => return Err(unsupported(self.patch)),
+                }
+            }
+        }
+        .map_err(refuse)?;
+        let decoded = schema::decode_value(kind, &object, context.request.params.field_validation)
+            .map_err(|error| Status::bad_request(error.to_string()))?;
+        context.warn(decoded.warnings);
+        decode::check_name(context, &decoded.value)?;
+        Ok(decoded.value)
+    }
+}
+
+/// Reads and applies a patch in one step, for actions on other shapes than the resource's own.
+pub(crate) fn apply(
+    context: &Context<'_>,
+    patch: PatchType,
+    body: &Bytes,
+    old: &Value,
+    kind: &GroupVersionKind,
+) -> Result<Value, Status> {
+    Prepared::new(context, patch, body)?.apply(context, old, kind)
+}
+
+fn unsupported(patch: PatchType) -> Status {
+    let media = patch.media_type();
+    Status::new(
+        415,
+        "UnsupportedMediaType",
+        format!(
+            "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json; got {media}"
+        ),
+    )
+}
+
+fn refuse(error: PatchError) -> Status {
+    match error {
+        PatchError::Malformed(text) => Status::bad_request(text),
+        PatchError::TooMany(_) => Status::new(413, "RequestEntityTooLarge", error.to_string()),
+        other => Status::new(422, "Invalid", other.to_string()),
+    }
+}

@@ -1,0 +1,44 @@
+//! Stage seven: the rules of the kind and of metadata.
+
+use meta::{FieldError, Status};
+use serde_json::Value;
+
+use super::{Context, metadata};
+use crate::object::meta_text;
+
+/// Checks a new object.
+pub(super) fn create(context: &Context<'_>, object: &Value) -> Result<(), Status> {
+    let row = &context.stored;
+    let check_name = |name: &str, prefix| schema::rules::check_name(&row.kind, name, prefix);
+    let mut errors = metadata::validate(object, row.namespaced(), &check_name);
+    errors.extend(schema::rules::validate(&row.kind, object));
+    errors.extend(row.strategy.validate_create(object));
+    refuse(context, object, errors)
+}
+
+/// Checks a changed object.
+pub(super) fn update(context: &Context<'_>, object: &Value, old: &Value) -> Result<(), Status> {
+    let row = &context.stored;
+    let mut errors = metadata::validate_update(object, old);
+    errors.extend(schema::rules::validate_update(&row.kind, object, old));
+    errors.extend(row.strategy.validate_update(object, old));
+    refuse(context, object, errors)
+}
+
+/// Checks an object whose status changed.
+pub(super) fn status(context: &Context<'_>, object: &Value, old: &Value) -> Result<(), Status> {
+    let mut errors = metadata::validate_update(object, old);
+    errors.extend(schema::rules::validate_status(&context.stored.kind, object, old));
+    refuse(context, object, errors)
+}
+
+fn refuse(context: &Context<'_>, object: &Value, errors: Vec<FieldError>) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let name = match meta_text(object, "name") {
+        "" => meta_text(object, "generateName"),
+        name => name,
+    };
+    Err(context.invalid(name, errors))
+}

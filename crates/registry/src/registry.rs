@@ -1,0 +1,173 @@
+//! The engine itself: what it is made of, and the one way in.
+//!
+//! Owns the store handle and dispatch. Each verb's work is in a module of its own.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use meta::{Revision, Status};
+use parking_lot::Mutex;
+use store::{ReadError, Snapshot, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admit;
+use crate::allocate::{Allocator, Network};
+use crate::frames::Frames;
+use crate::header::Header;
+use crate::index::PodIndex;
+use crate::object::Object;
+use crate::outcome::{Answer, Outcome};
+use crate::request::{Action, Request};
+use crate::row::{Row, Rows};
+
+/// A source of the current time.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What the engine may be told.
+pub struct Options {
+    /// Admission plugins, in the order in which they are asked.
+    pub admission: Vec<Arc<dyn Admit>>,
+    /// Where cluster IPs and node ports come from.
+    pub network: Network,
+    /// The time that goes into objects.
+    pub clock: Clock,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { admission: Vec::new(), network: Network::default(), clock: Arc::new(Timestamp::now) }
+    }
+}
+
+/// The resource engine. Share it as `Arc<Registry>`.
+pub struct Registry {
+    pub(crate) store: Arc<dyn Store<Header>>,
+    pub(crate) rows: Arc<Rows>,
+    pub(crate) admission: Vec<Arc<dyn Admit>>,
+    pub(crate) clock: Clock,
+    pub(crate) allocator: Allocator,
+    pub(crate) frames: Frames,
+    pub(crate) pods: PodIndex,
+    /// Where `spec.nodeName` is among the selectable fields of pods.
+    pub(crate) node_field: usize,
+    /// The size of the collection that was counted last, and at which revision.
+    counted: Mutex<Option<(String, Revision, u64)>>,
+}
+
+impl Registry {
+    /// An engine over `store`, whose headers must come from [`crate::header_reader`] of the same
+    /// `rows`. Reads the Services in the store to learn which addresses and ports are taken.
+    pub fn new(store: Arc<dyn Store<Header>>, rows: Arc<Rows>, options: Options) -> Arc<Self> {
+        let allocator = Allocator::new(options.network, &store.snapshot());
+        let selectable = rows.get("", "v1", "pods").map(|row| row.selectable.as_slice());
+        let node_field = selectable
+            .and_then(|fields| fields.iter().position(|f| f == "spec.nodeName"))
+            .unwrap_or(usize::MAX);
+        Arc::new(Self {
+            node_field,
+            counted: Mutex::default(),
+            pods: PodIndex::default(),
+            frames: Frames::default(),
+            allocator,
+            store,
+            rows,
+            admission: options.admission,
+            clock: options.clock,
+        })
+    }
+
+    /// The rows that are served.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// Carries out one request.
+    ///
+    /// # Errors
+    /// The `Status` to answer with.
+    pub async fn execute(self: &Arc<Self>, request: Request) -> Answer {
+        if request.subresource.is_some() {
+            return crate::actions::execute(self, &request).await;
+        }
+        if request.row.storage.is_none() {
+            return crate::actions::execute_unstored(self, &request).await;
+        }
+        match &request.action {
+            Action::Get => crate::read::get(self, &request).await,
+            Action::List => crate::read::list(self, &request).await.map(Outcome::List),
+            Action::Watch => crate::watch::watch(self, &request).await,
+            Action::Create(body) => crate::pipeline::create(self, &request, body).await,
+            Action::Update(body) => crate::pipeline::update(self, &request, body).await,
+            Action::Patch(patch, body) => {
+                crate::pipeline::patch(self, &request, *patch, body).await
+            }
+            Action::Delete(body) => crate::delete::delete(self, &request, body).await,
+            Action::DeleteCollection(body) => {
+                crate::delete::delete_collection(self, &request, body).await
+            }
+        }
+    }
+
+    /// Reads one object as this process knows it now, without authorization or waiting: for
+    /// admission plugins and authorizers.
+    pub fn get(&self, row: &Row, namespace: Option<&str>, name: &str) -> Option<Object> {
+        let key = row.key(namespace, name)?;
+        let snapshot = self.store.snapshot();
+        let record = snapshot.get(&key)?.clone();
+        Some(Object::new(row, key, record))
+    }
+
+    /// Reads a collection likewise; `None` is all namespaces.
+    pub fn list(&self, row: &Row, namespace: Option<&str>) -> Vec<Object> {
+        let snapshot = self.store.snapshot();
+        let prefix = row.prefix(namespace);
+        snapshot
+            .range(&prefix)
+            .map(|(key, record)| Object::new(row, key.clone(), record.clone()))
+            .collect()
+    }
+
+    /// Keeps the index of pods by node and removes expired objects until shutdown.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        tokio::join!(self.pods.run(self, &shutdown), crate::expire::run(self, &shutdown));
+    }
+
+    /// How many keys of a snapshot start with `prefix`.
+    pub(crate) fn count(&self, snapshot: &Snapshot<Header>, prefix: &str) -> u64 {
+        let revision = snapshot.revision();
+        if let Some((counted, at, count)) = &*self.counted.lock()
+            && *at == revision
+            && counted == prefix
+        {
+            return *count;
+        }
+        let count = snapshot.range(prefix).count() as u64;
+        *self.counted.lock() = Some((prefix.to_owned(), revision, count));
+        count
+    }
+
+    /// The store's snapshot, at least as new as every acknowledged write.
+    pub(crate) async fn latest(&self) -> Result<Snapshot<Header>, Status> {
+        self.store.latest().await.map_err(read_error)
+    }
+
+    /// The store underneath: for health checks and metrics.
+    pub fn store(&self) -> &Arc<dyn Store<Header>> {
+        &self.store
+    }
+}
+
+/// A failed read, as the client sees it.
+pub(crate) fn read_error(error: ReadError) -> Status {
+    match error {
+        ReadError::Compacted { .. } => {
+            Status::expired("The resourceVersion for the provided list is too old.")
+        }
+        ReadError::Future { revision, current } => {
+            Status::too_large_resource_version(revision.0, current.0)
+        }
+        ReadError::Unavailable(_) | ReadError::Closed => {
+            Status::service_unavailable(error.to_string())
+        }
+    }
+}

@@ -67,13 +67,15 @@ impl ApplyError {
     /// What the next plan is told.
     pub fn failure(&self) -> Failure {
         match self {
-            Self::Request { source, name, .. } => Failure {
+            Self::Request { verb, source, name, .. } => Failure {
+                verb,
                 code: source.code(),
                 reason: source.reason().to_owned(),
                 message: text(source),
                 object: name.clone(),
             },
             Self::Panic(message) => Failure {
+                verb: "",
                 code: None,
                 reason: String::new(),
                 message: message.clone(),

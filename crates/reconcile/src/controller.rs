@@ -18,6 +18,8 @@ use crate::{
 /// Why the last run for a key failed, kept until a run succeeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
+    /// What was attempted: `creating`, `deleting`, `patching`, or empty after a panic.
+    pub verb: &'static str,
     /// HTTP status code of the server's answer, if it answered.
     pub code: Option<u16>,
     /// Kubernetes' reason, such as `AlreadyExists`; may be empty.

@@ -3,6 +3,7 @@
 //! Owns no product logic; each subcommand is one module with a `run` function.
 
 mod facts;
+mod images;
 mod layers;
 mod test;
 mod verify;
@@ -26,6 +27,8 @@ enum Task {
     Test,
     /// Fail on an import between crates that the architecture forbids.
     Layers,
+    /// Build the image archives of the sample website into dist/images.
+    Images,
     /// Write the checked-in tables of API facts from a directory of reference data.
     Facts {
         /// The directory that holds resources.json, schema-facts.json and the rest.
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         Task::Verify => verify::run(),
         Task::Test => test::run(),
         Task::Layers => layers::run(),
+        Task::Images => images::run(),
         Task::Facts { reference } => facts::run(&reference),
     }
 }

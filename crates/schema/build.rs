@@ -1,8 +1,12 @@
-//! Compiles the fact tables into static data: the graph of types and the selectable fields.
+//! Compiles the fact tables into static data: the graph of types and the selectable fields; and packs
+//! descriptions for the OpenAPI documents.
 //!
 //! Knows only the tables' format; what the facts mean is the library's business.
 
 #![expect(clippy::unwrap_used, reason = "a malformed table must stop the build")]
+
+#[path = "build/descriptions.rs"]
+mod descriptions;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -20,11 +24,13 @@ struct Type {
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=facts");
     let out = env::var("OUT_DIR").unwrap();
     let table = fs::read_to_string("facts/types.tsv").unwrap();
     let types = parse(&table);
     fs::write(Path::new(&out).join("graph.rs"), graph(&types)).unwrap();
+    fs::write(Path::new(&out).join("descriptions.z"), descriptions::pack(&types)).unwrap();
     let table = fs::read_to_string("facts/selectable.tsv").unwrap();
     fs::write(Path::new(&out).join("selectable.rs"), selectable(&table)).unwrap();
 }

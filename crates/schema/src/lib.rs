@@ -4,11 +4,13 @@
 //!
 //! - [`types`]: the compiled-in graph of types, by name or by group, version and kind.
 //! - [`decode`](mod@decode): JSON to objects, with Kubernetes' checks and messages.
+//! - [`openapi`]: OpenAPI v3 documents.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
 //! - [`rules`]: defaulting, preparation and validation of each kind.
 //! - [`view`]: reading JSON objects with Go's zero values.
 
 pub mod decode;
+pub mod openapi;
 pub mod patch;
 pub mod rules;
 mod scalar;

@@ -44,8 +44,6 @@ use crate::{Event, SealError, seal::Sealer};
 pub(super) const FORMAT: i64 = 1;
 /// Marks the database as ours, in its `application_id`: "skif".
 const APPLICATION: i64 = 0x736b_6966;
-/// Estimated WAL bytes after which it is copied into the database.
-const CHECKPOINT_BYTES: u64 = 16 << 20;
 /// Rows that one step of compaction looks at.
 const COMPACT_ROWS: i64 = 500;
 /// Rows that one transaction of key rotation rewrites.
@@ -134,6 +132,7 @@ pub(super) struct Log {
     state: State,
     /// Estimated bytes in the WAL that are not in the database yet.
     wal_bytes: u64,
+    checkpoint_bytes: u64,
 }
 
 /// The database file of a store in `directory`.
@@ -184,6 +183,7 @@ impl Log {
             sealer: None,
             state: State::NEW,
             wal_bytes: 0,
+            checkpoint_bytes: options.checkpoint_bytes,
         };
         if tables == 0 {
             log.create(&options.directory)?;
@@ -373,7 +373,7 @@ impl Log {
 
     /// Whether the WAL is long enough to be copied into the database.
     pub(super) fn wants_checkpoint(&self) -> bool {
-        self.wal_bytes >= CHECKPOINT_BYTES
+        self.wal_bytes >= self.checkpoint_bytes
     }
 
     /// Copies the WAL into the database; `truncate` gives its space back too.

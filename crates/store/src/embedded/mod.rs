@@ -237,7 +237,7 @@ fn begin<N: Send + Sync + 'static>(
              (damaged rows are kept in the table \"cut\")"
         );
     }
-    let base = last.max(before.reserved);
+    let base = if before.reserved > last { before.reserved + 1 } else { last };
     let gap = (base > last).then_some((last, base));
     let state = State { reserved: base + RESERVE, base, synced: base, ..before };
     log.begin(state, gap, found.cut, now())?;

@@ -25,6 +25,9 @@ pub struct Options {
     pub recent_bytes: usize,
     /// Age at which superseded values leave the memory. Default five minutes.
     pub recent_age: Duration,
+    /// Bytes that the WAL may have before it is copied into the database.
+    /// Default 16 MB.
+    pub checkpoint_bytes: u64,
     /// Never waits for the disk: a loss of power loses or destroys data. For
     /// clusters that are thrown away, and for tests. Default false.
     pub unsafe_no_fsync: bool,
@@ -53,6 +56,7 @@ impl Options {
             history_age: Duration::from_secs(3600),
             recent_bytes: 64 << 20,
             recent_age: Duration::from_secs(300),
+            checkpoint_bytes: 16 << 20,
             unsafe_no_fsync: false,
             vfs: None,
         }

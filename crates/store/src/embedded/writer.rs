@@ -28,7 +28,7 @@ const RELAXED_DELAY: Duration = Duration::from_millis(800);
 /// Revisions that are reserved at a time.
 pub(super) const RESERVE: u64 = 10_000;
 /// How long to leave a disk that failed alone before trying it again.
-const HEAL_DELAY: Duration = Duration::from_millis(500);
+const HEAL_DELAY: Duration = Duration::from_millis(200);
 
 /// Counters that the writer keeps.
 #[derive(Debug, Default)]

@@ -179,13 +179,16 @@ fn create_table(options: &NetworkOptions) -> Result<(), SetupError> {
 }
 
 /// The settings needed, with values.
-fn sysctls(options: &NetworkOptions) -> [(String, &'static str); 3] {
+fn sysctls(options: &NetworkOptions) -> [(String, &'static str); 4] {
     let bridge = &options.bridge;
     [
         ("net/ipv4/ip_forward".to_owned(), "1"),
         // For packets from 127.0.0.1 to a node port. Only on the bridge: from elsewhere the
         // kernel keeps refusing packets to 127.0.0.0/8.
         (format!("net/ipv4/conf/{bridge}/route_localnet"), "1"),
+        // Pods must not be told to bypass the node, and redirects use up the allowance for other
+        // ICMP errors. Both count: the devices that exist keep their own setting.
+        ("net/ipv4/conf/all/send_redirects".to_owned(), "0"),
         (format!("net/ipv4/conf/{bridge}/send_redirects"), "0"),
     ]
 }

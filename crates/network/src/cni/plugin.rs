@@ -178,10 +178,15 @@ fn add(version: &str, config: &Config, call: &Call) -> Result<Value, CniError> {
         add_pair(socket, &pair).map_err(CniError::kernel)?;
         let mut sandbox = Sandbox::enter(&netns)?;
         sandbox.loopback()?;
-        sandbox.configure(&call.interface, lease.address, gateway)
+        sandbox.configure(&call.interface, lease.address, gateway)?;
+        // The socket still belongs to the node's namespace.
+        for device in [&host, &config.bridge] {
+            route::wait_operational(socket, device).map_err(CniError::kernel)?;
+        }
+        Ok(())
     };
     if let Err(error) = attach(&mut socket) {
-        // The socket still belongs to the node's namespace. Its own failure adds nothing.
+        // What fails now adds nothing to the error.
         let _ = route::delete_link(&mut socket, &host);
         let _ = give_back(config, &lease);
         return Err(error);
@@ -212,15 +217,28 @@ fn take_address(
     if lease.host_ports.is_empty() {
         return Ok(lease);
     }
+    if open_host_ports(config, &lease).is_ok() {
+        return Ok(lease);
+    }
+    // Perhaps they are still those of a pod that vanished without a DEL.
+    let retried = leases.reconcile().map_err(lease_failed).and_then(|dead| {
+        dead.iter().try_for_each(|dead| close_host_ports(config, dead))?;
+        open_host_ports(config, &lease)
+    });
+    if let Err(error) = retried {
+        leases.release(request.container, request.interface).map_err(lease_failed)?;
+        return Err(error);
+    }
+    Ok(lease)
+}
+
+fn open_host_ports(config: &Config, lease: &Lease) -> Result<(), CniError> {
     let mut script = String::new();
     for (container, element) in ruleset::host_port_elements(lease.address, &lease.host_ports) {
         ruleset::element(&mut script, "add", &config.table, container, &element);
     }
-    nft::apply(&config.nft, &script).map_err(|error| {
-        let _ = leases.release(request.container, request.interface);
-        CniError::kernel(format!("open host ports: {error}"))
-    })?;
-    Ok(lease)
+    nft::apply(&config.nft, &script)
+        .map_err(|error| CniError::kernel(format!("open host ports: {error}")))
 }
 
 /// A pair of that name left by a killed ADD is replaced.

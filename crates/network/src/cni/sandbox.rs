@@ -52,6 +52,7 @@ impl Sandbox {
         let all = Ipv4Net::default();
         let next = Ipv4Net::from(gateway);
         let configure = |socket: &mut Socket| -> Result<(), NetlinkError> {
+            route::set_up(socket, device, None)?;
             route::add_address(socket, device, Ipv4Net::from(address))?;
             route::set_route(
                 socket,
@@ -65,7 +66,8 @@ impl Sandbox {
                     gateway: Some(gateway),
                     source: Some(address),
                 },
-            )
+            )?;
+            route::wait_operational(socket, interface)
         };
         configure(&mut self.socket).map_err(CniError::kernel)
     }

@@ -5,6 +5,7 @@
 use std::{
     net::Ipv4Addr,
     os::fd::{AsRawFd, BorrowedFd},
+    time::{Duration, Instant},
 };
 
 use ipnet::Ipv4Net;
@@ -20,10 +21,15 @@ const UP: u32 = libc::IFF_UP as u32;
 const VETH_INFO_PEER: u16 = 1;
 /// Attributes of `IFLA_INFO_SLAVE_DATA` for ports of a bridge (linux/if_link.h).
 const BRIDGE_PORT_HAIRPIN: u16 = 4;
-const BRIDGE_PORT_ISOLATED: u16 = 33;
 /// `IFLA_INFO_SLAVE_KIND` and `IFLA_INFO_SLAVE_DATA`.
 const INFO_SLAVE_KIND: u16 = 4;
 const INFO_SLAVE_DATA: u16 = 5;
+
+/// `IFLA_OPERSTATE` and its value `IF_OPER_UP`.
+const OPERATIONAL_STATE: u16 = 16;
+const OPERATIONAL: u8 = 6;
+/// How long a device that was brought up may take to carry packets.
+const OPERATIONAL_WAIT: Duration = Duration::from_secs(1);
 
 /// A hardware address.
 pub(crate) type Mac = [u8; 6];
@@ -34,6 +40,8 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) up: bool,
+    /// Whether it carries packets.
+    pub(crate) operational: bool,
     pub(crate) mtu: u32,
     pub(crate) address: Option<Mac>,
     /// Index of the bridge that it is a port of.
@@ -96,11 +104,12 @@ pub(crate) fn add_bridge(
     socket.call_unless(&format!("create bridge {name}"), &[Errno::EEXIST], request)
 }
 
-/// Makes the pair, both ends up, the host's end an isolated port of the bridge.
+/// Makes the pair: the host's end up and a port of the bridge, the peer still down (it cannot be
+/// opened before its creation is complete).
 ///
-/// Isolated ports exchange frames with the bridge alone: every packet between pods is routed, so
-/// that conntrack sees both directions whether or not the kernel filters bridged traffic, and no
-/// pod can impersonate another on the link layer.
+/// The port may send a frame back where it came from: where the kernel filters bridged traffic,
+/// that is how a pod reaches itself through a Service. For the same reason ports are not isolated
+/// from each other: such a kernel bridges what it has translated.
 pub(crate) fn add_veth(socket: &mut Socket, pair: &VethPair<'_>) -> Result<(), NetlinkError> {
     let peer_netns = pair.peer_netns.as_raw_fd().cast_unsigned();
     let request = Message::new(libc::RTM_NEWLINK, CREATE)
@@ -111,7 +120,7 @@ pub(crate) fn add_veth(socket: &mut Socket, pair: &VethPair<'_>) -> Result<(), N
         .nested(libc::IFLA_LINKINFO, |info| {
             info.string(libc::IFLA_INFO_KIND, "veth").nested(libc::IFLA_INFO_DATA, |data| {
                 data.nested(VETH_INFO_PEER, |peer| {
-                    peer.fixed(&interface(0, UP, UP))
+                    peer.fixed(&interface(0, 0, 0))
                         .string(libc::IFLA_IFNAME, pair.peer)
                         .attribute(libc::IFLA_ADDRESS, &pair.peer_address)
                         .number(libc::IFLA_MTU, pair.mtu)
@@ -124,11 +133,10 @@ pub(crate) fn add_veth(socket: &mut Socket, pair: &VethPair<'_>) -> Result<(), N
         .fixed(&interface(0, 0, 0))
         .string(libc::IFLA_IFNAME, pair.host)
         .nested(libc::IFLA_LINKINFO, |info| {
-            info.string(INFO_SLAVE_KIND, "bridge").nested(INFO_SLAVE_DATA, |data| {
-                data.attribute(BRIDGE_PORT_ISOLATED, &[1]).attribute(BRIDGE_PORT_HAIRPIN, &[1])
-            })
+            info.string(INFO_SLAVE_KIND, "bridge")
+                .nested(INFO_SLAVE_DATA, |data| data.attribute(BRIDGE_PORT_HAIRPIN, &[1]))
         });
-    socket.call(&format!("isolate bridge port {}", pair.host), port)
+    socket.call(&format!("set up bridge port {}", pair.host), port)
 }
 
 /// Brings a device up.
@@ -142,6 +150,21 @@ pub(crate) fn set_up(
         request = request.number(libc::IFLA_MTU, mtu);
     }
     socket.call(&format!("bring device {index} up"), request)
+}
+
+/// Waits until a device that was brought up carries packets; gives up silently after a second.
+///
+/// The kernel finishes in the background, and until then drops what is sent: also the first
+/// question for a new pod's hardware address, which is repeated only a second later.
+pub(crate) fn wait_operational(socket: &mut Socket, name: &str) -> Result<(), NetlinkError> {
+    let began = Instant::now();
+    // Asking makes newer kernels finish at once.
+    while link(socket, name)?.is_some_and(|link| !link.operational)
+        && began.elapsed() < OPERATIONAL_WAIT
+    {
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    Ok(())
 }
 
 /// Deletes the device called `name`; nothing happens if there is none.
@@ -261,6 +284,7 @@ fn parse_link(reply: &Reply) -> Option<Link> {
         index: u32_at(&reply.body, 4),
         name,
         up: u32_at(&reply.body, 8) & UP != 0,
+        operational: attribute(rest, OPERATIONAL_STATE) == Some(&[OPERATIONAL]),
         mtu: attribute(rest, libc::IFLA_MTU).map_or(0, |value| u32_at(value, 0)),
         address: attribute(rest, libc::IFLA_ADDRESS).and_then(|value| value.try_into().ok()),
         master: attribute(rest, libc::IFLA_MASTER).map(|value| u32_at(value, 0)),

@@ -1,0 +1,67 @@
+//! A node's network on a real kernel: this process in a network namespace of its own, pods in
+//! others, the plugin run as the container runtime runs it, the proxy fed by a small API server.
+//!
+//! Needs root, `nft` and `ip`; without root it says so and passes. Everything vanishes with the
+//! process.
+
+mod api;
+mod attach;
+mod services;
+mod world;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+};
+
+type Test = (&'static str, fn(&world::Node));
+
+const TESTS: &[Test] = &[
+    ("attach::add_check_del", attach::add_check_del),
+    ("attach::errors_are_reported", attach::errors_are_reported),
+    ("attach::pods_talk_through_the_node", attach::pods_talk_through_the_node),
+    ("attach::many_at_once", attach::many_at_once),
+    ("attach::host_ports", attach::host_ports),
+    ("attach::lost_namespaces", attach::lost_namespaces),
+    ("services::ways_in", services::ways_in),
+    ("services::affinity", services::affinity),
+    ("services::nobody_serves", services::nobody_serves),
+    ("services::datagrams_follow_endpoints", services::datagrams_follow_endpoints),
+    ("services::rollout_under_load", services::rollout_under_load),
+    ("services::table_is_restored", services::table_is_restored),
+    ("services::many_services", services::many_services),
+    ("attach::cleanup_leaves_nothing", attach::cleanup_leaves_nothing),
+];
+
+fn main() -> ExitCode {
+    if std::env::var_os("CNI_COMMAND").is_some() {
+        return skiff_network::cni::main();
+    }
+    let mut arguments = std::env::args().skip(1);
+    let wanted = arguments.find(|argument| !argument.starts_with('-'));
+    if std::env::args().any(|argument| argument == "--list") {
+        for (name, _) in TESTS {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: network namespaces need root");
+        return ExitCode::SUCCESS;
+    }
+    let node = world::Node::new();
+    let mut failed = Vec::new();
+    for (name, test) in TESTS {
+        if wanted.as_ref().is_some_and(|wanted| !name.contains(wanted.as_str())) {
+            continue;
+        }
+        let began = std::time::Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| test(&node)));
+        let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+        println!("test {name} ... {word} ({:.2?})", began.elapsed());
+        if outcome.is_err() {
+            failed.push(name);
+        }
+    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::Value;
+use store::Key;
 
 use crate::row::Rows;
 
@@ -94,7 +96,7 @@ fn field_value(object: &Value, path: &str) -> String {
 
 /// The function with which a store computes the header of what it finds on disk:
 /// `(key, stored bytes) -> Header`. Bytes that are no JSON give an empty header.
-pub fn header_reader(rows: Arc<Rows>) -> impl Fn(&str, &[u8]) -> Header + Send + Sync {
+pub fn header_reader(rows: Arc<Rows>) -> impl Fn(&Key, &Bytes) -> Header + Send + Sync + 'static {
     move |key, bytes| {
         let Ok(object) = serde_json::from_slice::<Value>(bytes) else { return Header::default() };
         Header::of(&object, rows.selectable_of_key(key))
@@ -127,8 +129,9 @@ mod tests {
     #[test]
     fn the_reader_survives_rubbish() {
         let read = header_reader(Arc::new(Rows::builtin()));
-        assert_eq!(read("/registry/pods/default/web", b"{"), Header::default());
-        let header = read("/registry/pods/default/web", br#"{"spec":{"nodeName":"n1"}}"#);
+        let key = Key::new("/registry/pods/default/web");
+        assert_eq!(read(&key, &Bytes::from_static(b"{")), Header::default());
+        let header = read(&key, &Bytes::from_static(br#"{"spec":{"nodeName":"n1"}}"#));
         assert_eq!(header.field(0), "n1");
     }
 }

@@ -70,6 +70,11 @@ impl Object {
         self.converted.as_ref().unwrap_or(&self.record.value)
     }
 
+    /// The object's bytes as they are kept: enough to rule out that it mentions something.
+    pub fn stored(&self) -> &Bytes {
+        &self.record.value
+    }
+
     /// The whole object, parsed.
     pub fn value(&self, row: &Row) -> Value {
         let mut value = parse(self.bare());

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use meta::{Revision, Status};
 use parking_lot::Mutex;
@@ -81,11 +82,17 @@ impl Registry {
         &self.rows
     }
 
-    /// Carries out one request.
+    /// Carries out one request. Dropping the future may leave a write that was already handed to
+    /// the store to take place.
     ///
     /// # Errors
     /// The `Status` to answer with.
-    pub async fn execute(self: &Arc<Self>, request: Request) -> Answer {
+    pub fn execute(self: &Arc<Self>, request: Request) -> BoxFuture<'static, Answer> {
+        let engine = self.clone();
+        Box::pin(async move { engine.dispatch(request).await })
+    }
+
+    async fn dispatch(self: &Arc<Self>, request: Request) -> Answer {
         if request.subresource.is_some() {
             return crate::actions::execute(self, &request).await;
         }
@@ -149,6 +156,20 @@ impl Registry {
     /// The store's snapshot, at least as new as every acknowledged write.
     pub(crate) async fn latest(&self) -> Result<Snapshot<Header>, Status> {
         self.store.latest().await.map_err(read_error)
+    }
+
+    /// The pods bound to a node, likewise.
+    pub fn pods_on(&self, node: &str) -> Vec<Object> {
+        let Some(row) = self.rows.by_resource("", "pods") else { return Vec::new() };
+        // The index is read first: the snapshot must not be older.
+        let index = self.pods.read();
+        let snapshot = self.store.snapshot();
+        let candidates = self.pods.candidates(self, &index, &snapshot, node);
+        candidates
+            .into_iter()
+            .filter(|(_, record)| record.note.field(self.node_field) == node)
+            .map(|(key, record)| Object::new(row, key, record))
+            .collect()
     }
 
     /// The store underneath: for health checks and metrics.

@@ -20,12 +20,12 @@ pub(crate) use generic::Generic;
 
 /// Hooks around a write. `object` is the object about to be stored, in its storage version.
 pub(crate) trait Strategy: Send + Sync + std::fmt::Debug {
-    /// Puts a new object into its first state. By default the status is dropped where the kind
+    /// Puts a new object into its first state. By default the status is emptied where the kind
     /// has a status subresource, which `has_status` says.
     fn prepare_create(&self, object: &mut Value, user: &UserInfo, has_status: bool) {
         let _ = user;
-        if has_status && let Value::Object(object) = object {
-            object.remove("status");
+        if has_status {
+            object["status"] = Value::Object(serde_json::Map::new());
         }
     }
 

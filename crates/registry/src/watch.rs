@@ -44,7 +44,7 @@ pub(crate) async fn watch(engine: &Arc<Registry>, request: &Request) -> Answer {
         .filter(|n| !n.is_empty())
         .or_else(|| selection.namespace().filter(|_| row.namespaced()))
         .map(str::to_owned);
-    let watcher = Watcher {
+    let mut watcher = Watcher {
         prefix: row.prefix(namespace.as_deref()),
         node: selection
             .value_of(row, "spec.nodeName")
@@ -61,7 +61,10 @@ pub(crate) async fn watch(engine: &Arc<Registry>, request: &Request) -> Answer {
         deadline: Instant::now() + limit(request),
         next_bookmark: Instant::now() + jittered(BOOKMARK_INTERVAL),
         ended: false,
+        failure: None,
     };
+    // Once a watch is permitted, failures are events (as upstream has it).
+    watcher.failure = watcher.begin().await.err();
     let stream = futures::stream::unfold(watcher, |mut watcher| async move {
         let event = watcher.next().await?;
         Some((event, watcher))
@@ -115,6 +118,8 @@ struct Watcher {
     deadline: Instant,
     next_bookmark: Instant,
     ended: bool,
+    /// Why the watch could not begin.
+    failure: Option<Status>,
 }
 
 impl Watcher {
@@ -123,10 +128,7 @@ impl Watcher {
         if self.ended {
             return None;
         }
-        if self.source.is_none()
-            && let Err(status) = self.begin().await
-        {
-            // Once a watch is permitted, failures are events (as upstream has it).
+        if let Some(status) = self.failure.take() {
             self.ended = true;
             return Some(frames::error(&status));
         }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
 use meta::Status;
 
 use super::{Options, delete_named};
+use crate::object::Object;
 use crate::outcome::{Answer, Outcome};
 use crate::pipeline::Context;
 use crate::read;
@@ -25,26 +27,34 @@ pub(crate) async fn delete_collection(
     let context = Context::new(engine, request)?;
     let options = Options::read(&context, body)?;
     let list = read::list(engine, request).await?;
-    let deletions = list.items.iter().map(|item| {
-        let request = Request {
-            namespace: (!item.namespace().is_empty()).then(|| item.namespace().to_owned()),
-            name: Some(item.name().to_owned()),
-            ..request.clone()
-        };
-        let options = &options;
-        async move {
-            let context = Context::new(engine, &request)?;
-            match delete_named(&context, request.name.as_deref().unwrap_or_default(), options).await
-            {
-                Err(status) if !status.is("NotFound") => Err(status),
-                _ => Ok::<_, Status>(()),
-            }
-        }
-    });
+    let deletions: Vec<BoxFuture<'_, Result<(), Status>>> = list
+        .items
+        .iter()
+        .map(|item| delete_item(engine, request, item, &options).boxed())
+        .collect();
     let mut running = futures::stream::iter(deletions).buffer_unordered(PARALLEL);
     while let Some(done) = running.next().await {
         done?;
     }
     drop(running);
     Ok(Outcome::List(list))
+}
+
+/// Deletes one object; one that is gone already is as good as deleted.
+async fn delete_item(
+    engine: &Arc<Registry>,
+    request: &Request,
+    item: &Object,
+    options: &Options,
+) -> Result<(), Status> {
+    let request = Request {
+        namespace: (!item.namespace().is_empty()).then(|| item.namespace().to_owned()),
+        name: Some(item.name().to_owned()),
+        ..request.clone()
+    };
+    let context = Context::new(engine, &request)?;
+    match delete_named(&context, item.name(), options).await {
+        Err(status) if !status.is("NotFound") => Err(status),
+        _ => Ok(()),
+    }
 }

@@ -26,9 +26,7 @@ impl Strategy for Request {
         set(spec, "groups", user.groups.clone().into(), user.groups.is_empty());
         let extra = user.extra.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
         set(spec, "extra", Value::Object(extra), user.extra.is_empty());
-        if let Value::Object(object) = object {
-            object.remove("status");
-        }
+        object["status"] = Value::Object(serde_json::Map::new());
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: bool) {

@@ -1,1 +1,37 @@
-//! apiserver
+//! The API server: everything between a connection and the resource engine.
+//!
+//! Owns authentication, impersonation, flow control, authorization, admission plugins, discovery, OpenAPI,
+//! health, metrics, audit, token and access reviews, and the proxying of streams to kubelets. Knows nothing of
+//! controllers, and of storage only through [`registry::Registry`].
+//!
+//! ```text
+//! let server = ApiServer::new(options, Dependencies { store, rows, token_keys, kubelet_tls }, shutdown).await?;
+//! tokio::spawn(server.clone().run());                    // bootstrap, RBAC, endpoints, the engine's own work
+//! tokio::spawn(listener.run(server.clone(), shutdown));  // serve::Server; ApiServer is its Handler
+//! let client = kube::Client::new(server.in_process(user), "default");
+//! ```
+
+pub mod admission;
+mod audit;
+pub mod authn;
+pub mod authz;
+mod bootstrap;
+mod endpoints;
+pub mod flow;
+pub mod identity;
+mod impersonate;
+mod metrics;
+mod objects;
+mod options;
+pub mod request;
+mod routes;
+mod server;
+mod start;
+
+pub use authn::StaticToken;
+pub use bootstrap::BootstrapError;
+pub use flow::FlowOptions;
+pub use identity::authenticated;
+pub use options::{ApiServerOptions, Dependencies};
+pub use server::{ApiServer, InProcessService};
+pub use start::ApiServerError;

@@ -1,0 +1,134 @@
+//! Nobody hands out permissions that they do not hold: roles and bindings are checked against what the writer
+//! may do, unless they hold `escalate` or `bind` on the role.
+//!
+//! Kubernetes does this in the storage of these kinds; it is a plugin here so that the engine need not know
+//! about authorization.
+
+use std::sync::Arc;
+
+use meta::Status;
+use registry::{Admit, Attributes as Write, Operation, Row};
+use serde_json::Value;
+
+use super::{Admitted, decided, fine, forbid};
+use crate::{
+    authz::{
+        Attributes, Authorizer, Decision,
+        policy::RoleRef,
+        rule::{Rule, uncovered},
+    },
+    identity::Identity,
+};
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// The plugin.
+pub(super) struct Escalation {
+    authorizer: Arc<Authorizer>,
+}
+
+impl Escalation {
+    pub(super) fn new(authorizer: Arc<Authorizer>) -> Self {
+        Self { authorizer }
+    }
+}
+
+impl Admit for Escalation {
+    fn name(&self) -> &'static str {
+        "RBACEscalation"
+    }
+
+    fn handles(&self, operation: Operation, row: &Row, _: Option<&str>) -> bool {
+        row.resource.group == GROUP && matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    fn validate<'a>(&'a self, write: &'a Write<'a>, object: Option<&'a Value>) -> Admitted<'a> {
+        let Some(object) = object else { return fine() };
+        if write.user.is_master() {
+            return fine();
+        }
+        decided(match write.row.resource.resource.as_str() {
+            "roles" | "clusterroles" => self.role(write, object),
+            _ => self.binding(write, object),
+        })
+    }
+}
+
+impl Escalation {
+    fn role(&self, write: &Write<'_>, role: &Value) -> Result<(), Status> {
+        let unchanged = write.old.is_some_and(|old| {
+            old["rules"] == role["rules"] && old["aggregationRule"] == role["aggregationRule"]
+        });
+        if unchanged || self.holds(write, "escalate", &write.row.resource.resource, write.name) {
+            return Ok(());
+        }
+        let mut wanted: Vec<Rule> =
+            serde_json::from_value(role["rules"].clone()).unwrap_or_default();
+        if role["aggregationRule"]["clusterRoleSelectors"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty())
+        {
+            // Whatever the selectors will ever match: everything.
+            let all = || vec!["*".to_owned()];
+            wanted.push(Rule {
+                verbs: all(),
+                api_groups: all(),
+                resources: all(),
+                ..Rule::default()
+            });
+            wanted.push(Rule { verbs: all(), non_resource_urls: all(), ..Rule::default() });
+        }
+        self.covered(write, role, &wanted)
+    }
+
+    fn binding(&self, write: &Write<'_>, binding: &Value) -> Result<(), Status> {
+        let unchanged = write.old.is_some_and(|old| {
+            old["roleRef"] == binding["roleRef"] && old["subjects"] == binding["subjects"]
+        });
+        let role: RoleRef = serde_json::from_value(binding["roleRef"].clone()).unwrap_or_default();
+        let resource = if role.kind == "Role" { "roles" } else { "clusterroles" };
+        if unchanged || self.holds(write, "bind", resource, &role.name) {
+            return Ok(());
+        }
+        let namespace = write.namespace.unwrap_or_default();
+        match self.authorizer.policy().role(&role, namespace) {
+            Some(rules) => self.covered(write, binding, &rules),
+            None => Err(Status::not_found(&meta::GroupResource::new(GROUP, resource), &role.name)),
+        }
+    }
+
+    fn holds(&self, write: &Write<'_>, verb: &str, resource: &str, name: &str) -> bool {
+        let asked = Attributes {
+            verb,
+            resource_request: true,
+            group: GROUP,
+            version: "v1",
+            resource,
+            namespace: write.namespace.unwrap_or_default(),
+            name,
+            ..Attributes::default()
+        };
+        self.authorizer.allows(write.user, &asked) == Decision::Allow
+    }
+
+    fn covered(&self, write: &Write<'_>, object: &Value, wanted: &[Rule]) -> Result<(), Status> {
+        let held = self.authorizer.policy().rules(write.user, write.namespace.unwrap_or_default());
+        let missing = uncovered(&held, wanted);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let lines: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        let groups: Vec<String> =
+            write.user.groups.iter().map(|group| format!("{group:?}")).collect();
+        Err(forbid(
+            write,
+            Some(object),
+            format!(
+                "user {:?} (groups=[{}]) is attempting to grant RBAC permissions not currently held:\n{}",
+                write.user.name,
+                groups.join(" "),
+                lines.join("\n")
+            ),
+        ))
+    }
+}

@@ -1,0 +1,71 @@
+//! NamespaceLifecycle: objects are created only in namespaces that exist and are not going away, and the
+//! namespaces the cluster needs are not deleted.
+
+use meta::{GroupResource, Status, StatusCause};
+use registry::{Admit, Attributes, Operation, Row};
+use serde_json::Value;
+
+use super::{Admitted, decided, forbid, is_core, read, text};
+
+/// Namespaces that may not be deleted.
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// The plugin.
+pub(super) struct NamespaceLifecycle;
+
+impl Admit for NamespaceLifecycle {
+    fn name(&self) -> &'static str {
+        "NamespaceLifecycle"
+    }
+
+    fn handles(&self, operation: Operation, row: &Row, _subresource: Option<&str>) -> bool {
+        match operation {
+            Operation::Create => row.namespaced() && row.kind.group != "authorization.k8s.io",
+            Operation::Delete => is_core(row, "namespaces"),
+            _ => false,
+        }
+    }
+
+    fn mutate<'a>(&'a self, attributes: &'a Attributes<'a>, object: &'a mut Value) -> Admitted<'a> {
+        decided(check(attributes, Some(object)))
+    }
+
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'a>,
+        object: Option<&'a Value>,
+    ) -> Admitted<'a> {
+        // Creations were judged before anything else looked at them.
+        if attributes.operation == Operation::Create {
+            return super::fine();
+        }
+        decided(check(attributes, object))
+    }
+}
+
+fn check(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
+    if attributes.operation == Operation::Delete {
+        if IMMORTAL.contains(&attributes.name) {
+            return Err(forbid(attributes, object, "this namespace may not be deleted"));
+        }
+        return Ok(());
+    }
+    let Some(name) = attributes.namespace else { return Ok(()) };
+    let Some(namespace) = read(attributes, "", "namespaces", None, name) else {
+        return Err(Status::not_found(&GroupResource::new("", "namespaces"), name));
+    };
+    let going = text(&namespace["status"], "phase") == "Terminating"
+        || !namespace["metadata"]["deletionTimestamp"].is_null();
+    if going {
+        let why = format!(
+            "unable to create new content in namespace {name} because it is being terminated"
+        );
+        let cause = StatusCause {
+            reason: "NamespaceTerminating".into(),
+            message: format!("namespace {name} is being terminated"),
+            field: "metadata.namespace".into(),
+        };
+        return Err(forbid(attributes, object, why).with_causes(vec![cause]));
+    }
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! Bound service-account tokens: signing them, and checking that what they are bound to still lives.
+//!
+//! Claims have the shape of KEP-1205. Refuses to know how keys are kept.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use meta::Status;
+use parking_lot::Mutex;
+use pki::TokenKeys;
+use registry::UserInfo;
+use serde::{Deserialize, Serialize};
+
+use super::Authenticated;
+use crate::{
+    authz::node::Lookup,
+    identity::{
+        self, EXTRA_CREDENTIAL_ID, EXTRA_NODE_NAME, EXTRA_NODE_UID, EXTRA_POD_NAME, EXTRA_POD_UID,
+    },
+};
+
+/// How long a signature that was found good is not computed again. What a token is bound to is looked up on
+/// every use.
+const REMEMBER: Duration = Duration::from_secs(10);
+/// The most signatures remembered.
+const MOST_REMEMBERED: usize = 2048;
+
+/// The claims of a token.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Claims {
+    /// Who may accept the token.
+    #[serde(default)]
+    pub aud: Audience,
+    /// When it ends, seconds since 1970.
+    pub exp: i64,
+    /// When it was made.
+    pub iat: i64,
+    /// Who made it.
+    pub iss: String,
+    /// Its id.
+    #[serde(default)]
+    pub jti: String,
+    /// What it is bound to.
+    #[serde(rename = "kubernetes.io")]
+    pub kubernetes: Bound,
+    /// When it begins.
+    pub nbf: i64,
+    /// `system:serviceaccount:namespace:name`.
+    pub sub: String,
+}
+
+/// One audience or several.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Audience {
+    /// A bare string.
+    One(String),
+    /// A list.
+    Many(Vec<String>),
+}
+
+impl Default for Audience {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl Audience {
+    fn holds(&self, audience: &str) -> bool {
+        match self {
+            Self::One(one) => one == audience,
+            Self::Many(many) => many.iter().any(|one| one == audience),
+        }
+    }
+}
+
+/// The objects a token lives and dies with.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Bound {
+    /// The namespace of all of them.
+    pub namespace: String,
+    /// The node of the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<Reference>,
+    /// The pod, if bound to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Reference>,
+    /// The secret, if bound to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Reference>,
+    /// The service account.
+    pub serviceaccount: Reference,
+    /// When use of the token should be warned of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warnafter: Option<i64>,
+}
+
+/// An object by name and uid.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Reference {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+}
+
+/// Signs and verifies tokens of service accounts.
+pub struct ServiceAccounts {
+    keys: TokenKeys,
+    issuer: String,
+    audiences: Vec<String>,
+    lookup: Arc<dyn Lookup>,
+    verified: Mutex<HashMap<[u8; 32], (Instant, Arc<Claims>)>>,
+}
+
+impl ServiceAccounts {
+    /// `issuer` is written into tokens and demanded of them; `audiences` are those of this API server.
+    pub fn new(
+        keys: TokenKeys,
+        issuer: String,
+        audiences: Vec<String>,
+        lookup: Arc<dyn Lookup>,
+    ) -> Self {
+        Self { keys, issuer, audiences, lookup, verified: Mutex::default() }
+    }
+
+    /// Who signs.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The audiences a token gets that asks for none.
+    pub fn audiences(&self) -> &[String] {
+        &self.audiences
+    }
+
+    /// The public keys, as a JSON Web Key Set.
+    pub fn key_set(&self) -> serde_json::Value {
+        self.keys.key_set()
+    }
+
+    /// Signs claims.
+    ///
+    /// # Errors
+    /// 500 when the key cannot sign.
+    pub fn sign(&self, claims: &Claims) -> Result<String, Status> {
+        self.keys
+            .sign(claims)
+            .map_err(|error| Status::internal(format!("failed to generate token: {error}")))
+    }
+
+    /// The user of a token that this cluster signed and whose objects live.
+    pub(super) fn verify(
+        &self,
+        token: &str,
+        digest: [u8; 32],
+        audiences: &[&str],
+    ) -> Option<Authenticated> {
+        let own: Vec<&str> = self.audiences.iter().map(String::as_str).collect();
+        let wanted = if audiences.is_empty() { own.as_slice() } else { audiences };
+        let claims = self.signed(token, digest, wanted)?;
+        let audiences: Vec<String> = wanted
+            .iter()
+            .filter(|audience| claims.aud.holds(audience))
+            .map(|&one| one.to_owned())
+            .collect();
+        let now = jiff::Timestamp::now().as_second();
+        if audiences.is_empty() || claims.exp < now || !self.alive(&claims) {
+            return None;
+        }
+        Some(Authenticated { user: Arc::new(user(&claims)), audiences })
+    }
+
+    fn signed(&self, token: &str, digest: [u8; 32], audiences: &[&str]) -> Option<Arc<Claims>> {
+        let now = Instant::now();
+        if let Some((until, claims)) = self.verified.lock().get(&digest)
+            && *until > now
+        {
+            return Some(claims.clone());
+        }
+        let claims = match self.keys.verify::<Claims>(token, &self.issuer, audiences) {
+            Ok(claims) => Arc::new(claims),
+            Err(error) => {
+                tracing::debug!(%error, "bearer token refused");
+                return None;
+            }
+        };
+        let mut verified = self.verified.lock();
+        if verified.len() >= MOST_REMEMBERED {
+            verified.retain(|_, (until, _)| *until > now);
+        }
+        if verified.len() < MOST_REMEMBERED {
+            verified.insert(digest, (now + REMEMBER, claims.clone()));
+        }
+        Some(claims)
+    }
+
+    /// Whether subject and bound objects exist with the uids in the token.
+    fn alive(&self, claims: &Claims) -> bool {
+        let bound = &claims.kubernetes;
+        let lives = |resource, namespace: &str, reference: &Option<Reference>| match reference {
+            None => true,
+            Some(object) => self.lookup.lives("", resource, namespace, &object.name, &object.uid),
+        };
+        let account = &bound.serviceaccount;
+        identity::split_service_account(&claims.sub) == Some((&bound.namespace, &account.name))
+            && self.lookup.lives("", "serviceaccounts", &bound.namespace, &account.name, &account.uid)
+            && lives("pods", &bound.namespace, &bound.pod)
+            && lives("secrets", &bound.namespace, &bound.secret)
+            // The node of a pod may be gone while the pod is being cleaned up; a token bound to the node
+            // alone ends with it.
+            && (bound.pod.is_some() || lives("nodes", "", &bound.node))
+    }
+}
+
+fn user(claims: &Claims) -> UserInfo {
+    let bound = &claims.kubernetes;
+    let account = &bound.serviceaccount;
+    let mut user = identity::service_account(&bound.namespace, &account.name, &account.uid);
+    let mut extra = |key: &str, value: &str| {
+        if !value.is_empty() {
+            user.extra.insert(key.to_owned(), vec![value.to_owned()]);
+        }
+    };
+    if !claims.jti.is_empty() {
+        extra(EXTRA_CREDENTIAL_ID, &format!("JTI={}", claims.jti));
+    }
+    if let Some(pod) = &bound.pod {
+        extra(EXTRA_POD_NAME, &pod.name);
+        extra(EXTRA_POD_UID, &pod.uid);
+    }
+    if let Some(node) = &bound.node {
+        extra(EXTRA_NODE_NAME, &node.name);
+        extra(EXTRA_NODE_UID, &node.uid);
+    }
+    user
+}

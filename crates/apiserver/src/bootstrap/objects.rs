@@ -1,0 +1,201 @@
+//! The objects themselves, as data: namespaces, priority classes, the `kubernetes` Service and its endpoints.
+
+use std::net::{IpAddr, SocketAddr};
+
+use meta::Status;
+use serde_json::{Value, json};
+
+use super::{Place, Writer};
+
+/// How the API server is reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Advertised {
+    /// Where clients connect.
+    pub(crate) address: SocketAddr,
+    /// The cluster IP of the `kubernetes` Service.
+    pub(crate) service_ip: IpAddr,
+    /// The ranges cluster IPs come from.
+    pub(crate) service_cidrs: Vec<String>,
+    /// The authority that signs client certificates, as PEM.
+    pub(crate) client_ca: String,
+}
+
+/// A place that owns nothing but is built from constants.
+pub(super) struct Fixed {
+    group: &'static str,
+    resource: &'static str,
+    namespace: &'static str,
+    name: &'static str,
+}
+
+impl Fixed {
+    pub(super) fn get(&self) -> Place<'static> {
+        let Self { group, resource, namespace, name } = *self;
+        Place { group, version: "v1", resource, namespace, name }
+    }
+}
+
+/// The namespaces every cluster has.
+pub(super) fn namespaces() -> Vec<(Fixed, Value)> {
+    ["default", "kube-system", "kube-public", "kube-node-lease"]
+        .into_iter()
+        .map(|name| {
+            let object =
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            (Fixed { group: "", resource: "namespaces", namespace: "", name }, object)
+        })
+        .collect()
+}
+
+/// Everything else that is made once and then left to its administrator.
+pub(super) fn all(advertised: &Advertised) -> Vec<(Fixed, Value)> {
+    let mut objects = vec![
+        priority_class(
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        priority_class(
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        service(advertised),
+        (
+            Fixed {
+                group: "networking.k8s.io",
+                resource: "servicecidrs",
+                namespace: "",
+                name: "kubernetes",
+            },
+            json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+                "metadata": {"name": "kubernetes"}, "spec": {"cidrs": advertised.service_cidrs}
+            }),
+        ),
+    ];
+    if !advertised.client_ca.is_empty() {
+        objects.push((
+            Fixed {
+                group: "",
+                resource: "configmaps",
+                namespace: "kube-system",
+                name: "extension-apiserver-authentication",
+            },
+            json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+                "data": {"client-ca-file": advertised.client_ca}
+            }),
+        ));
+    }
+    objects
+}
+
+fn priority_class(name: &'static str, value: i64, description: &str) -> (Fixed, Value) {
+    let place =
+        Fixed { group: "scheduling.k8s.io", resource: "priorityclasses", namespace: "", name };
+    let object = json!({
+        "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+        "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority"
+    });
+    (place, object)
+}
+
+fn service(advertised: &Advertised) -> (Fixed, Value) {
+    let object = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"}
+        },
+        "spec": {
+            "type": "ClusterIP", "sessionAffinity": "None", "clusterIP": advertised.service_ip.to_string(),
+            "ports": [{
+                "name": "https", "protocol": "TCP", "port": 443, "targetPort": advertised.address.port()
+            }]
+        }
+    });
+    (Fixed { group: "", resource: "services", namespace: "default", name: "kubernetes" }, object)
+}
+
+/// Makes Service, Endpoints and EndpointSlice say where this API server is, whatever they said before.
+pub(crate) async fn endpoints(writer: &Writer, advertised: &Advertised) -> Result<(), Status> {
+    let (place, wanted) = service(advertised);
+    writer
+        .ensure(place.get(), &wanted, |stored| {
+            let mut merged = stored.clone();
+            let port = advertised.address.port();
+            if stored["spec"]["ports"][0]["targetPort"] != port {
+                merged["spec"]["ports"][0]["targetPort"] = port.into();
+            }
+            (merged != *stored).then_some(merged)
+        })
+        .await?;
+    let (address, port) = (advertised.address.ip().to_string(), advertised.address.port());
+    let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
+    let subsets = json!([{"addresses": [{"ip": address}], "ports": ports}]);
+    let legacy = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}
+        },
+        "subsets": subsets
+    });
+    let place = Place {
+        group: "",
+        version: "v1",
+        resource: "endpoints",
+        namespace: "default",
+        name: "kubernetes",
+    };
+    writer.ensure(place, &legacy, |stored| overwritten(stored, &legacy, &["subsets"])).await?;
+    let family = if advertised.address.is_ipv4() { "IPv4" } else { "IPv6" };
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"}
+        },
+        "addressType": family,
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": ports
+    });
+    let place = Place {
+        group: "discovery.k8s.io",
+        version: "v1",
+        resource: "endpointslices",
+        namespace: "default",
+        name: "kubernetes",
+    };
+    writer
+        .ensure(place, &slice, |stored| overwritten(stored, &slice, &["endpoints", "ports"]))
+        .await
+}
+
+/// The stored object with these fields and the labels as wanted, or none if they are already.
+fn overwritten(stored: &Value, wanted: &Value, fields: &[&str]) -> Option<Value> {
+    let mut merged = stored.clone();
+    for field in fields {
+        merged[*field] = wanted[*field].clone();
+    }
+    for (key, value) in wanted["metadata"]["labels"].as_object().into_iter().flatten() {
+        merged["metadata"]["labels"][key] = value.clone();
+    }
+    (merged != *stored).then_some(merged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_moved_is_corrected() {
+        let wanted = json!({"metadata": {"labels": {"a": "1"}}, "subsets": [1]});
+        let stored = json!({"metadata": {"name": "kubernetes"}, "subsets": [2], "other": 3});
+        let merged = overwritten(&stored, &wanted, &["subsets"]).expect("a change");
+        assert_eq!((&merged["subsets"], &merged["other"]), (&json!([1]), &json!(3)));
+        assert!(overwritten(&merged, &wanted, &["subsets"]).is_none());
+    }
+}

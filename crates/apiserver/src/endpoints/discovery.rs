@@ -1,0 +1,339 @@
+//! What the server serves, told to clients: the plain discovery documents and the aggregated one.
+//!
+//! All documents are made once from the rows and sent as they are. Refuses to know how a resource behaves.
+
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, header};
+use registry::{Row, Scope, Subresource, Verb};
+use serde_json::{Value, json};
+use serve::Body;
+
+use super::respond;
+
+/// The media type parameters of the aggregated document.
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// Groups in the order in which clients should prefer them, where it matters; others follow by name.
+const ORDER: [&str; 21] = [
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
+/// A finished document with its entity tag.
+struct Document {
+    bytes: Bytes,
+    tag: String,
+}
+
+impl Document {
+    fn new(value: &Value) -> Self {
+        let bytes = Bytes::from(value.to_string());
+        Self { tag: respond::entity_tag(&bytes), bytes }
+    }
+}
+
+/// All discovery documents, by path.
+pub(crate) struct Discovery {
+    plain: BTreeMap<String, Document>,
+    aggregated_core: Document,
+    aggregated_groups: Document,
+}
+
+impl Discovery {
+    /// Makes the documents. `address` is where clients reach the server, `host:port`.
+    pub(crate) fn new<'a>(rows: impl Iterator<Item = &'a Arc<Row>>, address: &str) -> Self {
+        let mut groups: BTreeMap<String, BTreeMap<String, Vec<Arc<Row>>>> = BTreeMap::new();
+        for row in rows {
+            let versions = groups.entry(row.resource.group.clone()).or_default();
+            versions.entry(row.resource.version.clone()).or_default().push(row.clone());
+        }
+        let mut ordered: Vec<Group> = groups
+            .into_iter()
+            .map(|(name, versions)| {
+                let mut versions: Vec<_> = versions.into_iter().collect();
+                versions.sort_by_key(|(version, _)| Reverse(version_rank(version)));
+                Group { name, versions }
+            })
+            .collect();
+        ordered.sort_by_key(|group| {
+            let place = ORDER.iter().position(|name| *name == group.name);
+            (place.unwrap_or(ORDER.len()), group.name.clone())
+        });
+        let (core, named): (Vec<_>, Vec<_>) =
+            ordered.into_iter().partition(|group| group.name.is_empty());
+        Self {
+            plain: plain(&core, &named, address),
+            aggregated_core: Document::new(&aggregated(&core)),
+            aggregated_groups: Document::new(&aggregated(&named)),
+        }
+    }
+
+    /// Answers a GET of a discovery path, or none if the path is no such.
+    pub(crate) fn answer(&self, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+        let path = path.trim_end_matches('/');
+        let document = self.plain.get(path)?;
+        let accept =
+            headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !wants_aggregated(accept) {
+            return Some(respond::json(StatusCode::OK, document.bytes.clone()));
+        }
+        let document = match path {
+            "/api" => &self.aggregated_core,
+            "/apis" => &self.aggregated_groups,
+            _ => return Some(respond::json(StatusCode::OK, document.bytes.clone())),
+        };
+        Some(respond::tagged(headers, AGGREGATED, &document.tag, document.bytes.clone()))
+    }
+
+    /// The paths there are.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.plain.keys().map(String::as_str)
+    }
+}
+
+struct Group {
+    name: String,
+    /// Versions with their rows, the preferred version first.
+    versions: Vec<(String, Vec<Arc<Row>>)>,
+}
+
+/// Whether the first media type that fits is the aggregated one.
+fn wants_aggregated(accept: &str) -> bool {
+    for media in accept.split(',') {
+        let mut parts = media.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default();
+        if kind != "application/json" {
+            continue;
+        }
+        let parameters: BTreeMap<&str, &str> =
+            parts.filter_map(|part| part.split_once('=')).collect();
+        match parameters.get("as") {
+            Some(&"APIGroupDiscoveryList") if parameters.get("v") == Some(&"v2") => return true,
+            Some(_) => {}
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Kubernetes' order of versions: GA before beta before alpha, then higher before lower.
+pub(crate) fn version_rank(version: &str) -> (u8, u32, u32) {
+    let rest = version.strip_prefix('v').unwrap_or_default();
+    let digits = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
+    let Ok(major) = rest[..digits].parse::<u32>() else { return (0, 0, 0) };
+    let stage = &rest[digits..];
+    let minor = |prefix: &str| stage.strip_prefix(prefix).and_then(|minor| minor.parse().ok());
+    match (stage, minor("beta"), minor("alpha")) {
+        ("", ..) => (3, major, 0),
+        (_, Some(minor), _) => (2, major, minor),
+        (_, _, Some(minor)) => (1, major, minor),
+        _ => (0, 0, 0),
+    }
+}
+
+fn plain(core: &[Group], named: &[Group], address: &str) -> BTreeMap<String, Document> {
+    let mut documents = BTreeMap::new();
+    let versions: Vec<&str> = core
+        .iter()
+        .flat_map(|group| &group.versions)
+        .map(|(version, _)| version.as_str())
+        .collect();
+    let api = json!({
+        "kind": "APIVersions", "versions": versions,
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]
+    });
+    documents.insert("/api".to_owned(), Document::new(&api));
+    for (version, rows) in core.iter().flat_map(|group| &group.versions) {
+        let mut list = resource_list(version, rows);
+        // The core list predates the field and never got it.
+        list.as_object_mut().map(|list| list.remove("apiVersion"));
+        documents.insert(format!("/api/{version}"), Document::new(&list));
+    }
+    let groups: Vec<Value> = named.iter().map(group_entry).collect();
+    let list = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups});
+    documents.insert("/apis".to_owned(), Document::new(&list));
+    for group in named {
+        let mut entry = group_entry(group);
+        entry["kind"] = "APIGroup".into();
+        entry["apiVersion"] = "v1".into();
+        documents.insert(format!("/apis/{}", group.name), Document::new(&entry));
+        for (version, rows) in &group.versions {
+            let group_version = format!("{}/{version}", group.name);
+            let path = format!("/apis/{group_version}");
+            documents.insert(path, Document::new(&resource_list(&group_version, rows)));
+        }
+    }
+    documents
+}
+
+fn group_entry(group: &Group) -> Value {
+    let version = |version: &str| json!({"groupVersion": format!("{}/{version}", group.name), "version": version});
+    let versions: Vec<Value> = group.versions.iter().map(|(name, _)| version(name)).collect();
+    json!({"name": group.name, "versions": versions, "preferredVersion": versions.first()})
+}
+
+fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
+    verbs.iter().map(|verb| verb.as_str()).collect()
+}
+
+fn resource_list(group_version: &str, rows: &[Arc<Row>]) -> Value {
+    let mut resources = Vec::new();
+    for row in rows {
+        let mut entry = json!({
+            "name": row.resource.resource, "singularName": row.singular, "namespaced": row.namespaced(),
+            "kind": row.kind.kind, "verbs": verbs(&row.verbs)
+        });
+        if !row.short_names.is_empty() {
+            entry["shortNames"] = json!(row.short_names);
+        }
+        if !row.categories.is_empty() {
+            entry["categories"] = json!(row.categories);
+        }
+        resources.push(entry);
+        for subresource in &row.subresources {
+            let mut entry = json!({
+                "name": format!("{}/{}", row.resource.resource, subresource.name), "singularName": "",
+                "namespaced": row.namespaced(), "kind": subresource.kind.kind,
+                "verbs": verbs(&subresource.verbs)
+            });
+            if subresource.foreign {
+                entry["group"] = subresource.kind.group.as_str().into();
+                entry["version"] = subresource.kind.version.as_str().into();
+            }
+            resources.push(entry);
+        }
+    }
+    json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources
+    })
+}
+
+fn aggregated(groups: &[Group]) -> Value {
+    let items: Vec<Value> = groups
+        .iter()
+        .map(|group| {
+            let versions: Vec<Value> = group
+                .versions
+                .iter()
+                .map(|(version, rows)| {
+                    let resources: Vec<Value> =
+                        rows.iter().map(|row| aggregated_resource(row)).collect();
+                    json!({"version": version, "resources": resources, "freshness": "Current"})
+                })
+                .collect();
+            let metadata = if group.name.is_empty() {
+                json!({"creationTimestamp": null})
+            } else {
+                json!({"name": group.name, "creationTimestamp": null})
+            };
+            json!({"metadata": metadata, "versions": versions})
+        })
+        .collect();
+    json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items
+    })
+}
+
+fn aggregated_resource(row: &Row) -> Value {
+    let kind = &row.kind;
+    let mut entry = json!({
+        "resource": row.resource.resource,
+        "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+        "scope": if row.scope == Scope::Namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": row.singular,
+        "verbs": verbs(&row.verbs)
+    });
+    if !row.short_names.is_empty() {
+        entry["shortNames"] = json!(row.short_names);
+    }
+    if !row.categories.is_empty() {
+        entry["categories"] = json!(row.categories);
+    }
+    if !row.subresources.is_empty() {
+        let parts: Vec<Value> = row.subresources.iter().map(aggregated_subresource).collect();
+        entry["subresources"] = parts.into();
+    }
+    entry
+}
+
+fn aggregated_subresource(subresource: &Subresource) -> Value {
+    let kind = &subresource.kind;
+    json!({
+        "subresource": subresource.name,
+        "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+        "verbs": verbs(&subresource.verbs)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use registry::Rows;
+
+    #[test]
+    fn the_aggregated_form_is_sent_only_when_preferred() {
+        assert!(wants_aggregated(AGGREGATED));
+        assert!(wants_aggregated(
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
+        ));
+        assert!(!wants_aggregated(
+            "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
+        ));
+        assert!(!wants_aggregated("application/json") && !wants_aggregated("*/*"));
+    }
+
+    #[test]
+    fn versions_are_ranked_as_kubernetes_ranks_them() {
+        let mut versions = ["v1beta1", "v2", "v1", "v1alpha3", "v2beta2", "x"];
+        versions.sort_by_key(|version| Reverse(version_rank(version)));
+        assert_eq!(versions, ["v2", "v1", "v2beta2", "v1beta1", "v1alpha3", "x"]);
+    }
+
+    #[test]
+    fn documents_follow_from_rows() {
+        let rows = Rows::builtin();
+        let discovery = Discovery::new(rows.iter(), "127.0.0.1:6443");
+        let core: Value = serde_json::from_slice(&discovery.plain["/api/v1"].bytes).expect("JSON");
+        let pods = core["resources"]
+            .as_array()
+            .and_then(|list| list.iter().find(|one| one["name"] == "pods"));
+        assert_eq!(pods.expect("pods")["shortNames"], json!(["po"]));
+        let scaling: Value =
+            serde_json::from_slice(&discovery.plain["/apis/autoscaling"].bytes).expect("JSON");
+        assert_eq!(scaling["preferredVersion"]["version"], "v2");
+        let groups: Value =
+            serde_json::from_slice(&discovery.aggregated_groups.bytes).expect("JSON");
+        let apps = groups["items"]
+            .as_array()
+            .and_then(|list| list.iter().find(|one| one["metadata"]["name"] == "apps"));
+        let resources = &apps.expect("apps")["versions"][0]["resources"];
+        let deployments = resources
+            .as_array()
+            .and_then(|list| list.iter().find(|one| one["resource"] == "deployments"));
+        assert_eq!(
+            deployments.expect("deployments")["subresources"][0]["responseKind"]["kind"],
+            "Scale"
+        );
+    }
+}

@@ -1,0 +1,181 @@
+//! Requests on resources: from HTTP to the engine's [`registry::Request`] and back.
+//!
+//! Owns which method means which action, body limits and media types of bodies. Refuses to know what the
+//! engine does with an action.
+
+use bytes::Bytes;
+use codec::{Accepted, BodyFormat};
+use http::{Request, Response, StatusCode, header, request::Parts};
+use meta::{GroupResource, Status};
+use registry::{Action, Params, PatchType, Row};
+use serde_json::Value;
+use serve::{Body, body::ReadError};
+
+use super::{Context, encode, kubelet, proxy, reviews, token};
+use crate::server::Core;
+
+/// The largest body a client may send, in bytes (upstream's limit of a write).
+pub(crate) const MOST_BODY: usize = 3 * 1024 * 1024;
+
+/// Whether anything is served at this path at all; 404 and 405 come before authentication is wasted on it.
+pub(crate) fn supports(row: &Row, namespace: &str, resource: &str) -> bool {
+    row.namespaced() || namespace.is_empty() || resource == "namespaces"
+}
+
+/// Answers a request on a resource.
+pub(crate) async fn answer(
+    core: &Core,
+    context: &Context<'_>,
+    parts: Parts,
+    body: Body,
+) -> Result<Response<Body>, Status> {
+    let (resource, subresource) = (context.info.resource(), context.info.subresource());
+    match (resource, subresource) {
+        ("pods" | "services" | "nodes", "proxy") if context.row.resource.group.is_empty() => {
+            return proxy::answer(core, context, Request::from_parts(parts, body)).await;
+        }
+        ("pods", streamed)
+            if context.row.resource.group.is_empty() && kubelet::handles(streamed) =>
+        {
+            return kubelet::answer(core, context, Request::from_parts(parts, body)).await;
+        }
+        _ => {}
+    }
+    let wants = encode::wants(context)?;
+    if reviews::is_review(&context.row) || subresource == "token" {
+        return question(core, context, wants, &parts, body).await;
+    }
+    let action = action(context, &parts, body).await?;
+    let mut params = Params::parse(action.verb(), context.query.pairs())?;
+    let namespaced = context.row.namespaced();
+    let namespace = context.info.namespace();
+    let mut name = Some(context.info.name()).filter(|name| !name.is_empty());
+    if let (Action::Watch, Some(named)) = (&action, name.take_if(|_| context.info.legacy_watch())) {
+        params.field_selector = format!("metadata.name={named}");
+    }
+    let request = registry::Request {
+        user: context.user.clone(),
+        row: context.row.clone(),
+        namespace: (namespaced && !namespace.is_empty()).then(|| namespace.to_owned()),
+        name: name.map(str::to_owned),
+        subresource: (!subresource.is_empty()).then(|| subresource.to_owned()),
+        action,
+        params,
+    };
+    let outcome = core.registry.execute(request).await?;
+    encode::outcome(core, context, wants, outcome)
+}
+
+/// What the method and path ask the engine to do.
+async fn action(context: &Context<'_>, parts: &Parts, body: Body) -> Result<Action, Status> {
+    let named = !context.info.name().is_empty();
+    let unsupported = || {
+        let group_resource =
+            GroupResource::new(&context.row.resource.group, context.info.resource());
+        Status::method_not_supported(&group_resource, context.info.verb())
+    };
+    let whole = context.info.subresource().is_empty();
+    Ok(match context.info.verb() {
+        "get" => Action::Get,
+        "list" => Action::List,
+        "watch" => Action::Watch,
+        "create" if whole && named => return Err(unsupported()),
+        "create" if whole && context.row.namespaced() && context.info.namespace().is_empty() => {
+            return Err(unsupported());
+        }
+        "create" => Action::Create(json_body(parts, body).await?),
+        "update" if named => Action::Update(json_body(parts, body).await?),
+        "patch" if named => {
+            let kind = patch_type(parts)?;
+            Action::Patch(kind, read(body).await?)
+        }
+        "delete" => Action::Delete(json_body(parts, body).await?),
+        "deletecollection" => Action::DeleteCollection(json_body(parts, body).await?),
+        _ => return Err(unsupported()),
+    })
+}
+
+/// Answers a question posed by creating an object that is not stored.
+async fn question(
+    core: &Core,
+    context: &Context<'_>,
+    wants: Accepted,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response<Body>, Status> {
+    if context.info.verb() != "create" {
+        return Err(Status::method_not_supported(
+            &context.row.group_resource(),
+            context.info.verb(),
+        ));
+    }
+    let bytes = json_body(parts, body).await?;
+    let kind = context
+        .row
+        .subresource(context.info.subresource())
+        .map_or(&context.row.kind, |subresource| &subresource.kind);
+    let mut object: Value = serde_json::from_slice(&bytes).map_err(|error| {
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {error}",
+            kind.kind
+        ))
+    })?;
+    let (given_version, given_kind) = (&object["apiVersion"], &object["kind"]);
+    let wrong = |given: &Value, wanted: &str| !given.is_null() && given.as_str() != Some(wanted);
+    if !object.is_object()
+        || wrong(given_version, &kind.api_version())
+        || wrong(given_kind, &kind.kind)
+    {
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): got apiVersion {given_version}, kind {given_kind}",
+            kind.kind
+        )));
+    }
+    for part in ["metadata", "spec"] {
+        if !object[part].is_object() {
+            object[part] = Value::Object(serde_json::Map::new());
+        }
+    }
+    object["apiVersion"] = kind.api_version().into();
+    object["kind"] = kind.kind.as_str().into();
+    let answered = if context.info.subresource() == "token" {
+        token::create(core, context, object, jiff::Timestamp::now())?
+    } else {
+        reviews::answer(core, context, object)?
+    };
+    encode::value(wants, StatusCode::CREATED, &answered)
+}
+
+/// The body, JSON whatever syntax it came in.
+async fn json_body(parts: &Parts, body: Body) -> Result<Bytes, Status> {
+    let format = codec::media::body_format(content_type(parts))?;
+    let bytes = read(body).await?;
+    match format {
+        BodyFormat::Json => Ok(bytes),
+        BodyFormat::Yaml if bytes.is_empty() => Ok(bytes),
+        BodyFormat::Yaml => codec::yaml::to_json(&bytes)
+            .map(Bytes::from)
+            .map_err(|error| Status::bad_request(error.to_string())),
+    }
+}
+
+fn patch_type(parts: &Parts) -> Result<PatchType, Status> {
+    let media = codec::media::patch_type(content_type(parts))?;
+    [PatchType::Json, PatchType::Merge, PatchType::Strategic]
+        .into_iter()
+        .find(|kind| kind.media_type() == media)
+        .ok_or_else(|| Status::unsupported_media_type(codec::media::PATCHES))
+}
+
+fn content_type(parts: &Parts) -> Option<&str> {
+    parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
+}
+
+async fn read(body: Body) -> Result<Bytes, Status> {
+    body.read(MOST_BODY).await.map_err(|error| match error {
+        ReadError::TooLarge { limit } => Status::too_large(limit),
+        ReadError::Broken(source) => {
+            Status::bad_request(format!("unable to read request body: {source}"))
+        }
+    })
+}

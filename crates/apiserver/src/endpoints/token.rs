@@ -1,0 +1,167 @@
+//! `serviceaccounts/token`: tokens bound to an account and, if asked, to a pod, node or secret (KEP-1205).
+//!
+//! Refuses to know how tokens are signed.
+
+use jiff::Timestamp;
+use meta::{FieldError, GroupResource, Status};
+use registry::UserInfo;
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::{
+    authn::service_account::{Audience, Bound, Claims, Reference},
+    authz::node::Lookup,
+    identity::Identity,
+    server::Core,
+};
+
+/// Lifetime of a token that asks for none, in seconds.
+const DEFAULT_SECONDS: i64 = 3600;
+/// The shortest lifetime, in seconds.
+const SHORTEST: i64 = 600;
+/// The longest lifetime, in seconds.
+const LONGEST: i64 = 1 << 32;
+/// What tokens mounted by admission really live, in seconds: clients that never reread the file must not fail.
+const EXTENDED: i64 = 365 * 24 * 3600;
+
+/// Fills the status of the TokenRequest in `object` with a token for the account in the path.
+pub(crate) fn create(
+    core: &Core,
+    context: &Context<'_>,
+    mut object: Value,
+    now: Timestamp,
+) -> Result<Value, Status> {
+    let (namespace, name) = (context.info.namespace(), context.info.name());
+    let account = core
+        .lookup
+        .object("", "serviceaccounts", namespace, name)
+        .ok_or_else(|| Status::not_found(&GroupResource::new("", "serviceaccounts"), name))?;
+    let accounts = &core.service_accounts;
+    let spec = &mut object["spec"];
+    let seconds = spec["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
+    check_lifetime(name, seconds)?;
+    let mut audiences: Vec<String> = spec["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
+    if audiences.is_empty() {
+        audiences = accounts.audiences().to_vec();
+    }
+    spec["audiences"] = json!(audiences);
+    spec["expirationSeconds"] = seconds.into();
+    let mut bound = bind(core, namespace, name, &spec["boundObjectRef"])?;
+    bound.serviceaccount =
+        Reference { name: name.to_owned(), uid: text(&account["metadata"], "uid").to_owned() };
+    restrict_node(&context.user, &bound, text(&object["spec"]["boundObjectRef"], "uid"))?;
+    let now = now.as_second();
+    let ends = now + seconds;
+    let mounted = seconds == crate::admission::TOKEN_SECONDS
+        && bound.pod.is_some()
+        && audiences.iter().all(|audience| accounts.audiences().contains(audience));
+    if mounted {
+        bound.warnafter = Some(ends);
+    }
+    let claims = Claims {
+        aud: Audience::Many(audiences),
+        exp: if mounted { now + EXTENDED } else { ends },
+        iat: now,
+        iss: accounts.issuer().to_owned(),
+        jti: meta::names::uid(),
+        kubernetes: bound,
+        nbf: now,
+        sub: format!("system:serviceaccount:{namespace}:{name}"),
+    };
+    let expiration = Timestamp::from_second(ends).map_err(Status::internal)?;
+    object["status"] = json!({"token": accounts.sign(&claims)?, "expirationTimestamp": meta::time::seconds(expiration)});
+    object["metadata"]["name"] = name.into();
+    object["metadata"]["namespace"] = namespace.into();
+    object["metadata"]["creationTimestamp"] =
+        Timestamp::from_second(now).map(meta::time::seconds).unwrap_or_default().into();
+    Ok(object)
+}
+
+fn check_lifetime(name: &str, seconds: i64) -> Result<(), Status> {
+    let detail = match seconds {
+        ..SHORTEST => "may not specify a duration less than 10 minutes",
+        SHORTEST..=LONGEST => return Ok(()),
+        _ => "may not specify a duration larger than 2^32 seconds",
+    };
+    let error = FieldError::invalid("spec.expirationSeconds", seconds, detail);
+    Err(Status::invalid(("authentication.k8s.io", "TokenRequest"), name, vec![error]))
+}
+
+/// Looks up what the token is to be bound to.
+fn bind(core: &Core, namespace: &str, account: &str, wanted: &Value) -> Result<Bound, Status> {
+    let mut bound = Bound { namespace: namespace.to_owned(), ..Bound::default() };
+    if wanted.is_null() {
+        return Ok(bound);
+    }
+    let (version, kind, name) =
+        (text(wanted, "apiVersion"), text(wanted, "kind"), text(wanted, "name"));
+    let (resource, place) = match (version, kind) {
+        ("v1", "Pod") => ("pods", namespace),
+        ("v1", "Secret") => ("secrets", namespace),
+        ("v1", "Node") => ("nodes", ""),
+        _ => {
+            return Err(Status::bad_request(format!(
+                "cannot bind token for serviceaccount to object of type {version}, Kind={kind}"
+            )));
+        }
+    };
+    let gone = || Status::not_found(&GroupResource::new("", resource), name);
+    let object = core.lookup.object("", resource, place, name).ok_or_else(gone)?;
+    let (known, given) = (text(&object["metadata"], "uid"), text(wanted, "uid"));
+    if !given.is_empty() && given != known {
+        return Err(Status::conflict(
+            &GroupResource::new("", resource),
+            name,
+            format!(
+                "the UID in the bound object reference ({given}) does not match the UID in record. The object might have been deleted and then recreated"
+            ),
+        ));
+    }
+    let reference = Reference { name: name.to_owned(), uid: known.to_owned() };
+    match resource {
+        "pods" => {
+            if text(&object["spec"], "serviceAccountName") != account {
+                return Err(Status::bad_request(format!(
+                    "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
+                )));
+            }
+            let node = text(&object["spec"], "nodeName");
+            if !node.is_empty() {
+                let stored = core.lookup.object("", "nodes", "", node);
+                let uid = stored
+                    .map(|node| text(&node["metadata"], "uid").to_owned())
+                    .unwrap_or_default();
+                bound.node = Some(Reference { name: node.to_owned(), uid });
+            }
+            bound.pod = Some(reference);
+        }
+        "secrets" => bound.secret = Some(reference),
+        _ => bound.node = Some(reference),
+    }
+    Ok(bound)
+}
+
+/// A kubelet gets tokens only for pods bound to its node.
+fn restrict_node(user: &UserInfo, bound: &Bound, uid: &str) -> Result<(), Status> {
+    let Some(node) = user.node() else { return Ok(()) };
+    let refuse = |why: &str| {
+        let resource = GroupResource::new("", "serviceaccounts");
+        Err(Status::forbidden(&resource, &bound.serviceaccount.name, why))
+    };
+    match (&bound.pod, &bound.node) {
+        (None, _) => refuse("node requested token not bound to a pod"),
+        _ if uid.is_empty() => refuse("node requested token with a pod binding without a uid"),
+        (Some(_), Some(own)) if own.name == node => Ok(()),
+        _ => refuse("node requested token bound to a pod scheduled on a different node"),
+    }
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}

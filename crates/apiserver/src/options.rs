@@ -1,0 +1,79 @@
+//! What an API server is told, and what it is given.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use pki::TokenKeys;
+use registry::{Header, Network, Rows};
+use rustls::ClientConfig;
+use store::Store;
+
+use crate::{authn::StaticToken, flow::FlowOptions};
+
+/// Settings.
+#[derive(Clone)]
+pub struct ApiServerOptions {
+    /// Where clients and pods reach this server; written into the `kubernetes` Service's endpoints.
+    pub advertise: SocketAddr,
+    /// The cluster IP of the `kubernetes` Service.
+    pub service_ip: IpAddr,
+    /// The ranges cluster IPs come from, for the `kubernetes` ServiceCIDR.
+    pub service_cidrs: Vec<String>,
+    /// Where the engine takes cluster IPs and node ports from; must agree with `service_cidrs`.
+    pub network: Network,
+    /// What `/version` answers as `gitVersion`: semver, `v1.36.2+skiff.0.1.0`.
+    pub version: String,
+    /// Who signs service-account tokens; an https URL.
+    pub issuer: String,
+    /// The audiences this server accepts tokens for; the first ones are put into tokens that ask for none.
+    pub audiences: Vec<String>,
+    /// Tokens that stand for fixed users.
+    pub static_tokens: Vec<StaticToken>,
+    /// Whether requests without credentials go on as `system:anonymous`.
+    pub anonymous: bool,
+    /// The authority of client certificates as PEM, published in `kube-system`; empty publishes nothing.
+    pub client_ca: String,
+    /// Bounds on concurrent requests.
+    pub flow: FlowOptions,
+    /// How long a request that is no stream may take.
+    pub request_timeout: Duration,
+    /// Where answered requests are noted, if anywhere.
+    pub audit_log: Option<PathBuf>,
+}
+
+impl Default for ApiServerOptions {
+    fn default() -> Self {
+        let issuer = "https://kubernetes.default.svc.cluster.local";
+        Self {
+            advertise: (Ipv4Addr::LOCALHOST, 6443).into(),
+            service_ip: Ipv4Addr::new(10, 96, 0, 1).into(),
+            service_cidrs: vec!["10.96.0.0/12".into()],
+            network: Network::default(),
+            version: format!("v1.36.2+skiff.{}", env!("CARGO_PKG_VERSION")),
+            issuer: issuer.into(),
+            audiences: vec![issuer.into()],
+            static_tokens: Vec::new(),
+            anonymous: true,
+            client_ca: String::new(),
+            flow: FlowOptions::default(),
+            request_timeout: Duration::from_secs(60),
+            audit_log: None,
+        }
+    }
+}
+
+/// What the server works with.
+pub struct Dependencies {
+    /// Where objects are kept; its headers come from [`registry::header_reader`] of the same `rows`.
+    pub store: Arc<dyn Store<Header>>,
+    /// The resources that are served.
+    pub rows: Arc<Rows>,
+    /// The keys that sign and verify service-account tokens.
+    pub token_keys: TokenKeys,
+    /// How kubelets are reached: trusts the cluster's authority, presents `kube-apiserver-kubelet-client`.
+    pub kubelet_tls: Arc<ClientConfig>,
+}

@@ -1,0 +1,255 @@
+//! Who gets in and what they may do: tokens, RBAC, kubelets, impersonation, reviews, admission.
+
+mod support;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use support::{Client, Cluster};
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    for _ in 0..200 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("condition not met in time");
+}
+
+async fn account(admin: &Client<'_>, name: &str) {
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+    let made = admin.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.text());
+}
+
+async fn node(admin: &Client<'_>, name: &str) {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    let made = admin.post("/api/v1/nodes", &node).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.text());
+}
+
+async fn pod(admin: &Client<'_>, name: &str, node: &str) -> Value {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {
+            "nodeName": node, "serviceAccountName": "robot",
+            "containers": [{"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": "mine"}}]}]
+        }
+    });
+    let made = admin.post("/api/v1/namespaces/default/pods", &pod).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.text());
+    made.json()
+}
+
+async fn token(client: &Client<'_>, spec: Value) -> support::Answer {
+    let request =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+    client.post("/api/v1/namespaces/default/serviceaccounts/robot/token", &request).await
+}
+
+#[tokio::test]
+async fn a_role_counts_as_soon_as_it_is_bound() {
+    let cluster = Cluster::start().await;
+    let (admin, jane) = (cluster.admin(), cluster.user("jane", &["team"]));
+    let path = "/api/v1/namespaces/default/pods";
+    let refused = jane.get(path).await;
+    assert_eq!(refused.code, StatusCode::FORBIDDEN);
+    assert_eq!(
+        refused.message(),
+        r#"pods is forbidden: User "jane" cannot list resource "pods" in API group "" in the namespace "default""#
+    );
+    assert_eq!(refused.json()["details"]["kind"], "pods");
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "b"},
+        "subjects": [{"kind": "Group", "name": "team", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
+    });
+    let made = admin.post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.text());
+    until(async || jane.get(path).await.code == StatusCode::OK).await;
+    assert_eq!(jane.get("/api/v1/namespaces/kube-system/pods").await.code, StatusCode::FORBIDDEN);
+    assert_eq!(jane.get("/api/v1/namespaces/default/secrets").await.code, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn nobody_grants_what_they_do_not_hold() {
+    let cluster = Cluster::start().await;
+    let (admin, jane) = (cluster.admin(), cluster.user("jane", &[]));
+    let binding = |name: &str, user: &str, role: &str| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": name},
+            "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
+        })
+    };
+    let path = format!("{RBAC}/namespaces/default/rolebindings");
+    admin.post(&path, &binding("a", "jane", "admin")).await;
+    until(async || jane.get(&path).await.code == StatusCode::OK).await;
+    let allowed = jane.post(&path, &binding("b", "joe", "view")).await;
+    assert_eq!(allowed.code, StatusCode::CREATED, "{}", allowed.text());
+    let refused = jane.post(&path, &binding("c", "jane", "cluster-admin")).await;
+    assert_eq!(refused.code, StatusCode::FORBIDDEN, "{}", refused.text());
+    assert!(
+        refused.message().contains("is attempting to grant RBAC permissions not currently held"),
+        "{}",
+        refused.message()
+    );
+}
+
+#[tokio::test]
+async fn tokens_live_and_die_with_their_objects() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    account(&admin, "robot").await;
+    node(&admin, "n1").await;
+    let pod = pod(&admin, "p", "n1").await;
+    assert_eq!(
+        pod["spec"]["containers"][0]["volumeMounts"][0]["mountPath"],
+        "/var/run/secrets/kubernetes.io/serviceaccount"
+    );
+    assert_eq!(pod["spec"]["priority"], 0);
+    assert_eq!(pod["spec"]["tolerations"].as_array().map(Vec::len), Some(2));
+    let bound =
+        json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": pod["metadata"]["uid"]});
+    let made = token(&admin, json!({"boundObjectRef": bound, "expirationSeconds": 600})).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.text());
+    let secret = made.json()["status"]["token"].as_str().expect("a token").to_owned();
+    let robot = cluster.token(Some(&secret));
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let seen = robot.post(path, &review).await;
+    assert_eq!(seen.code, StatusCode::CREATED, "{}", seen.text());
+    let user = seen.json()["status"]["userInfo"].clone();
+    assert_eq!(user["username"], "system:serviceaccount:default:robot");
+    assert_eq!(user["extra"]["authentication.kubernetes.io/pod-name"][0], "p");
+    assert_eq!(user["extra"]["authentication.kubernetes.io/node-name"][0], "n1");
+    let ask = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": secret}});
+    let told = admin.post("/apis/authentication.k8s.io/v1/tokenreviews", &ask).await.json();
+    assert_eq!(told["status"]["authenticated"], true, "{told}");
+    admin.delete("/api/v1/namespaces/default/pods/p?gracePeriodSeconds=0").await;
+    assert_eq!(robot.post(path, &review).await.code, StatusCode::UNAUTHORIZED);
+    let short = token(&admin, json!({"expirationSeconds": 5})).await;
+    assert_eq!(short.code, StatusCode::UNPROCESSABLE_ENTITY);
+    let elsewhere = token(&admin, json!({"audiences": ["vault"]})).await.json();
+    let elsewhere = elsewhere["status"]["token"].as_str().expect("a token").to_owned();
+    assert_eq!(cluster.token(Some(&elsewhere)).get("/api").await.code, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        cluster.token(Some("nonsense")).get("/version").await.code,
+        StatusCode::UNAUTHORIZED
+    );
+}
+
+#[tokio::test]
+async fn kubelets_see_and_change_what_is_theirs() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    account(&admin, "robot").await;
+    node(&admin, "n1").await;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine"}});
+    admin.post("/api/v1/namespaces/default/secrets", &secret).await;
+    let pod = pod(&admin, "p", "n1").await;
+    let (n1, n2) = (
+        cluster.user("system:node:n1", &["system:nodes"]),
+        cluster.user("system:node:n2", &["system:nodes"]),
+    );
+    let path = "/api/v1/namespaces/default/secrets/mine";
+    assert_eq!(n1.get(path).await.code, StatusCode::OK);
+    let refused = n2.get(path).await;
+    assert_eq!(
+        refused.message(),
+        r#"secrets "mine" is forbidden: User "system:node:n2" cannot get resource "secrets" in API group "" in the namespace "default": no relationship found between node 'n2' and this object"#
+    );
+    assert_eq!(n1.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1").await.code, StatusCode::OK);
+    assert_eq!(n1.get("/api/v1/pods").await.code, StatusCode::FORBIDDEN);
+    let mut status = pod.clone();
+    status["status"]["phase"] = "Running".into();
+    let path = "/api/v1/namespaces/default/pods/p/status";
+    let theirs = n2.put(path, &status).await;
+    assert_eq!(theirs.code, StatusCode::FORBIDDEN, "{}", theirs.text());
+    let own = n1.put(path, &status).await;
+    assert_eq!(own.code, StatusCode::OK, "{}", own.text());
+    let bound =
+        json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": pod["metadata"]["uid"]});
+    assert_eq!(token(&n1, json!({"boundObjectRef": bound})).await.code, StatusCode::CREATED);
+    assert_eq!(token(&n1, json!({})).await.code, StatusCode::FORBIDDEN);
+    assert_eq!(token(&n2, json!({"boundObjectRef": bound})).await.code, StatusCode::FORBIDDEN);
+    let label = [("content-type", "application/merge-patch+json")];
+    let label = n1
+        .call(
+            Method::PATCH,
+            "/api/v1/nodes/n1",
+            &label,
+            r#"{"metadata":{"labels":{"node-restriction.kubernetes.io/x":"y"}}}"#,
+        )
+        .await;
+    assert_eq!(
+        label.message(),
+        "nodes \"n1\" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/x"
+    );
+}
+
+#[tokio::test]
+async fn impersonation_needs_permission() {
+    let cluster = Cluster::start().await;
+    let review =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string();
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let headers = [
+        ("impersonate-user", "jane"),
+        ("impersonate-group", "team"),
+        ("content-type", "application/json"),
+    ];
+    let seen = cluster.admin().call(Method::POST, path, &headers, review.clone()).await.json();
+    assert_eq!(
+        seen["status"]["userInfo"]["groups"],
+        json!(["team", "system:authenticated"]),
+        "{seen}"
+    );
+    let refused = cluster.user("joe", &[]).call(Method::POST, path, &headers, review).await;
+    assert_eq!(
+        refused.message(),
+        r#"users "jane" is forbidden: User "joe" cannot impersonate resource "users" in API group "" at the cluster scope"#
+    );
+}
+
+#[tokio::test]
+async fn access_reviews_say_why() {
+    let cluster = Cluster::start().await;
+    let path = "/apis/authorization.k8s.io/v1";
+    let ask = |user: &str| {
+        json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {
+            "user": user, "resourceAttributes": {"verb": "list", "resource": "nodes"}}})
+    };
+    let admin = cluster.admin();
+    let scheduler = admin
+        .post(&format!("{path}/subjectaccessreviews"), &ask("system:kube-scheduler"))
+        .await
+        .json();
+    assert_eq!(scheduler["status"]["allowed"], true, "{scheduler}");
+    assert_eq!(
+        scheduler["status"]["reason"],
+        r#"RBAC: allowed by ClusterRoleBinding "system:kube-scheduler" of ClusterRole "system:kube-scheduler" to User "system:kube-scheduler""#
+    );
+    let jane = admin.post(&format!("{path}/subjectaccessreviews"), &ask("jane")).await.json();
+    assert_eq!(jane["status"], json!({"allowed": false}));
+    let own = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {
+        "resourceAttributes": {"verb": "create", "group": "authorization.k8s.io", "resource": "selfsubjectaccessreviews"}}});
+    let own = cluster
+        .user("jane", &[])
+        .post(&format!("{path}/selfsubjectaccessreviews"), &own)
+        .await
+        .json();
+    assert_eq!(own["status"]["allowed"], true, "{own}");
+    let rules = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": "default"}});
+    let rules = cluster
+        .user("jane", &[])
+        .post(&format!("{path}/selfsubjectrulesreviews"), &rules)
+        .await
+        .json();
+    assert!(
+        rules["status"]["resourceRules"].as_array().is_some_and(|rules| !rules.is_empty()),
+        "{rules}"
+    );
+}

@@ -1,0 +1,165 @@
+//! A server over an embedded store in a temporary directory, and requests to it without TCP.
+
+#![expect(dead_code, reason = "each test file uses its own part")]
+
+use std::sync::Arc;
+
+use skiff_apiserver::{ApiServer, ApiServerOptions, Dependencies, authenticated};
+use http::{Method, Request, StatusCode};
+use pki::{Authority, Profile, TokenKeys};
+use registry::{Rows, UserInfo, header_reader};
+use serde_json::Value;
+use serve::Body;
+use store::Embedded;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// A running server; everything ends when it is dropped.
+pub struct Cluster {
+    pub server: ApiServer,
+    pub authority: Authority,
+    pub directory: TempDir,
+    pub shutdown: CancellationToken,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Cluster {
+    /// A server with all system objects written.
+    pub async fn start() -> Self {
+        Self::start_with(ApiServerOptions::default()).await
+    }
+
+    pub async fn start_with(options: ApiServerOptions) -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let rows = Arc::new(Rows::builtin());
+        let store = Embedded::open(
+            store::Options::new(directory.path().join("store")),
+            header_reader(rows.clone()),
+        )
+        .expect("store opens");
+        let authority = Authority::load_or_create(directory.path(), "ca").expect("authority");
+        let identity = authority
+            .issue(&Profile::client("kube-apiserver-kubelet-client", Some("system:masters")))
+            .expect("client certificate");
+        let kubelet_tls = serve::tls::client_config(
+            &[authority.certificate_der().expect("certificate")],
+            Some((identity.chain().expect("chain"), identity.private_key().expect("key"))),
+        )
+        .expect("TLS configuration");
+        let shutdown = CancellationToken::new();
+        let dependencies = Dependencies {
+            store: Arc::new(store),
+            rows,
+            token_keys: TokenKeys::load_or_create(&directory.path().join("sa.key"))
+                .expect("token key"),
+            kubelet_tls,
+        };
+        let server = ApiServer::new(options, dependencies, shutdown.clone()).await.expect("server");
+        server.bootstrap().await.expect("bootstrap");
+        tokio::spawn(server.clone().run());
+        Self { server, authority, directory, shutdown }
+    }
+
+    pub fn admin(&self) -> Client<'_> {
+        self.user("admin", &["system:masters"])
+    }
+
+    pub fn user(&self, name: &str, groups: &[&str]) -> Client<'_> {
+        Client {
+            server: &self.server,
+            user: Some(authenticated(name, groups.iter().copied())),
+            token: None,
+        }
+    }
+
+    /// Requests that carry a token, or nothing at all.
+    pub fn token(&self, token: Option<&str>) -> Client<'_> {
+        Client { server: &self.server, user: None, token: token.map(str::to_owned) }
+    }
+}
+
+/// Sends requests as one user.
+pub struct Client<'a> {
+    server: &'a ApiServer,
+    user: Option<Arc<UserInfo>>,
+    token: Option<String>,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: StatusCode,
+    pub headers: http::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The message of a failure.
+    pub fn message(&self) -> String {
+        self.json()["message"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl Client<'_> {
+    pub async fn send(&self, request: Request<Body>) -> http::Response<Body> {
+        match &self.user {
+            Some(user) => {
+                self.server.in_process(user.clone()).oneshot(request).await.expect("never fails")
+            }
+            None => self.server.handle(request).await,
+        }
+    }
+
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let response = self.send(request.body(Body::full(body.into())).expect("request")).await;
+        let (parts, body) = response.into_parts();
+        let body = body.read(1 << 26).await.expect("body").to_vec();
+        Answer { code: parts.status, headers: parts.headers, body }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, &[], "").await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.call(Method::POST, path, &[("content-type", "application/json")], body.to_string())
+            .await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.call(Method::PUT, path, &[("content-type", "application/json")], body.to_string())
+            .await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, &[], "").await
+    }
+}

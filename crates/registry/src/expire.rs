@@ -79,3 +79,56 @@ fn last_written(event: &Value) -> Option<Timestamp> {
     ];
     times.into_iter().filter_map(time::parse).max()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use serde_json::json;
+    use store::{Embedded, Store};
+
+    use super::*;
+    use crate::header::{Header, header_reader};
+    use crate::registry::Options;
+    use crate::row::Rows;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn events_vanish_an_hour_after_they_were_last_seen() {
+        let directory = tempfile::tempdir().expect("directory");
+        let rows = Arc::new(Rows::builtin());
+        let options = store::Options::new(directory.path().join("store"));
+        let store = Embedded::open(options, header_reader(rows.clone())).expect("store opens");
+        let store: Arc<dyn Store<Header>> = Arc::new(store);
+        let now = Arc::new(AtomicI64::new(0));
+        let clock = now.clone();
+        let engine = Registry::new(
+            store.clone(),
+            rows,
+            Options {
+                clock: Arc::new(move || {
+                    Timestamp::from_second(clock.load(Ordering::SeqCst)).expect("time")
+                }),
+                ..Options::default()
+            },
+        );
+        let event = |last: &str| json!({"metadata": {"creationTimestamp": "1970-01-01T00:00:00Z"}, "lastTimestamp": last});
+        let events = [
+            ("/registry/events/d/a", event("")),
+            ("/registry/events/d/b", event("1970-01-01T00:30:00Z")),
+        ];
+        for (key, event) in events {
+            let write = Write::put(key, event.to_string().into(), Header::default());
+            store.commit(Vec::new(), vec![write], Durability::Relaxed).await.expect("stored");
+        }
+        let mut seen = Seen::new();
+        let mut left = Vec::new();
+        for minute in [59, 61, 91] {
+            now.store(minute * 60, Ordering::SeqCst);
+            sweep(&engine, &mut seen).await;
+            left.push(store.snapshot().range("/registry/events/").count());
+        }
+        assert_eq!(left, [2, 1, 0]);
+        assert!(seen.is_empty());
+    }
+}

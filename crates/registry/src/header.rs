@@ -3,9 +3,12 @@
 //! Owns what reads and garbage collection ask of every object without parsing it. Name and
 //! namespace are in the key and not repeated here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use store::Key;
 
@@ -19,6 +22,31 @@ pub struct Header {
     owners: Box<[Box<str>]>,
     fields: Box<[Box<str>]>,
     deleting: bool,
+}
+
+/// What of an object's bytes goes into a header without selectable fields.
+#[derive(Deserialize)]
+struct Partial {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    #[serde(default)]
+    uid: Box<str>,
+    #[serde(default)]
+    labels: BTreeMap<Box<str>, Box<str>>,
+    #[serde(default)]
+    owner_references: Vec<Owner>,
+    #[serde(default)]
+    deletion_timestamp: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Owner {
+    #[serde(default)]
+    uid: Box<str>,
 }
 
 impl Header {
@@ -52,6 +80,18 @@ impl Header {
     /// The value of the selectable field at `index` in the row's list.
     pub(crate) fn field(&self, index: usize) -> &str {
         self.fields.get(index).map_or("", |f| f)
+    }
+
+    /// Reads the head off stored bytes without keeping the rest, where no field of it is needed.
+    fn of_metadata(bytes: &[u8]) -> Option<Self> {
+        let Partial { metadata } = serde_json::from_slice(bytes).ok()?;
+        Some(Self {
+            uid: metadata.uid,
+            labels: metadata.labels.into_iter().collect(),
+            owners: metadata.owner_references.into_iter().map(|owner| owner.uid).collect(),
+            fields: Box::default(),
+            deleting: metadata.deletion_timestamp.is_some(),
+        })
     }
 
     /// Reads the head off an object in its storage version.
@@ -98,8 +138,12 @@ fn field_value(object: &Value, path: &str) -> String {
 /// `(key, stored bytes) -> Header`. Bytes that are no JSON give an empty header.
 pub fn header_reader(rows: Arc<Rows>) -> impl Fn(&Key, &Bytes) -> Header + Send + Sync + 'static {
     move |key, bytes| {
+        let selectable = rows.selectable_of_key(key);
+        if selectable.is_empty() {
+            return Header::of_metadata(bytes).unwrap_or_default();
+        }
         let Ok(object) = serde_json::from_slice::<Value>(bytes) else { return Header::default() };
-        Header::of(&object, rows.selectable_of_key(key))
+        Header::of(&object, selectable)
     }
 }
 
@@ -124,6 +168,20 @@ mod tests {
         assert_eq!(header.owners().collect::<Vec<_>>(), ["o1"]);
         assert!(header.deleting());
         assert_eq!((header.field(0), header.field(1), header.field(2)), ("n1", "false", ""));
+    }
+
+    #[test]
+    fn both_ways_of_reading_agree() {
+        let object = json!({
+            "metadata": {
+                "uid": "u1", "labels": {"b": "2", "a": "1"}, "name": "x",
+                "ownerReferences": [{"uid": "o1", "name": "o"}], "deletionTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "data": {"k": "v"},
+        });
+        let read = header_reader(Arc::new(Rows::builtin()));
+        let key = Key::new("/registry/configmaps/d/x");
+        assert_eq!(read(&key, &object.to_string().into()), Header::of(&object, &[]));
     }
 
     #[test]

@@ -96,6 +96,10 @@ impl Registry {
         if request.subresource.is_some() {
             return crate::actions::execute(self, &request).await;
         }
+        let verb = request.action.verb();
+        if !request.row.verbs.contains(&verb) {
+            return Err(Status::method_not_supported(&request.row.group_resource(), verb.as_str()));
+        }
         if request.row.storage.is_none() {
             return crate::actions::execute_unstored(self, &request).await;
         }

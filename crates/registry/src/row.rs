@@ -180,6 +180,14 @@ impl Rows {
             .find(|r| r.kind.group == group && r.kind.version == version && r.kind.kind == kind)
     }
 
+    /// Prefixes of the storage keys whose values the store must seal at rest.
+    pub fn sealed_prefixes(&self) -> Vec<String> {
+        let rows = self.stored.values();
+        rows.filter(|r| r.storage.as_ref().is_some_and(|s| s.sealed))
+            .map(|r| r.prefix(None))
+            .collect()
+    }
+
     /// The selectable fields of the objects kept under a storage key.
     pub(crate) fn selectable_of_key(&self, key: &str) -> &[String] {
         let mut parts = key.split('/').skip(2);

@@ -1,11 +1,9 @@
 //! Walks every row: create, get, list, watch, patch, update, delete of a minimal object, and the
 //! declared subresources that the engine carries out.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Bench, json_of};
+use crate::common::{Bench, json_of};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use skiff_registry::{EventType, Outcome, Row};

@@ -1,4 +1,4 @@
-//! Runs the text fixtures in `tests/pipeline/`: requests, each with the answer it must get.
+//! Runs the text fixtures in `fixtures/`: requests, each with the answer it must get.
 //!
 //! A fixture is a sequence of blocks on one fresh engine:
 //!
@@ -11,11 +11,9 @@
 //! == NAME PATH                  captures a text of the answer, such as `== RV metadata.resourceVersion`
 //! ```
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Bench, difference, json_of};
+use crate::common::{Bench, difference, json_of};
 use serde_json::Value;
 
 struct Block {
@@ -117,7 +115,7 @@ macro_rules! fixtures {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
             let file = concat!(stringify!($name), ".txt");
-            check(file, include_str!(concat!("pipeline/", stringify!($name), ".txt"))).await;
+            check(file, include_str!(concat!("fixtures/", stringify!($name), ".txt"))).await;
         }
     )* };
 }
@@ -127,8 +125,8 @@ fixtures!(create, update, patch, delete, subresources, reads, services, conversi
 #[tokio::test]
 async fn every_fixture_is_run() {
     let source = include_str!("pipeline.rs");
-    for entry in
-        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pipeline")).expect("fixtures")
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engine/fixtures"))
+        .expect("fixtures")
     {
         let name = entry.expect("entry").file_name();
         let stem = name.to_string_lossy().replace(".txt", "");

@@ -1,12 +1,10 @@
 //! Watches: what they begin with, how selectors turn changes, bookmarks, ends; and what concurrent
 //! writers see.
 
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::Bench;
+use crate::common::Bench;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use skiff_registry::{Outcome, WatchStream};

@@ -1,0 +1,7 @@
+//! The engine in process, on the embedded store.
+
+mod admission;
+mod common;
+mod every_row;
+mod pipeline;
+mod watch;

@@ -19,5 +19,5 @@ pub use apply::{ApplyError, apply};
 pub use controller::{Context, Controller, Failure, Outcome, Planned, Reconciler};
 pub use guard::{Guard, Wrote};
 pub use metrics::Metrics;
-pub use runtime::{Deps, Runtime};
+pub use runtime::{Deps, Runtime, Trigger};
 pub use triggers::{controller_of, itself, owner_of};

@@ -35,6 +35,19 @@ pub struct Deps {
     pub metrics: Metrics,
 }
 
+/// Asks for runs of keys. Cheap to clone.
+#[derive(Clone)]
+pub struct Trigger {
+    queue: Arc<Queue>,
+}
+
+impl Trigger {
+    /// Runs `key` soon.
+    pub fn run(&self, key: ObjectKey) {
+        self.queue.add(key);
+    }
+}
+
 type Source = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Builds and runs the loop of one controller.
@@ -85,6 +98,11 @@ impl Runtime {
     pub fn reading<K: Object + Resource<DynamicType = ()>>(mut self, cache: &Cache<K>) -> Self {
         self.guard.add(cache);
         self
+    }
+
+    /// A handle by which code outside the caches' changes asks for runs.
+    pub fn trigger(&self) -> Trigger {
+        Trigger { queue: self.queue.clone() }
     }
 
     /// Runs `key` every `period`, the first time at once.

@@ -1,0 +1,436 @@
+//! EndpointSlices of Services with selectors.
+//!
+//! Owns the slices whose `managed-by` label names it, and no others.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use client::{Cache, Caches, ObjectKey};
+use k8s_openapi::{
+    api::{
+        core::v1::{Node, ObjectReference, Pod, Service, ServiceSpec},
+        discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use reconcile::{Action, Context, Controller, Deps, Plan, Runtime, itself};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    HEADLESS, Port, TRIGGER_TIME, addresses, hostname, is_headless, may_serve, pack::pack, ports,
+    selected_pods, selecting, services_of, trigger_time,
+};
+use crate::objects::{controller_reference, is_ready, name};
+
+/// Name in logs, metrics and `--controllers`.
+pub(crate) const NAME: &str = "endpointslice-controller";
+
+const SERVICE: &str = "kubernetes.io/service-name";
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const MANAGER: &str = "endpointslice-controller.k8s.io";
+const ZONE: &str = "topology.kubernetes.io/zone";
+const BY_SERVICE: &str = "managed-service";
+
+/// Runs the controller until `shutdown`.
+pub(crate) async fn run(caches: Caches, deps: Deps, shutdown: CancellationToken) {
+    let services = caches.cache::<Service>();
+    let pods = caches.cache::<Pod>();
+    let nodes = caches.cache::<Node>();
+    let slices = caches.cache::<EndpointSlice>();
+    slices.index(BY_SERVICE, |slice| {
+        service_of(slice).map(|key| key.to_string()).into_iter().collect()
+    });
+    let (by_pod, by_node) = (services.clone(), services.clone());
+    Runtime::new(NAME, deps)
+        .watch(&services, itself)
+        .watch(&pods, move |change| services_of(&by_pod, change))
+        .watch(&slices, |change| {
+            change.object().and_then(|slice| service_of(slice)).into_iter().collect()
+        })
+        .watch(&nodes, move |change| {
+            // Only a node's being there and its zone matter, and both change rarely.
+            let zones =
+                [&change.before, &change.after].map(|node| node.as_ref().map(|node| zone(node)));
+            if zones[0] == zones[1] {
+                return Vec::new();
+            }
+            by_node.list().iter().map(|service| ObjectKey::of(&**service)).collect()
+        })
+        .run(Slices { services, pods, nodes, slices }, shutdown)
+        .await;
+}
+
+/// The Service that one of our slices belongs to.
+fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+    let labels = slice.metadata.labels.as_ref()?;
+    if labels.get(MANAGED_BY).map(String::as_str) != Some(MANAGER) {
+        return None;
+    }
+    Some(ObjectKey::new(slice.metadata.namespace.as_deref(), labels.get(SERVICE)?.clone()))
+}
+
+fn zone(node: &Node) -> Option<String> {
+    node.metadata.labels.as_ref()?.get(ZONE).cloned()
+}
+
+struct Slices {
+    services: Cache<Service>,
+    pods: Cache<Pod>,
+    nodes: Cache<Node>,
+    slices: Cache<EndpointSlice>,
+}
+
+/// A Service with the pods it selects and its slices.
+pub(crate) struct Snapshot {
+    service: Arc<Service>,
+    pods: Vec<Arc<Pod>>,
+    slices: Vec<Arc<EndpointSlice>>,
+    /// Zones of the pods' nodes; nodes that do not exist are missing.
+    nodes: HashMap<String, Option<String>>,
+}
+
+impl Controller for Slices {
+    type Snapshot = Snapshot;
+
+    fn observe(&self, key: &ObjectKey) -> Option<Snapshot> {
+        let service = self.services.get_key(key)?;
+        let (_, selector) = selecting(&service)?;
+        let pods = selected_pods(&self.pods, key.namespace(), selector);
+        let mut nodes = HashMap::new();
+        for node in pods.iter().filter_map(|pod| node_name(pod)) {
+            if let Some(known) = self.nodes.get(None, node) {
+                nodes.insert(node.to_owned(), zone(&known));
+            }
+        }
+        let slices = self.slices.indexed(BY_SERVICE, &key.to_string());
+        Some(Snapshot { service, pods, slices, nodes })
+    }
+
+    fn plan(&self, snapshot: &Snapshot, _: &Context) -> Plan {
+        plan(snapshot)
+    }
+}
+
+fn node_name(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty())
+}
+
+/// Creates, changes and deletes the Service's slices.
+pub(crate) fn plan(snapshot: &Snapshot) -> Plan {
+    let service = &*snapshot.service;
+    let mut plan = Plan::nothing();
+    let Some(spec) = &service.spec else { return plan };
+    let families = families(spec);
+    for slice in &snapshot.slices {
+        if !families.contains(&slice.address_type.as_str()) {
+            plan.act(Action::delete(&**slice));
+        }
+    }
+    for family in families {
+        plan_family(snapshot, spec, family, &mut plan);
+    }
+    plan
+}
+
+/// The address types of the Service's slices.
+fn families(spec: &ServiceSpec) -> Vec<&str> {
+    match spec.ip_families.as_deref() {
+        Some(families) if !families.is_empty() => families.iter().map(String::as_str).collect(),
+        _ => vec!["IPv4"],
+    }
+}
+
+fn plan_family(snapshot: &Snapshot, spec: &ServiceSpec, family: &str, plan: &mut Plan) {
+    let service = &*snapshot.service;
+    let mut groups: BTreeMap<Vec<Port>, Vec<Endpoint>> = BTreeMap::new();
+    for pod in snapshot.pods.iter().filter(|pod| may_serve(pod)) {
+        if let Some(endpoint) = endpoint(snapshot, spec, pod, family) {
+            groups.entry(ports(spec, pod)).or_default().push(endpoint);
+        }
+    }
+    let ours: Vec<&Arc<EndpointSlice>> =
+        snapshot.slices.iter().filter(|slice| slice.address_type == family).collect();
+    if groups.is_empty() {
+        // One empty slice says that the Service is known to have no endpoints.
+        groups.insert(Vec::new(), Vec::new());
+    }
+    let trigger = trigger_time(service, &snapshot.pods);
+    for slice in &ours {
+        if slice.metadata.deletion_timestamp.is_none() && !groups.contains_key(&slice_ports(slice))
+        {
+            plan.act(Action::delete(&***slice));
+        }
+    }
+    for (ports, desired) in groups {
+        let known: Vec<_> = ours
+            .iter()
+            .filter(|slice| {
+                slice.metadata.deletion_timestamp.is_none() && slice_ports(slice) == ports
+            })
+            .collect();
+        let placeholder = desired.is_empty();
+        let contents: Vec<&[Endpoint]> =
+            known.iter().map(|slice| slice.endpoints.as_deref().unwrap_or_default()).collect();
+        let packed = pack(&contents, desired);
+        for (at, (slice, endpoints)) in known.iter().zip(packed.existing).enumerate() {
+            if endpoints.is_empty() && !(placeholder && at == 0) {
+                plan.act(Action::delete(&****slice));
+            } else {
+                plan.actions.extend(update(service, spec, slice, endpoints, trigger.as_deref()));
+            }
+        }
+        let mut new = packed.new;
+        if placeholder && known.is_empty() {
+            new.push(Vec::new());
+        }
+        for endpoints in new {
+            let slice = make(service, spec, family, &ports, endpoints, trigger.as_deref());
+            plan.act(Action::create(&slice));
+        }
+    }
+}
+
+fn endpoint(snapshot: &Snapshot, spec: &ServiceSpec, pod: &Pod, family: &str) -> Option<Endpoint> {
+    let addresses = addresses(pod, family == "IPv6");
+    if addresses.is_empty() {
+        return None;
+    }
+    let publish = spec.publish_not_ready_addresses == Some(true);
+    let node = node_name(pod);
+    let zone = match node.map(|node| snapshot.nodes.get(node)) {
+        Some(Some(zone)) => zone.clone(),
+        // The pod will go with its node, unless the user wants it published whatever happens.
+        Some(None) if !publish => return None,
+        _ => None,
+    };
+    let serving = is_ready(pod);
+    let terminating = pod.metadata.deletion_timestamp.is_some();
+    Some(Endpoint {
+        addresses,
+        conditions: Some(EndpointConditions {
+            ready: Some(publish || (serving && !terminating)),
+            serving: Some(serving),
+            terminating: Some(terminating),
+        }),
+        hostname: hostname(&snapshot.service, pod),
+        node_name: node.map(str::to_owned),
+        zone,
+        target_ref: Some(ObjectReference {
+            kind: Some("Pod".into()),
+            namespace: pod.metadata.namespace.clone(),
+            name: pod.metadata.name.clone(),
+            uid: pod.metadata.uid.clone(),
+            ..ObjectReference::default()
+        }),
+        ..Endpoint::default()
+    })
+}
+
+fn slice_ports(slice: &EndpointSlice) -> Vec<Port> {
+    let mut ports: Vec<Port> = slice
+        .ports
+        .iter()
+        .flatten()
+        .map(|port| Port {
+            name: port.name.clone().unwrap_or_default(),
+            port: port.port.unwrap_or_default(),
+            protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
+            app_protocol: port.app_protocol.clone(),
+        })
+        .collect();
+    ports.sort();
+    ports
+}
+
+fn labels(service: &Service, spec: &ServiceSpec) -> BTreeMap<String, String> {
+    let mut labels = service.metadata.labels.clone().unwrap_or_default();
+    labels.remove(HEADLESS);
+    if is_headless(spec) {
+        labels.insert(HEADLESS.into(), String::new());
+    }
+    labels.insert(SERVICE.into(), name(&service.metadata).to_owned());
+    labels.insert(MANAGED_BY.into(), MANAGER.into());
+    labels
+}
+
+fn make(
+    service: &Service,
+    spec: &ServiceSpec,
+    family: &str,
+    ports: &[Port],
+    endpoints: Vec<Endpoint>,
+    trigger: Option<&str>,
+) -> EndpointSlice {
+    let annotations =
+        trigger.map(|time| BTreeMap::from([(TRIGGER_TIME.to_owned(), time.to_owned())]));
+    let ports = ports.iter().map(|port| EndpointPort {
+        name: Some(port.name.clone()),
+        port: Some(port.port),
+        protocol: Some(port.protocol.clone()),
+        app_protocol: port.app_protocol.clone(),
+    });
+    EndpointSlice {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", name(&service.metadata))),
+            namespace: service.metadata.namespace.clone(),
+            labels: Some(labels(service, spec)),
+            annotations,
+            owner_references: Some(vec![controller_reference(service)]),
+            ..ObjectMeta::default()
+        },
+        address_type: family.to_owned(),
+        endpoints: Some(endpoints),
+        ports: Some(ports.collect()),
+    }
+}
+
+/// The write that gives an existing slice its endpoints and the Service's labels, if it differs.
+fn update(
+    service: &Service,
+    spec: &ServiceSpec,
+    slice: &EndpointSlice,
+    endpoints: Vec<Endpoint>,
+    trigger: Option<&str>,
+) -> Option<Action> {
+    let mut patch = json!({});
+    if slice.endpoints.as_deref().unwrap_or_default() != endpoints {
+        patch["endpoints"] = json!(endpoints);
+        patch["metadata"]["annotations"][TRIGGER_TIME] = json!(trigger);
+    }
+    let labels = labels(service, spec);
+    let current = slice.metadata.labels.clone().unwrap_or_default();
+    if let Some(change) = reconcile::merge_diff(&json!(current), &json!(labels)) {
+        patch["metadata"]["labels"] = change;
+    }
+    (patch != json!({})).then(|| Action::patch_exact(slice, patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{from_yaml, told};
+
+    fn service(more: &str) -> Arc<Service> {
+        Arc::new(from_yaml(&format!(
+            "{{metadata: {{name: web, namespace: default, uid: s, labels: {{team: a}}}},
+              spec: {{clusterIP: 10.96.0.9, selector: {{app: web}}, ipFamilies: [IPv4],
+                ports: [{{name: http, port: 80, targetPort: web}}]{more}}}}}"
+        )))
+    }
+
+    fn pod(ip: &str, ready: bool, meta: &str) -> Arc<Pod> {
+        Arc::new(from_yaml(&format!(
+            "{{metadata: {{name: p{ip}, namespace: default, uid: u{ip}{meta}}},
+              spec: {{nodeName: n1, containers: [{{name: c, ports: [{{name: web, containerPort: 8080}}]}}]}},
+              status: {{phase: Running, podIP: {ip}, podIPs: [{{ip: {ip}}}],
+                conditions: [{{type: Ready, status: '{}', lastTransitionTime: '2026-01-01T00:00:00Z'}}]}}}}",
+            if ready { "True" } else { "False" }
+        )))
+    }
+
+    fn snapshot(service: Arc<Service>, pods: Vec<Arc<Pod>>) -> Snapshot {
+        let nodes = HashMap::from([("n1".to_owned(), Some("z1".to_owned()))]);
+        Snapshot { service, pods, slices: Vec::new(), nodes }
+    }
+
+    fn created(snapshot: &Snapshot) -> EndpointSlice {
+        let plan = plan(snapshot);
+        let [Action::Create { object, .. }] = &plan.actions[..] else {
+            panic!("{:?}", told(&plan));
+        };
+        serde_json::from_value(object.clone()).expect("a slice")
+    }
+
+    fn conditions(endpoint: &Endpoint) -> (bool, bool, bool) {
+        let conditions = endpoint.conditions.as_ref().expect("conditions");
+        let flag = |flag: Option<bool>| flag.expect("set");
+        (flag(conditions.ready), flag(conditions.serving), flag(conditions.terminating))
+    }
+
+    #[test]
+    fn a_service_without_pods_has_an_empty_slice() {
+        let slice = created(&snapshot(service(""), vec![]));
+        assert_eq!(slice.metadata.generate_name.as_deref(), Some("web-"));
+        assert_eq!(slice.address_type, "IPv4");
+        assert!(slice.endpoints.expect("a list").is_empty());
+        let labels = slice.metadata.labels.expect("labels");
+        assert_eq!(labels["kubernetes.io/service-name"], "web");
+        assert_eq!(labels["endpointslice.kubernetes.io/managed-by"], MANAGER);
+        assert_eq!(labels["team"], "a");
+        assert_eq!(slice.metadata.owner_references.expect("owner")[0].kind, "Service");
+    }
+
+    #[test]
+    fn conditions_follow_readiness_and_deletion() {
+        let going = ", deletionTimestamp: '2026-01-01T00:00:00Z'";
+        let pods = || {
+            vec![
+                pod("10.244.0.1", true, ""),
+                pod("10.244.0.2", false, ""),
+                pod("10.244.0.3", true, going),
+            ]
+        };
+        let slice = created(&snapshot(service(""), pods()));
+        let endpoints = slice.endpoints.expect("a list");
+        let states: Vec<_> = endpoints.iter().map(conditions).collect();
+        assert_eq!(states, [(true, true, false), (false, false, false), (false, true, true)]);
+        let ports = slice.ports.expect("ports");
+        assert_eq!((ports[0].name.as_deref(), ports[0].port), (Some("http"), Some(8080)));
+        assert_eq!(endpoints[0].node_name.as_deref(), Some("n1"));
+        assert_eq!(endpoints[0].zone.as_deref(), Some("z1"));
+        assert_eq!(
+            endpoints[0].target_ref.as_ref().expect("ref").uid.as_deref(),
+            Some("u10.244.0.1")
+        );
+
+        let slice = created(&snapshot(service(", publishNotReadyAddresses: true"), pods()));
+        let states: Vec<_> = slice.endpoints.expect("a list").iter().map(conditions).collect();
+        assert_eq!(states, [(true, true, false), (true, false, false), (true, true, true)]);
+    }
+
+    #[test]
+    fn a_change_of_readiness_is_one_patch_and_then_nothing() {
+        let mut snapshot = snapshot(service(""), vec![pod("10.244.0.1", true, "")]);
+        let mut slice = created(&snapshot);
+        slice.metadata.name = Some("web-abc".into());
+        snapshot.slices = vec![Arc::new(slice)];
+        assert!(plan(&snapshot).is_empty());
+        snapshot.pods = vec![pod("10.244.0.1", false, "")];
+        let change = plan(&snapshot);
+        let [Action::Patch { patch, .. }] = &change.actions[..] else {
+            panic!("{:?}", told(&change));
+        };
+        assert_eq!(patch["endpoints"][0]["conditions"]["ready"], false);
+        snapshot.pods.clear();
+        assert_eq!(
+            told(&plan(&snapshot)).len(),
+            2,
+            "another group of ports: {:?}",
+            told(&plan(&snapshot))
+        );
+    }
+
+    #[test]
+    fn pods_that_cannot_serve_are_left_out() {
+        let mut done: Pod = (*pod("10.244.0.1", true, "")).clone();
+        done.status.as_mut().expect("status").phase = Some("Succeeded".into());
+        let mut waiting: Pod = (*pod("10.244.0.2", true, "")).clone();
+        waiting.status.as_mut().expect("status").pod_ip = None;
+        let mut lost: Pod = (*pod("10.244.0.3", true, "")).clone();
+        lost.spec.as_mut().expect("spec").node_name = Some("gone".into());
+        let pods = [done, waiting, lost].map(Arc::new).into();
+        assert!(created(&snapshot(service(""), pods)).endpoints.expect("a list").is_empty());
+    }
+
+    #[test]
+    fn host_names_are_published_under_the_pods_subdomain() {
+        let mut named: Pod = (*pod("10.244.0.1", true, "")).clone();
+        let spec = named.spec.as_mut().expect("spec");
+        (spec.hostname, spec.subdomain) = (Some("db-0".into()), Some("web".into()));
+        let slice = created(&snapshot(service(""), vec![Arc::new(named)]));
+        assert_eq!(slice.endpoints.expect("a list")[0].hostname.as_deref(), Some("db-0"));
+    }
+}

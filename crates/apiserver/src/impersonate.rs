@@ -23,7 +23,7 @@ const EXTRA: &str = "impersonate-extra-";
 ///
 /// # Errors
 /// 400 for headers without a user, 403 if `real` may not impersonate what they name.
-pub fn impersonate(
+pub(crate) fn impersonate(
     headers: &HeaderMap,
     real: &Arc<UserInfo>,
     authorizer: &Authorizer,

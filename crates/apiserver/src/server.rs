@@ -266,9 +266,13 @@ async fn dispatch(
     if !endpoints::supports(&row, info.namespace(), info.resource()) {
         return Err(Status::no_such_path());
     }
-    let headers = parts.headers.clone();
-    let context = Context { user, info: &info, query: &query, row, headers: &headers };
-    endpoints::resource(core, &context, parts, body).await
+    if endpoints::is_proxied(&row, &info) {
+        let headers = parts.headers.clone();
+        let context = Context { user, info: &info, query: &query, row, headers: &headers };
+        return endpoints::proxied(core, &context, Request::from_parts(parts, body)).await;
+    }
+    let context = Context { user, info: &info, query: &query, row, headers: &parts.headers };
+    endpoints::resource(core, &context, body).await
 }
 
 /// What audit keeps of a request while it is being answered.

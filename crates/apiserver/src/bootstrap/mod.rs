@@ -11,17 +11,15 @@ mod reconcile;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, TryFutureExt, future::try_join_all};
 use meta::Status;
 use registry::{Action, Params, Registry, Request, UserInfo};
 use serde_json::Value;
 
 use crate::identity;
 
+use objects::Fixed;
 pub(crate) use objects::{Advertised, endpoints};
-
-/// How many objects are being written at once; the store commits what waits together.
-const AT_ONCE: usize = 256;
 
 /// Where an object is kept.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +71,7 @@ impl Writer {
         &self,
         place: Place<'_>,
         wanted: &Value,
-        merge: impl Fn(&Value) -> Option<Value>,
+        merge: impl Fn(&Value) -> Option<Value> + Send,
     ) -> Result<(), Status> {
         match self.read(place) {
             None => self.create(place, wanted).await,
@@ -112,7 +110,7 @@ fn body(object: &Value) -> Bytes {
 
 /// Why a cluster could not be given its first objects.
 #[derive(Debug, thiserror::Error)]
-#[error("write {resource} {name}: {status}")]
+#[error("write {resource} {name}")]
 pub struct BootstrapError {
     resource: String,
     name: String,
@@ -120,38 +118,41 @@ pub struct BootstrapError {
     status: Status,
 }
 
-/// Writes everything that is missing: namespaces first, then all the rest together.
-pub(crate) async fn run(writer: &Writer, advertised: &Advertised) -> Result<(), BootstrapError> {
-    let fail = |place: Place<'_>| {
-        let (resource, name) = (place.resource.to_owned(), place.name.to_owned());
-        move |status| BootstrapError { resource, name, status }
-    };
-    let namespaces = objects::namespaces();
-    let rest = objects::all(advertised);
-    for batch in [namespaces, rest] {
-        stream::iter(batch)
-            .map(|(place, object)| async move {
-                writer.create(place.get(), &object).await.map_err(fail(place.get()))
-            })
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<()>()
-            .await?;
+impl BootstrapError {
+    fn new((resource, name): (&str, &str), status: Status) -> Self {
+        Self { resource: resource.to_owned(), name: name.to_owned(), status }
     }
+}
+
+/// Writes everything that is missing: namespaces first, then all the rest at once; the store commits what
+/// waits together.
+pub(crate) async fn run(writer: &Writer, advertised: &Advertised) -> Result<(), BootstrapError> {
+    create_all(writer, &objects::namespaces()).await?;
     let defaults = reconcile::with_aggregates(policy::defaults());
-    stream::iter(&defaults)
-        .map(|default| async move {
-            let place = reconcile::place(default);
-            writer
-                .ensure(place, &default.object, |stored| reconcile::merged(stored, &default.object))
-                .await
-                .map_err(fail(place))
-        })
-        .buffer_unordered(AT_ONCE)
-        .try_collect::<()>()
-        .await?;
-    endpoints(writer, advertised).await.map_err(|status| BootstrapError {
-        resource: "endpoints".into(),
-        name: "kubernetes".into(),
-        status,
-    })
+    let rules = defaults.iter().map(|default| ensure_default(writer, default).boxed());
+    let (rest, own) = (objects::all(advertised), endpoints(writer, advertised));
+    futures::try_join!(
+        create_all(writer, &rest),
+        try_join_all(rules),
+        own.map_err(|status| BootstrapError::new(("endpoints", "kubernetes"), status)),
+    )?;
+    Ok(())
+}
+
+async fn create_all(writer: &Writer, batch: &[(Fixed, Value)]) -> Result<(), BootstrapError> {
+    let creations = batch.iter().map(|(place, object)| {
+        let place = place.get();
+        let created = writer.create(place, object);
+        created
+            .map_err(move |status| BootstrapError::new((place.resource, place.name), status))
+            .boxed()
+    });
+    try_join_all(creations).await.map(drop)
+}
+
+async fn ensure_default(writer: &Writer, default: &policy::Default) -> Result<(), BootstrapError> {
+    let place = reconcile::place(default);
+    let merge = |stored: &Value| reconcile::merged(stored, &default.object);
+    let ensured = writer.ensure(place, &default.object, merge).await;
+    ensured.map_err(|status| BootstrapError::new((place.resource, place.name), status))
 }

@@ -60,7 +60,6 @@ pub(super) fn all(advertised: &Advertised) -> Vec<(Fixed, Value)> {
             2_000_000_000,
             "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
         ),
-        service(advertised),
         (
             Fixed {
                 group: "networking.k8s.io",

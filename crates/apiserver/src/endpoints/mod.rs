@@ -20,7 +20,7 @@ use registry::{Row, UserInfo};
 use crate::request::{Query, RequestInfo};
 
 pub(crate) use nonresource::answer as nonresource;
-pub(crate) use resources::{answer as resource, supports};
+pub(crate) use resources::{answer as resource, is_proxied, proxied, supports};
 
 /// A request on a resource, taken apart.
 pub(crate) struct Context<'a> {

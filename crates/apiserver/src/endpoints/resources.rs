@@ -5,14 +5,14 @@
 
 use bytes::Bytes;
 use codec::{Accepted, BodyFormat};
-use http::{Request, Response, StatusCode, header, request::Parts};
+use http::{Request, Response, StatusCode, header};
 use meta::{GroupResource, Status};
 use registry::{Action, Params, PatchType, Row};
 use serde_json::Value;
 use serve::{Body, body::ReadError};
 
 use super::{Context, encode, kubelet, proxy, reviews, token};
-use crate::server::Core;
+use crate::{request::RequestInfo, server::Core};
 
 /// The largest body a client may send, in bytes (upstream's limit of a write).
 pub(crate) const MOST_BODY: usize = 3 * 1024 * 1024;
@@ -22,30 +22,41 @@ pub(crate) fn supports(row: &Row, namespace: &str, resource: &str) -> bool {
     row.namespaced() || namespace.is_empty() || resource == "namespaces"
 }
 
+/// Whether a request is passed on to a kubelet, a pod or a service instead of being answered by the engine.
+pub(crate) fn is_proxied(row: &Row, info: &RequestInfo) -> bool {
+    let core = row.resource.group.is_empty();
+    core && match (info.resource(), info.subresource()) {
+        ("pods" | "services" | "nodes", "proxy") => true,
+        ("pods", streamed) => kubelet::handles(streamed),
+        _ => false,
+    }
+}
+
+/// Passes such a request on.
+pub(crate) async fn proxied(
+    core: &Core,
+    context: &Context<'_>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    if context.info.subresource() == "proxy" {
+        proxy::answer(core, context, request).await
+    } else {
+        kubelet::answer(core, context, request).await
+    }
+}
+
 /// Answers a request on a resource.
 pub(crate) async fn answer(
     core: &Core,
     context: &Context<'_>,
-    parts: Parts,
     body: Body,
 ) -> Result<Response<Body>, Status> {
-    let (resource, subresource) = (context.info.resource(), context.info.subresource());
-    match (resource, subresource) {
-        ("pods" | "services" | "nodes", "proxy") if context.row.resource.group.is_empty() => {
-            return proxy::answer(core, context, Request::from_parts(parts, body)).await;
-        }
-        ("pods", streamed)
-            if context.row.resource.group.is_empty() && kubelet::handles(streamed) =>
-        {
-            return kubelet::answer(core, context, Request::from_parts(parts, body)).await;
-        }
-        _ => {}
-    }
+    let subresource = context.info.subresource();
     let wants = encode::wants(context)?;
     if reviews::is_review(&context.row) || subresource == "token" {
-        return question(core, context, wants, &parts, body).await;
+        return question(core, context, wants, body).await;
     }
-    let action = action(context, &parts, body).await?;
+    let action = action(context, body).await?;
     let mut params = Params::parse(action.verb(), context.query.pairs())?;
     let namespaced = context.row.namespaced();
     let namespace = context.info.namespace();
@@ -67,7 +78,7 @@ pub(crate) async fn answer(
 }
 
 /// What the method and path ask the engine to do.
-async fn action(context: &Context<'_>, parts: &Parts, body: Body) -> Result<Action, Status> {
+async fn action(context: &Context<'_>, body: Body) -> Result<Action, Status> {
     let named = !context.info.name().is_empty();
     let unsupported = || {
         let group_resource =
@@ -83,14 +94,14 @@ async fn action(context: &Context<'_>, parts: &Parts, body: Body) -> Result<Acti
         "create" if whole && context.row.namespaced() && context.info.namespace().is_empty() => {
             return Err(unsupported());
         }
-        "create" => Action::Create(json_body(parts, body).await?),
-        "update" if named => Action::Update(json_body(parts, body).await?),
+        "create" => Action::Create(json_body(context, body).await?),
+        "update" if named => Action::Update(json_body(context, body).await?),
         "patch" if named => {
-            let kind = patch_type(parts)?;
+            let kind = patch_type(context)?;
             Action::Patch(kind, read(body).await?)
         }
-        "delete" => Action::Delete(json_body(parts, body).await?),
-        "deletecollection" => Action::DeleteCollection(json_body(parts, body).await?),
+        "delete" => Action::Delete(json_body(context, body).await?),
+        "deletecollection" => Action::DeleteCollection(json_body(context, body).await?),
         _ => return Err(unsupported()),
     })
 }
@@ -100,7 +111,6 @@ async fn question(
     core: &Core,
     context: &Context<'_>,
     wants: Accepted,
-    parts: &Parts,
     body: Body,
 ) -> Result<Response<Body>, Status> {
     if context.info.verb() != "create" {
@@ -109,7 +119,7 @@ async fn question(
             context.info.verb(),
         ));
     }
-    let bytes = json_body(parts, body).await?;
+    let bytes = json_body(context, body).await?;
     let kind = context
         .row
         .subresource(context.info.subresource())
@@ -147,8 +157,8 @@ async fn question(
 }
 
 /// The body, JSON whatever syntax it came in.
-async fn json_body(parts: &Parts, body: Body) -> Result<Bytes, Status> {
-    let format = codec::media::body_format(content_type(parts))?;
+async fn json_body(context: &Context<'_>, body: Body) -> Result<Bytes, Status> {
+    let format = codec::media::body_format(content_type(context))?;
     let bytes = read(body).await?;
     match format {
         BodyFormat::Json => Ok(bytes),
@@ -159,16 +169,16 @@ async fn json_body(parts: &Parts, body: Body) -> Result<Bytes, Status> {
     }
 }
 
-fn patch_type(parts: &Parts) -> Result<PatchType, Status> {
-    let media = codec::media::patch_type(content_type(parts))?;
+fn patch_type(context: &Context<'_>) -> Result<PatchType, Status> {
+    let media = codec::media::patch_type(content_type(context))?;
     [PatchType::Json, PatchType::Merge, PatchType::Strategic]
         .into_iter()
         .find(|kind| kind.media_type() == media)
         .ok_or_else(|| Status::unsupported_media_type(codec::media::PATCHES))
 }
 
-fn content_type(parts: &Parts) -> Option<&str> {
-    parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
+fn content_type<'a>(context: &'a Context<'_>) -> Option<&'a str> {
+    context.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
 }
 
 async fn read(body: Body) -> Result<Bytes, Status> {

@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use skiff_apiserver::{ApiServer, ApiServerOptions, Dependencies, authenticated};
 use http::{Method, Request, StatusCode};
 use pki::{Authority, Profile, TokenKeys};
 use registry::{Rows, UserInfo, header_reader};
 use serde_json::Value;
 use serve::Body;
+use skiff_apiserver::{ApiServer, ApiServerOptions, Dependencies, authenticated};
 use store::Embedded;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;

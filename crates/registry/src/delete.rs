@@ -83,7 +83,7 @@ async fn carry_out(
     key: &Key,
     record: &Arc<Record<Header>>,
     verdict: Verdict,
-    mut object: Value,
+    object: Value,
     options: &Options,
 ) -> Result<Outcome, Failure> {
     let dry_run = options.dry_run;
@@ -98,7 +98,7 @@ async fn carry_out(
                 return Ok(value_outcome(context, code, object, Some(record.modified)));
             }
             let expect = Expect::Modified(record.modified);
-            let record = commit(context, key, expect, &mut object).await?;
+            let record = commit(context, key, expect, &object).await?;
             let object = Object::new(context.row(), key.clone(), record);
             Ok(object_outcome(context, code, &object))
         }

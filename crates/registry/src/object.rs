@@ -34,10 +34,8 @@ pub struct Object {
 impl Object {
     /// A record as read through `row`; converts it where needed.
     pub(crate) fn new(row: &Row, key: Key, record: Arc<Record<Header>>) -> Self {
-        let converted = (!row.served_as_stored()).then(|| {
-            let mut value = crate::convert::to_served(row, parse(&record.value));
-            encode(&mut value)
-        });
+        let converted = (!row.served_as_stored())
+            .then(|| encode(&crate::convert::to_served(row, parse(&record.value))));
         Self { key, record, converted }
     }
 
@@ -113,32 +111,37 @@ pub(crate) fn complete(row: &Row, revision: Revision, value: &mut Value) {
     metadata(value).insert("resourceVersion".to_owned(), revision.to_string().into());
 }
 
-/// The bytes to store for an object. Takes out of `value` what stored bytes omit.
-pub(crate) fn encode(value: &mut Value) -> Bytes {
-    let meta = metadata(value);
-    meta.remove("resourceVersion");
-    meta.remove("selfLink");
-    let meta = std::mem::take(meta);
+/// The bytes to store for an object.
+pub(crate) fn encode(value: &Value) -> Bytes {
     let mut out = Vec::with_capacity(1024);
-    out.extend_from_slice(br#"{"metadata":"#);
-    write_json(&mut out, &meta);
-    if let Value::Object(object) = &mut *value {
-        for (name, field) in &*object {
-            if !matches!(name.as_str(), "metadata" | "apiVersion" | "kind") {
-                out.push(b',');
-                write_json(&mut out, name);
-                out.push(b':');
-                write_json(&mut out, field);
-            }
-        }
-        object.insert("metadata".to_owned(), Value::Object(meta));
+    out.extend_from_slice(OPENING);
+    let meta = value["metadata"].as_object().into_iter().flatten();
+    let kept = meta.filter(|(name, _)| !matches!(name.as_str(), "resourceVersion" | "selfLink"));
+    for (index, (name, field)) in kept.enumerate() {
+        write_field(&mut out, index > 0, name, field);
     }
     out.push(b'}');
+    for (name, field) in value.as_object().into_iter().flatten() {
+        if !matches!(name.as_str(), "metadata" | "apiVersion" | "kind") {
+            write_field(&mut out, true, name, field);
+        }
+    }
+    out.push(b'}');
+    // The store keeps this very allocation.
     out.shrink_to_fit();
     out.into()
 }
 
-fn write_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
+fn write_field(out: &mut Vec<u8>, comma: bool, name: &str, field: &Value) {
+    if comma {
+        out.push(b',');
+    }
+    write_json(out, name);
+    out.push(b':');
+    write_json(out, field);
+}
+
+fn write_json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     if let Err(error) = serde_json::to_writer(out, value) {
         tracing::error!(%error, "a JSON value cannot be written to memory");
     }
@@ -249,12 +252,12 @@ mod tests {
     use crate::row::Rows;
 
     fn object(revision: u64) -> Object {
-        let mut value = json!({
+        let value = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1"},
             "metadata": {"name": "x", "namespace": "d", "resourceVersion": "3"},
         });
         let record = Record {
-            value: encode(&mut value),
+            value: encode(&value),
             created: Revision(1),
             modified: Revision(revision),
             note: Header::default(),

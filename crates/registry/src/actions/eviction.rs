@@ -88,7 +88,7 @@ async fn ask_budget(context: &Context<'_>, pod: &Value, dry_run: bool) -> Result
             disrupted.insert(meta_text(pod, "name").to_owned(), now);
         }
         let expect = Expect::Modified(budget.revision());
-        match commit(&of_budget, budget.key(), expect, &mut object).await {
+        match commit(&of_budget, budget.key(), expect, &object).await {
             Ok(_) => return Ok(()),
             Err(Failure::Conflict) => {}
             Err(Failure::Refused(status)) => return Err(status),

@@ -4,7 +4,7 @@ use meta::{Revision, Status};
 use serde_json::Value;
 use store::{Expect, Key};
 
-use super::commit::{Failure, commit, delete_record};
+use super::commit::{Failure, commit_encoded, delete_record};
 use super::metadata::{carry_over, finalizer_names};
 use super::{Context, MOST_RETRIES, admit, create, prepare, result, validate};
 use crate::admission::Operation;
@@ -100,10 +100,16 @@ pub(crate) async fn write(
         let revision = record.modified;
         let mut old = parse(&record.value);
         complete(&context.stored, revision, &mut old);
-        let served = convert::to_served(context.row(), old.clone());
-        let mut object = convert::to_stored(context.row(), make(&served)?);
+        let mut object = if context.row().served_as_stored() {
+            make(&old)?
+        } else {
+            let served = convert::to_served(context.row(), old.clone());
+            convert::to_stored(context.row(), make(&served)?)
+        };
         check_preconditions(context, name, &mut object, &old)?;
-        schema::rules::default(&context.stored.kind, &mut object);
+        if change.part != Part::Any {
+            schema::rules::default(&context.stored.kind, &mut object);
+        }
         let subject = admit::Subject {
             operation: Operation::Update,
             subresource: change.subresource,
@@ -133,10 +139,12 @@ pub(crate) async fn write(
                 Err(Failure::Refused(status)) => return Err(status),
             }
         }
-        if encode(&mut object.clone()) == record.value {
+        let bytes = encode(&object);
+        if bytes == record.value {
             return Ok(Written::Stored(Object::new(context.row(), key, record)));
         }
-        match commit(context, &key, Expect::Modified(revision), &mut object).await {
+        let expect = Expect::Modified(revision);
+        match commit_encoded(context, &key, expect, &object, bytes).await {
             Ok(record) => {
                 if let Some(reservation) = reservation {
                     reservation.commit();
@@ -217,7 +225,6 @@ fn prepare_update(context: &Context<'_>, part: Part, object: &mut Value, old: &V
     match part {
         Part::Main => {
             row.strategy.prepare_update(object, old, row.has_status());
-            schema::rules::prepare_update(&row.kind, object, old);
         }
         Part::Status => row.strategy.prepare_status(object, old),
         Part::Approval => certificate::prepare_approval(object, old),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use meta::{Revision, Status};
 use serde_json::Value;
 use store::{CommitError, Durability, Expect, Guard, Key, Record, Write};
@@ -20,15 +21,26 @@ pub(crate) enum Failure {
     Refused(Status),
 }
 
-/// Stores an object if the key is as expected. Takes the resourceVersion out of `object`.
+/// Stores an object if the key is as expected.
 pub(crate) async fn commit(
     context: &Context<'_>,
     key: &Key,
     expect: Expect,
-    object: &mut Value,
+    object: &Value,
+) -> Result<Arc<Record<Header>>, Failure> {
+    commit_encoded(context, key, expect, object, encode(object)).await
+}
+
+/// Stores an object whose bytes were made already.
+pub(super) async fn commit_encoded(
+    context: &Context<'_>,
+    key: &Key,
+    expect: Expect,
+    object: &Value,
+    bytes: Bytes,
 ) -> Result<Arc<Record<Header>>, Failure> {
     let header = Header::of(object, &context.stored.selectable);
-    let write = Write::put(key.clone(), encode(object), header);
+    let write = Write::put(key.clone(), bytes, header);
     let committed = run(context, key, expect, write).await?;
     committed
         .records

@@ -48,7 +48,7 @@ pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
             }
             return Ok(result::value_outcome(context, 201, object, None));
         }
-        match commit(context, &key, Expect::Absent, &mut object).await {
+        match commit(context, &key, Expect::Absent, &object).await {
             Ok(record) => {
                 if let Some(reservation) = reservation {
                     reservation.commit();

@@ -56,7 +56,7 @@ fn match_namespace(context: &Context<'_>, object: &mut Value) -> Result<(), Stat
     Ok(())
 }
 
-/// An updated object must carry the name of the path.
+/// An updated object must carry the name and namespace of the path.
 pub(crate) fn check_name(context: &Context<'_>, object: &Value) -> Result<(), Status> {
     let (given, name) = (meta_text(object, "name"), context.name()?);
     if given.is_empty() {
@@ -69,5 +69,13 @@ pub(crate) fn check_name(context: &Context<'_>, object: &Value) -> Result<(), St
             "the name of the object ({given}) does not match the name on the URL ({name})"
         )));
     }
-    Ok(())
+    let given = meta_text(object, "namespace");
+    match context.namespace() {
+        Some(namespace) if !given.is_empty() && given != namespace => {
+            Err(Status::bad_request(format!(
+                "the namespace of the object ({given}) does not match the namespace on the URL ({namespace})"
+            )))
+        }
+        _ => Ok(()),
+    }
 }

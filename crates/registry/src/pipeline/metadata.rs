@@ -149,6 +149,12 @@ fn finalizers(object: &Value, path: &FieldPath) -> Vec<FieldError> {
             errors.push(FieldError::invalid(path.clone(), *name, problem));
         }
     }
+    for (index, name) in list.iter().enumerate() {
+        if !name.contains('/') && !["kubernetes", ORPHAN, FOREGROUND].contains(name) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(path.index(index), *name, detail));
+        }
+    }
     if list.contains(&ORPHAN) && list.contains(&FOREGROUND) {
         let detail = format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set");
         let value = object["metadata"]["finalizers"].clone();

@@ -37,6 +37,14 @@ pub(crate) struct Description {
     pub(crate) cgroup: String,
     /// The container runtime's socket where it is not skiff's own.
     pub(crate) runtime_socket: Option<std::path::PathBuf>,
+    /// How image layers become root file systems.
+    pub(crate) snapshotter: Option<String>,
+    /// Addresses of pods on this node.
+    pub(crate) pod_network: String,
+    /// Addresses of pods on all nodes.
+    pub(crate) cluster_network: String,
+    /// Addresses of Services.
+    pub(crate) service_network: String,
 }
 
 impl Description {
@@ -143,6 +151,10 @@ mod tests {
             table: "skiff".into(),
             cgroup: "kubepods".into(),
             runtime_socket: None,
+            snapshotter: None,
+            pod_network: "10.244.0.0/24".into(),
+            cluster_network: "10.244.0.0/16".into(),
+            service_network: "10.96.0.0/12".into(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Where things lie in the data directory. Everything of a cluster is under one directory, so that
 //! several clusters can live on one machine and removing it removes the cluster.
 
+use std::hash::Hasher;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Where a cluster lives when nothing else is said.
@@ -26,7 +28,7 @@ impl Layout {
         self.root.join("instance.json")
     }
 
-    /// What the cluster was started with, kept for `down` after the process has gone.
+    /// What a detached process says.
     pub(crate) fn log(&self) -> PathBuf {
         self.root.join("skiff.log")
     }
@@ -46,6 +48,28 @@ impl Layout {
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.root.join("admin.kubeconfig")
+    }
+
+    /// What lives as long as the machine is up: sockets, process ids. Short, because a socket's path
+    /// has at most 107 bytes.
+    pub(crate) fn runtime(&self) -> PathBuf {
+        if self.root == Path::new(DEFAULT_DATA_DIRECTORY) {
+            return PathBuf::from("/run/skiff");
+        }
+        // A hash that stays the same from version to version: `down` may be a newer skiff's.
+        let mut hasher = fnv::FnvHasher::default();
+        hasher.write(self.root.as_os_str().as_bytes());
+        PathBuf::from(format!("/run/skiff-{:016x}", hasher.finish()))
+    }
+
+    /// Exists once the node of the process is Ready.
+    pub(crate) fn ready_mark(&self, pid: u32) -> PathBuf {
+        self.runtime().join(format!("ready-{pid}"))
+    }
+
+    /// Whether the directory holds what a cluster writes: a guard before anything is removed.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.instance().is_file()
     }
 
     pub(crate) fn containerd(&self) -> PathBuf {

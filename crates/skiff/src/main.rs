@@ -1,6 +1,6 @@
 //! The `skiff` executable: the command line, and the only place that names every component.
 //!
-//! Under the name `skiff-cni` the same file is the node's CNI plugin.
+//! Under the plugin's name the same file is the node's CNI plugin.
 
 mod check;
 mod cli;
@@ -24,14 +24,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 static ALLOCATOR_OPTIONS: &[u8] = b"background_thread:true,narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
 fn main() -> ExitCode {
-    if invoked_as("skiff-cni") {
+    if network::cni::is_invocation() {
         return network::cni::main();
     }
     cli::run()
-}
-
-fn invoked_as(name: &str) -> bool {
-    std::env::args_os()
-        .next()
-        .is_some_and(|program| std::path::Path::new(&program).file_name().is_some_and(|file| file == name))
 }

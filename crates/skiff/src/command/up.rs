@@ -1,0 +1,120 @@
+//! `skiff up`: a whole cluster in this process, or with `--detach` in one that goes on by itself.
+
+use std::fs::OpenOptions;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{self, UpOptions};
+use crate::layout::Layout;
+use crate::progress::Progress;
+
+/// How long a detached cluster may take until its node is Ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(crate) fn run(options: UpOptions) -> anyhow::Result<ExitCode> {
+    if options.detach { detach(&options) } else { serve(options) }
+}
+
+fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
+    log(&options.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")?;
+    let outcome = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        tokio::spawn(cancel_on_signal(shutdown.clone()));
+        cluster::up(options, shutdown).await
+    });
+    // Blocking work that hangs must not keep a process from ending that has nothing left to do.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+fn log(filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| "info".into());
+    // A second subscriber in one process can only come from a test.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+}
+
+async fn cancel_on_signal(shutdown: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return tracing::warn!("signals cannot be received: stop skiff with SIGKILL");
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping; pods keep running until `skiff down`");
+    shutdown.cancel();
+}
+
+fn detach(options: &UpOptions) -> anyhow::Result<ExitCode> {
+    let layout = options.target.layout();
+    let progress = Progress::new();
+    std::fs::create_dir_all(layout.root())
+        .with_context(|| format!("data directory {} cannot be made: choose another with --data-dir", layout.root().display()))?;
+    let log_start = std::fs::metadata(layout.log()).map_or(0, |log| log.len());
+    let mut child = start_in_background(&layout)?;
+    wait_until_ready(&layout, log_start, &mut child, &progress)?;
+    progress.done("the cluster is ready");
+    println!("export KUBECONFIG={}", layout.kubeconfig().display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The same command line without `--detach`, in a session of its own.
+fn start_in_background(layout: &Layout) -> anyhow::Result<Child> {
+    let log = OpenOptions::new().create(true).append(true).open(layout.log()).context("open the log in the data directory")?;
+    let executable = std::env::current_exe().context("find this executable")?;
+    let mut command = Command::new(executable);
+    command
+        .args(std::env::args_os().skip(1).filter(|argument| argument != "--detach"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("share the log")?)
+        .stderr(log)
+        .process_group(0);
+    command.spawn().context("start skiff in the background")
+}
+
+fn wait_until_ready(layout: &Layout, log_start: u64, child: &mut Child, progress: &Progress) -> anyhow::Result<()> {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    let mut seen = 0;
+    loop {
+        seen += show_steps(layout, log_start, seen, progress);
+        if layout.ready_mark(child.id()).exists() {
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait().context("watch the background process")? {
+            bail!("skiff ended while starting ({status}):\n{}", last_lines(layout, log_start));
+        }
+        if Instant::now() > deadline {
+            bail!("the node is not Ready after {READY_TIMEOUT:?}; skiff goes on trying, see {}", layout.log().display());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Shows the steps that the background process has logged since `seen`; returns how many are new.
+fn show_steps(layout: &Layout, from: u64, seen: usize, progress: &Progress) -> usize {
+    let steps: Vec<String> = log_since(layout, from)
+        .lines()
+        .filter_map(|line| line.split_once(cluster::STEP).map(|(_, step)| step.trim().to_owned()))
+        .skip(seen)
+        .collect();
+    steps.iter().for_each(|step| progress.done(step));
+    steps.len()
+}
+
+fn last_lines(layout: &Layout, from: u64) -> String {
+    let text = log_since(layout, from);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
+}
+
+fn log_since(layout: &Layout, from: u64) -> String {
+    let bytes = std::fs::read(layout.log()).unwrap_or_default();
+    let from = usize::try_from(from).unwrap_or(0).min(bytes.len());
+    String::from_utf8_lossy(&bytes[from..]).into_owned()
+}

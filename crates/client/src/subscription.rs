@@ -42,9 +42,12 @@ pub(crate) struct Mailbox<K> {
     pending: Mutex<Pending<K>>,
 }
 
+/// An object before and after.
+type States<K> = (Option<Arc<K>>, Option<Arc<K>>);
+
 struct Pending<K> {
     order: VecDeque<Arc<ObjectKey>>,
-    changes: HashMap<Arc<ObjectKey>, (Option<Arc<K>>, Option<Arc<K>>)>,
+    changes: HashMap<Arc<ObjectKey>, States<K>>,
     waker: Option<Waker>,
     closed: bool,
 }

@@ -238,7 +238,7 @@ mod tests {
         let endpoints: Endpoints = serde_json::from_value(object.clone()).expect("valid");
         let labels = endpoints.metadata.labels.as_ref().expect("labels");
         assert_eq!(labels[HEADLESS], "");
-        let [subset] = &endpoints.subsets.as_deref().expect("one")[..] else { panic!() };
+        let [subset] = endpoints.subsets.as_deref().expect("one") else { panic!() };
         let ready: Vec<_> =
             subset.addresses.iter().flatten().map(|address| address.ip.as_str()).collect();
         assert_eq!(ready, ["10.0.0.0", "10.0.0.2"]);

@@ -21,10 +21,13 @@ const ENTRIES: usize = 2048;
 /// Name in lower case, and type.
 type Key = (String, RecordType);
 
+/// When it came, how long it holds, and the answer.
+type Entry = (Instant, Duration, Arc<Message>);
+
 /// The remembered answers.
 #[derive(Default)]
 pub(crate) struct Cache {
-    entries: Mutex<HashMap<Key, (Instant, Duration, Arc<Message>)>>,
+    entries: Mutex<HashMap<Key, Entry>>,
 }
 
 impl Cache {

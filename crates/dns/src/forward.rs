@@ -119,10 +119,10 @@ impl Forwarder {
             match tokio::time::timeout(PATIENCE, asked).await {
                 Ok(Ok(mut response)) => {
                     self.preferred.store(index, Ordering::Relaxed);
-                    if cacheable(asking) {
-                        if let Ok(message) = Message::from_vec(&response) {
-                            self.cache.put(&asking.query, message, Instant::now());
-                        }
+                    if cacheable(asking)
+                        && let Ok(message) = Message::from_vec(&response)
+                    {
+                        self.cache.put(&asking.query, message, Instant::now());
                     }
                     wire::set_id(&mut response, asking.id);
                     return Some(response);

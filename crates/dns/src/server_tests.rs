@@ -76,7 +76,7 @@ async fn start(resolvers: &[SocketAddr]) -> Running {
         waiting: Arc::new(Semaphore::new(WAITING)),
     });
     let any = "127.0.0.1:0".parse().expect("address");
-    let (udp, tcp) = (super::udp(any).expect("UDP"), super::tcp(any).expect("TCP"));
+    let (udp, tcp) = (udp(any).expect("UDP"), tcp(any).expect("TCP"));
     let addresses = (udp.local_addr().expect("address"), tcp.local_addr().expect("address"));
     let mut tasks = JoinSet::new();
     tasks.spawn(serve_udp(shared.clone(), udp));
@@ -185,6 +185,6 @@ fn an_address_need_not_exist_to_be_listened_on() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let _guard = runtime.as_ref().expect("runtime").enter();
     let address = "192.0.2.77:0".parse().expect("address");
-    super::udp(address).expect("UDP");
-    super::tcp(address).expect("TCP");
+    udp(address).expect("UDP");
+    tcp(address).expect("TCP");
 }

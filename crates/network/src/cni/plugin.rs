@@ -4,7 +4,6 @@
 //! undone by DEL, or by the next reconciliation once the namespace is gone.
 
 use std::{
-    ffi::OsStr,
     fs::File,
     io::{self, Read, Write},
     net::Ipv4Addr,
@@ -34,10 +33,11 @@ const CONFIG_BYTES: u64 = 1 << 20;
 /// Longest interface name, in bytes (`IFNAMSIZ` without the NUL).
 const NAME_BYTES: usize = 15;
 
-/// Whether the executable was called as a CNI plugin: by the name of its first argument, and with
-/// `CNI_COMMAND` in the environment.
-pub fn is_invocation(argument_zero: &OsStr) -> bool {
-    let name = Path::new(argument_zero).file_name();
+/// Whether this process was started as a CNI plugin: by the name it was called under, and with
+/// `CNI_COMMAND` in its environment.
+pub fn is_invocation() -> bool {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&called).file_name();
     name.is_some_and(|name| name == PLUGIN_NAME || name == LOOPBACK_NAME)
         && std::env::var_os("CNI_COMMAND").is_some()
 }

@@ -312,10 +312,10 @@ impl Port<'_> {
             // In mode Proxy the balancer itself must see the packets.
             let ours = ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP");
             let address = ingress.ip.as_deref().and_then(|text| text.parse().ok());
-            if let (true, Some(address)) = (ours, address) {
-                if !addresses.iter().any(|(known, _)| *known == address) {
-                    addresses.push((address, true));
-                }
+            if let (true, Some(address)) = (ours, address)
+                && !addresses.iter().any(|(known, _)| *known == address)
+            {
+                addresses.push((address, true));
             }
         }
         addresses

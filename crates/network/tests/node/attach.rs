@@ -104,8 +104,8 @@ pub(crate) fn many_at_once(node: &Node) {
     println!("  {PODS} attached in {:.1?}", began.elapsed());
     assert_eq!(addresses.len(), PODS, "no address twice");
     let began = Instant::now();
-    for index in 0..PODS {
-        node.cni("DEL", &format!("many-{index}"), &namespaces[index].path, json!({})).expect("DEL");
+    for (index, namespace) in namespaces.iter().enumerate() {
+        node.cni("DEL", &format!("many-{index}"), &namespace.path, json!({})).expect("DEL");
     }
     println!("  detached in {:.1?} each", began.elapsed() / PODS as u32);
     assert_eq!(node.leases(), 0);

@@ -4,11 +4,21 @@
 //! objects or the request. Metadata is the engine's business, names apart: which are allowed depends on the
 //! kind. A kind that is not built in has no rules, and every function here does nothing for it.
 
+mod at;
+mod cluster;
+mod config;
 mod default;
+mod endpoints;
+mod event;
 mod generic;
 mod metadata;
+mod pod;
+mod rbac;
 mod resources;
+mod selector;
+mod service;
 mod table;
+mod workload;
 
 use meta::{FieldError, GroupVersionKind};
 use serde_json::Value;
@@ -18,7 +28,6 @@ use serde_json::Value;
 struct Hooks {
     name: fn(&str, bool) -> Vec<String>,
     prepare_create: fn(&mut Value),
-    prepare_update: fn(&mut Value, &Value),
     validate: fn(&Value, &mut Vec<FieldError>),
     validate_update: fn(&Value, &Value, &mut Vec<FieldError>),
     validate_status: fn(&Value, &Value, &mut Vec<FieldError>),
@@ -37,14 +46,9 @@ pub fn default(kind: &GroupVersionKind, object: &mut Value) {
     }
 }
 
-/// Prepares a new object after mutating admission: initial status, what clients may not set.
+/// Prepares a new object after mutating admission: aliases follow what admission set.
 pub fn prepare_create(kind: &GroupVersionKind, object: &mut Value) {
     (table::hooks(kind).prepare_create)(object);
-}
-
-/// Prepares an updated object after mutating admission: what clients may not change stays as it was.
-pub fn prepare_update(kind: &GroupVersionKind, new: &mut Value, old: &Value) {
-    (table::hooks(kind).prepare_update)(new, old);
 }
 
 /// Everything wrong with a new object, in upstream's order; metadata apart.
@@ -77,3 +81,6 @@ pub fn validate_status(kind: &GroupVersionKind, new: &Value, old: &Value) -> Vec
     (table::hooks(kind).validate_status)(new, old, &mut errors);
     errors
 }
+
+#[cfg(test)]
+mod tests;

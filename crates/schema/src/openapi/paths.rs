@@ -131,8 +131,19 @@ pub(super) fn paths(group: &str, version: &str, resources: &[Resource]) -> Map<S
 
 /// The tag of a document's operations and its CamelCase, as in ids: `apps_v1`, `AppsV1`.
 fn tag(group: &str, version: &str) -> (String, String) {
-    let first = group.split('.').next().filter(|first| !first.is_empty()).unwrap_or("core");
-    (format!("{first}_{version}"), format!("{}{}", capital(first), capital(version)))
+    let parts: Vec<&str> = match group.strip_suffix(".k8s.io").unwrap_or(group) {
+        "" => vec!["core"],
+        group => group.split('.').collect(),
+    };
+    let (camel, lower): (String, String) =
+        (parts.iter().map(|part| capital(part)).collect(), parts.concat());
+    (format!("{lower}_{version}"), format!("{camel}{}", capital(version)))
+}
+
+/// A kind with its article.
+fn a(kind: &str) -> String {
+    let vowel = kind.starts_with(['A', 'E', 'I', 'O', 'U']);
+    format!("{} {kind}", if vowel { "an" } else { "a" })
 }
 
 fn capital(text: &str) -> String {
@@ -184,7 +195,7 @@ fn of_collection<'a>(
             action: "post",
             kind,
             id: ("create", format!("{inside}{}", resource.kind)),
-            description: format!("create a {}", resource.kind),
+            description: format!("create {}", a(&resource.kind)),
             query: WRITE,
             body: Some(type_name(kind)),
             response: type_name(kind),
@@ -216,7 +227,7 @@ fn of_object<'a>(group: &'a str, version: &'a str, resource: &'a Resource) -> Ve
             action: "delete",
             kind,
             id: ("delete", name),
-            description: format!("delete a {}", resource.kind),
+            description: format!("delete {}", a(&resource.kind)),
             query: DELETE,
             body: Some(META_DELETE_OPTIONS.to_owned()),
             response: STATUS.to_owned(),
@@ -289,7 +300,8 @@ fn render(group: &str, version: &str, operation: Operation<'_>) -> Value {
         "operationId": format!("{}{camel}{}", operation.id.0, operation.id.1),
         "responses": responses(&operation.response),
         "tags": [tag],
-        "x-kubernetes-action": operation.action,
+        // Streams and proxies are connections, whatever the method.
+        "x-kubernetes-action": if operation.kind.2.ends_with("Options") { "connect" } else { operation.action },
         "x-kubernetes-group-version-kind":
             {"group": operation.kind.0, "version": operation.kind.1, "kind": operation.kind.2},
     });

@@ -155,6 +155,8 @@ fn property(owner: &Type, field: &Field, description: &str) -> Value {
                 extend("list-type", json!("map"));
                 extend("list-map-keys", json!(keys));
             }
+            // The items of a list of objects are not patched as one.
+            ListType::Atomic if field.name == "items" && owner.short_name().ends_with("List") => {}
             ListType::Atomic => drop(extend("list-type", json!("atomic"))),
         }
     }

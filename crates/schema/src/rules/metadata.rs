@@ -21,11 +21,6 @@ pub(crate) fn label(name: &str, prefix: bool) -> Vec<String> {
     names::is_dns1123_label(&unmask(name, prefix))
 }
 
-/// Names that are DNS labels of RFC 1035: they start with a letter.
-pub(crate) fn label_1035(name: &str, prefix: bool) -> Vec<String> {
-    names::is_dns1035_label(&unmask(name, prefix))
-}
-
 /// Names that are one segment of a URL path.
 pub(crate) fn path_segment(name: &str, prefix: bool) -> Vec<String> {
     // A prefix may be a dot or two: more follows.

@@ -1,0 +1,187 @@
+//! Rules of Endpoints and EndpointSlices.
+
+use meta::{FieldError, names};
+use serde_json::{Value, json};
+
+use super::at::{At, Errors, PROTOCOLS, is_ipv6};
+use super::metadata::{self, immutable};
+use super::{Hooks, pod::qualified_name};
+use crate::view::{View, same};
+
+/// `v1 Endpoints`.
+pub(super) const ENDPOINTS: Hooks = Hooks {
+    name: metadata::subdomain,
+    prepare_create: |_| {},
+    validate: subsets,
+    validate_update: |new, old, errors| {
+        // What was let in once stays valid while it is not touched.
+        if !same(new.at("subsets"), old.at("subsets")) {
+            subsets(new, errors);
+        }
+    },
+    validate_status: |_, _, _| {},
+};
+
+/// `discovery.k8s.io/v1 EndpointSlice`.
+pub(super) const ENDPOINT_SLICE: Hooks = Hooks {
+    name: metadata::subdomain,
+    prepare_create: |_| {},
+    validate: |slice, errors| {
+        address_type(slice, errors);
+        slice_ports(slice, errors);
+        slice_endpoints(slice, errors);
+    },
+    validate_update: |new, old, errors| {
+        address_type(new, errors);
+        slice_ports(new, errors);
+        if !same(new.at("endpoints"), old.at("endpoints")) {
+            slice_endpoints(new, errors);
+        }
+        immutable(new.at("addressType"), old.at("addressType"), "addressType", errors);
+    },
+    validate_status: |_, _, _| {},
+};
+
+fn subsets(endpoints: &Value, errors: &mut Errors) {
+    for subset in At::root(endpoints).each("subsets") {
+        if subset.items("addresses").is_empty() && subset.items("notReadyAddresses").is_empty() {
+            subset.required("must specify `addresses` or `notReadyAddresses`", errors);
+        }
+        for list in ["addresses", "notReadyAddresses"] {
+            for address in subset.each(list) {
+                let ip = address.field("ip");
+                ip.ip(errors);
+                let hostname = address.field("hostname");
+                if !hostname.str().is_empty() {
+                    hostname.check(names::is_dns1123_label, errors);
+                }
+                if let Some(node) = address.some("nodeName") {
+                    node.check(names::is_dns1123_subdomain, errors);
+                }
+                ip.endpoint_ip(errors);
+            }
+        }
+        let require = subset.items("ports").len() > 1;
+        for port in subset.each("ports") {
+            let name = port.field("name");
+            if require && name.str().is_empty() {
+                name.required("", errors);
+            } else if !name.str().is_empty() {
+                name.check(names::is_dns1123_label, errors);
+            }
+            port.field("port").port(errors);
+            protocol(&port, errors);
+        }
+    }
+}
+
+fn protocol(port: &At<'_>, errors: &mut Errors) {
+    port.field("protocol").one_of(PROTOCOLS, errors);
+    if let Some(protocol) = port.some("appProtocol") {
+        qualified_name(&protocol, errors);
+    }
+}
+
+fn address_type(slice: &Value, errors: &mut Errors) {
+    At::root(slice).field("addressType").one_of(&["FQDN", "IPv4", "IPv6"], errors);
+}
+
+fn slice_ports(slice: &Value, errors: &mut Errors) {
+    const MOST: usize = 20_000;
+    let count = slice.items("ports").len();
+    if count > MOST {
+        return errors.push(FieldError::too_many("ports", count, MOST));
+    }
+    let mut known = Vec::new();
+    for port in At::root(slice).each("ports") {
+        let name = port.field("name");
+        if !name.str().is_empty() {
+            name.check(names::is_dns1123_label, errors);
+        }
+        if known.contains(&name.str()) {
+            errors.push(FieldError::duplicate(&name.path, name.str()));
+        }
+        known.push(name.str());
+        protocol(&port, errors);
+    }
+}
+
+fn slice_endpoints(slice: &Value, errors: &mut Errors) {
+    const MOST: usize = 1000;
+    const MOST_ADDRESSES: usize = 100;
+    let count = slice.items("endpoints").len();
+    if count > MOST {
+        return errors.push(FieldError::too_many("endpoints", count, MOST));
+    }
+    let family = slice.text("addressType");
+    for endpoint in At::root(slice).each("endpoints") {
+        let addresses = endpoint.field("addresses");
+        match endpoint.items("addresses").len() {
+            0 => addresses.required("must contain at least 1 address", errors),
+            count if count > MOST_ADDRESSES => {
+                errors.push(FieldError::too_many(&addresses.path, count, MOST_ADDRESSES));
+            }
+            _ => {}
+        }
+        for address in endpoint.each("addresses") {
+            endpoint_address(&addresses, &address, family, errors);
+        }
+        if let Some(node) = endpoint.some("nodeName") {
+            node.check(names::is_dns1123_subdomain, errors);
+        }
+        let topology = endpoint.path.child("deprecatedTopology");
+        metadata::labels(endpoint.entries("deprecatedTopology"), &topology, errors);
+        if let Some(hostname) = endpoint.some("hostname") {
+            hostname.check(names::is_dns1123_label, errors);
+        }
+        hints(&endpoint.field("hints"), errors);
+    }
+}
+
+fn endpoint_address(list: &At<'_>, address: &At<'_>, family: &str, errors: &mut Errors) {
+    match family {
+        "IPv4" | "IPv6" => {
+            if address.ip(errors) {
+                if is_ipv6(address.str()) != (family == "IPv6") {
+                    let text = format!("must be an {family} address");
+                    errors.push(FieldError::invalid(&list.path, address.str(), text));
+                }
+                address.endpoint_ip(errors);
+            }
+        }
+        "FQDN" => {
+            let name = json!(address.str().strip_suffix('.').unwrap_or(address.str()));
+            let at = At { value: &name, path: address.path.clone() };
+            at.check(names::is_dns1123_subdomain, errors);
+            if name.as_str().is_some_and(|name| !name.contains('.')) {
+                at.invalid(
+                    "should be a domain with at least two segments separated by dots",
+                    errors,
+                );
+            }
+        }
+        _ => {}
+    }
+}
+
+fn hints(hints: &At<'_>, errors: &mut Errors) {
+    const MOST: usize = 8;
+    for (list, check) in [
+        ("forZones", names::is_label_value as fn(&str) -> Vec<String>),
+        ("forNodes", names::is_dns1123_subdomain),
+    ] {
+        let count = hints.items(list).len();
+        if count > MOST {
+            return errors.push(FieldError::too_many(hints.path.child(list), count, MOST));
+        }
+        let mut known = Vec::new();
+        for hint in hints.each(list) {
+            let name = hint.field("name");
+            if known.contains(&name.str()) {
+                name.duplicate(errors);
+            }
+            known.push(name.str());
+            name.check(check, errors);
+        }
+    }
+}

@@ -1,1 +1,39 @@
-//! kubelet
+//! The kubelet: runs the pods that are bound to a node, through a container runtime, and reports on them and on the
+//! node. Knows nothing of how the node's network works, only of the revisions its proxies publish.
+//!
+//! - `pod`: the pure state machine of one pod and the projection of its state to the API's status.
+//! - `actor`: one task a pod that feeds the machine and carries out what it asks for.
+//! - `spec`: pure translation of pod specifications to what the runtime takes.
+//! - `volumes`, `images`, `probes`, `hooks`, `drain`, `logs`, `cgroups`: what effects are made of.
+//! - `node`: the Node object and its lease. `server`: the kubelet's HTTPS API.
+
+mod actor;
+mod admission;
+mod adopt;
+mod cgroups;
+mod context;
+mod drain;
+mod error;
+mod gc;
+mod hooks;
+mod http_get;
+mod images;
+mod kubelet;
+mod logs;
+mod monitor;
+mod mounts;
+mod node;
+mod options;
+mod pod;
+mod probes;
+mod resources;
+mod server;
+mod sources;
+mod spec;
+mod volumes;
+
+pub use cgroups::remove_cgroups;
+pub use error::KubeletError;
+pub use kubelet::{Kubelet, KubeletDependencies};
+pub use options::KubeletOptions;
+pub use server::ServerIdentity;

@@ -1,0 +1,114 @@
+//! Whether this node takes a pod: room and ports. The scheduler has decided already; this guards against two
+//! schedulers, or none. Pure.
+
+use k8s_openapi::api::core::v1 as api;
+
+use crate::resources;
+
+/// What the node has for pods.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Thousandths of a core.
+    pub(crate) cpu_milli: i64,
+    /// Bytes.
+    pub(crate) memory: i64,
+    /// Number of pods.
+    pub(crate) pods: u32,
+}
+
+/// Why a pod is refused: the API's reason and message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+/// Decides about `pod` beside the pods that are here.
+pub(crate) fn admit<'a>(
+    pod: &api::Pod,
+    others: impl Iterator<Item = &'a api::Pod> + Clone,
+    room: Room,
+) -> Result<(), Refusal> {
+    let count = i64::try_from(others.clone().count()).unwrap_or(i64::MAX);
+    enough("pods", 1, count, i64::from(room.pods))?;
+    let used = |name: &str, of: fn(&meta::Quantity) -> i64| -> (i64, i64) {
+        let sum = others.clone().map(|other| of(&resources::pod_request(other, name))).sum();
+        (of(&resources::pod_request(pod, name)), sum)
+    };
+    let (wanted, taken) = used("cpu", meta::Quantity::milli_value);
+    enough("cpu", wanted, taken, room.cpu_milli)?;
+    let (wanted, taken) = used("memory", meta::Quantity::value);
+    enough("memory", wanted, taken, room.memory)?;
+    let mine = host_ports(pod);
+    let clash = others.flat_map(host_ports).any(|theirs| mine.iter().any(|own| overlap(own, &theirs)));
+    if clash {
+        return Err(Refusal {
+            reason: "NodePorts".to_owned(),
+            message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested \
+                      pod ports"
+                .to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn enough(name: &str, wanted: i64, used: i64, capacity: i64) -> Result<(), Refusal> {
+    if wanted == 0 || used.saturating_add(wanted) <= capacity {
+        return Ok(());
+    }
+    Err(Refusal {
+        reason: format!("OutOf{name}"),
+        message: format!(
+            "Pod was rejected: Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, \
+             capacity: {capacity}"
+        ),
+    })
+}
+
+/// Address, protocol and number of a port on the host.
+type HostPort = (String, String, i32);
+
+fn host_ports(pod: &api::Pod) -> Vec<HostPort> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    sidecars
+        .chain(&spec.containers)
+        .flat_map(|c| c.ports.iter().flatten())
+        .filter_map(|port| {
+            let number = port.host_port.filter(|n| *n > 0)?;
+            let address = port.host_ip.clone().unwrap_or_default();
+            Some((address, port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), number))
+        })
+        .collect()
+}
+
+fn overlap(one: &HostPort, other: &HostPort) -> bool {
+    let any = |address: &str| matches!(address, "" | "0.0.0.0" | "::");
+    one.1 == other.1 && one.2 == other.2 && (any(&one.0) || any(&other.0) || one.0 == other.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(cpu: &str, host_port: i32) -> api::Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c",
+            "ports": [{"containerPort": 80, "hostPort": host_port}],
+            "resources": {"requests": {"cpu": cpu}}}]}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn room_and_ports() {
+        let room = Room { cpu_milli: 1000, memory: 1 << 30, pods: 2 };
+        let one = pod("600m", 8080);
+        assert_eq!(admit(&one, std::iter::empty(), room), Ok(()));
+        let refusal = admit(&pod("500m", 0), [&one].into_iter(), room).unwrap_err();
+        assert_eq!(refusal.reason, "OutOfcpu");
+        assert!(refusal.message.ends_with("cpu, requested: 500, used: 600, capacity: 1000"), "{}", refusal.message);
+        assert_eq!(admit(&pod("1m", 8080), [&one].into_iter(), room).unwrap_err().reason, "NodePorts");
+        assert_eq!(admit(&pod("0", 0), [&one, &one].into_iter(), room).unwrap_err().reason, "OutOfpods");
+    }
+}

@@ -1,0 +1,223 @@
+//! The Node object: made if it is missing, its status kept current.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use client::ErrorExt;
+use cri::Runtime;
+use jiff::Timestamp;
+use k8s_openapi::{api::core::v1 as api, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    capacity::{Capacity, architecture, disk, memory_field, node_info},
+    conditions::{Figures, conditions, runtime_problem},
+};
+use crate::KubeletOptions;
+
+/// How often conditions are looked at.
+const LOOK: Duration = Duration::from_secs(10);
+/// How often, while the node is not ready.
+const LOOK_NOT_READY: Duration = Duration::from_millis(100);
+/// Pause after a failed write.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How often the list of images is read.
+const IMAGES: Duration = Duration::from_secs(60);
+/// Most images in the status (upstream's).
+const MOST_IMAGES: usize = 50;
+
+/// Keeps the Node object.
+pub(crate) struct Registrar {
+    pub(crate) client: kube::Client,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) options: Arc<KubeletOptions>,
+    pub(crate) capacity: Capacity,
+    /// Name and version of the runtime: `containerd://1.6.20`.
+    pub(crate) runtime_version: String,
+    /// The port that the kubelet's API really listens on.
+    pub(crate) port: u16,
+    /// Set once the node is registered.
+    pub(crate) uid: watch::Sender<Option<String>>,
+}
+
+impl Registrar {
+    /// Registers and keeps the status current until `shutdown`.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.keep()).await;
+    }
+
+    async fn keep(&self) {
+        let nodes: Api<api::Node> = Api::all(self.client.clone());
+        let mut node = self.register(&nodes).await;
+        self.uid.send_replace(node.metadata.uid.clone());
+        info!(node = self.options.node_name, "node registered");
+        let mut images = (Vec::new(), None::<Instant>);
+        let mut written: Option<(Value, Instant)> = None;
+        loop {
+            if images.1.is_none_or(|at| at.elapsed() > IMAGES) {
+                images = (self.images().await, Some(Instant::now()));
+            }
+            let status = self.status(&node, &images.0).await;
+            let ready = is_ready(&status);
+            let shape = shape(&status);
+            let due = written
+                .as_ref()
+                .is_none_or(|(last, at)| *last != shape || at.elapsed() >= self.options.status_period);
+            if due {
+                let patch = json!({ "status": status });
+                match nodes.patch_status(&self.options.node_name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+                    Ok(fresh) => {
+                        node = fresh;
+                        written = Some((shape, Instant::now()));
+                    }
+                    Err(error) if error.is_not_found() => {
+                        // Somebody deleted the node: it registers again.
+                        node = self.register(&nodes).await;
+                        self.uid.send_replace(node.metadata.uid.clone());
+                        continue;
+                    }
+                    Err(error) => {
+                        debug!(%error, "node status could not be written");
+                        sleep(AGAIN).await;
+                        continue;
+                    }
+                }
+            }
+            sleep(if ready { LOOK } else { LOOK_NOT_READY }).await;
+        }
+    }
+
+    /// Makes the node, or brings the labels of an existing one up to date.
+    async fn register(&self, nodes: &Api<api::Node>) -> api::Node {
+        let mut failures = 0u32;
+        loop {
+            match self.register_once(nodes).await {
+                Ok(node) => return node,
+                Err(error) => {
+                    failures += 1;
+                    if failures == 20 {
+                        warn!(%error, "node cannot be registered; trying on");
+                    }
+                    debug!(%error, "node could not be registered");
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn register_once(&self, nodes: &Api<api::Node>) -> Result<api::Node, kube::Error> {
+        let name = &self.options.node_name;
+        let labels = self.labels();
+        if let Some(known) = nodes.get_opt(name).await? {
+            let current = known.metadata.labels.clone().unwrap_or_default();
+            if labels.iter().all(|(key, value)| current.get(key) == Some(value)) {
+                return Ok(known);
+            }
+            let patch = json!({"metadata": {"labels": labels}});
+            return nodes.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        }
+        let node = api::Node {
+            metadata: ObjectMeta { name: Some(name.clone()), labels: Some(labels), ..Default::default() },
+            spec: Some(api::NodeSpec {
+                taints: (!self.options.taints.is_empty()).then(|| self.options.taints.clone()),
+                ..Default::default()
+            }),
+            status: Some(self.status(&api::Node::default(), &[]).await),
+        };
+        match nodes.create(&PostParams::default(), &node).await {
+            Err(error) if error.code() == Some(409) => nodes.get(name).await,
+            result => result,
+        }
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let arch = architecture();
+        let own = [
+            ("kubernetes.io/hostname", self.options.node_name.as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", arch),
+            ("beta.kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", arch),
+        ];
+        let own = own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        own.chain(self.options.labels.clone()).collect()
+    }
+
+    async fn status(&self, node: &api::Node, images: &[api::ContainerImage]) -> api::NodeStatus {
+        let before = node.status.clone().unwrap_or_default();
+        let (capacity, allocatable) = self.capacity.lists();
+        let problem = match self.runtime.status().await {
+            Ok(status) => runtime_problem(&status),
+            Err(error) => Some(format!("container runtime is down: {error}")),
+        };
+        let (disk_size, disk_free) = disk(&self.options.root_dir);
+        let (pids, pids_max) = processes();
+        let figures = Figures {
+            memory_available: memory_field("MemAvailable:"),
+            disk_size,
+            disk_free,
+            pids,
+            pids_max,
+            runtime_problem: problem,
+        };
+        let addresses = self.options.node_ips.iter().map(|ip| ("InternalIP", ip.to_string()));
+        let addresses = addresses.chain([("Hostname", self.options.node_name.clone())]);
+        api::NodeStatus {
+            addresses: Some(
+                addresses.map(|(kind, address)| api::NodeAddress { type_: kind.to_owned(), address }).collect(),
+            ),
+            allocatable: Some(allocatable),
+            capacity: Some(capacity),
+            conditions: Some(conditions(&figures, before.conditions.as_deref().unwrap_or_default(), Timestamp::now())),
+            daemon_endpoints: Some(api::NodeDaemonEndpoints {
+                kubelet_endpoint: Some(api::DaemonEndpoint { port: i32::from(self.port) }),
+            }),
+            images: Some(images.to_vec()),
+            node_info: Some(node_info(&self.runtime_version)),
+            ..Default::default()
+        }
+    }
+
+    /// The largest images of the node, with at most five names each.
+    async fn images(&self) -> Vec<api::ContainerImage> {
+        let mut all = self.runtime.list_images().await.unwrap_or_default();
+        all.sort_by_key(|image| std::cmp::Reverse(image.size));
+        all.into_iter()
+            .take(MOST_IMAGES)
+            .map(|image| api::ContainerImage {
+                names: Some(image.repo_digests.into_iter().chain(image.repo_tags).take(5).collect()),
+                size_bytes: i64::try_from(image.size).ok(),
+            })
+            .collect()
+    }
+}
+
+/// Processes and threads on the machine, and the kernel's limit.
+fn processes() -> (i64, i64) {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let running = load.split_whitespace().nth(3).and_then(|f| f.split('/').nth(1)?.parse().ok()).unwrap_or(0);
+    let limit = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
+    (running, limit.trim().parse().unwrap_or(0))
+}
+
+fn is_ready(status: &api::NodeStatus) -> bool {
+    status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// The status without its heartbeats: what has to be written when it changes.
+fn shape(status: &api::NodeStatus) -> Value {
+    let mut status = status.clone();
+    for condition in status.conditions.iter_mut().flatten() {
+        condition.last_heartbeat_time = None;
+    }
+    serde_json::to_value(status).unwrap_or_default()
+}

@@ -1,0 +1,28 @@
+//! The pod state machine: `(state, event, now) -> (state, effects)`, and the API status as a projection of the state.
+//! Pure: no clock, no I/O, no knowledge of how effects are carried out.
+
+mod active;
+mod adopt;
+mod backoff;
+mod conditions;
+mod ending;
+mod event;
+mod machine;
+mod model;
+mod phase;
+mod status;
+
+pub use backoff::BackOff;
+pub use event::{
+    Effect, Event, EventType, ImageReady, ProbeKind, PullProblem, Seen, SeenContainer, SeenPhase, SeenSandbox,
+    StartProblem, Started, StopPlan,
+};
+pub use machine::{new, rejected, step, wake_at};
+pub use model::{
+    Cause, Cleaning, Container, Ending, Exit, Hook, Life, Phase, PodState, Role, Running, Sandbox, Volumes, Waiting,
+};
+pub use phase::restart_policy;
+pub use status::project;
+
+#[cfg(test)]
+mod tests;

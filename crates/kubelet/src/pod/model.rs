@@ -1,0 +1,308 @@
+//! What the kubelet knows of one pod. Data only.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as api;
+
+use super::backoff::BackOff;
+
+/// Everything known of one pod.
+#[derive(Debug, Clone)]
+pub struct PodState {
+    /// The object as the API has it, as far as the kubelet has heard.
+    pub pod: Arc<api::Pod>,
+    /// Where the pod stands in its life.
+    pub life: Life,
+    /// Its volumes.
+    pub volumes: Volumes,
+    /// Its sandbox.
+    pub sandbox: Sandbox,
+    /// Init containers in order, then the others in order.
+    pub containers: Vec<Container>,
+    /// When the kubelet took the pod up.
+    pub start_time: Timestamp,
+    /// All init containers have done their work in this sandbox.
+    pub initialised: bool,
+    /// Everything on this node that belonged to the pod is gone.
+    pub cleaned: Cleaning,
+    /// The API no longer has the object.
+    pub gone: bool,
+}
+
+/// The stages of a pod's life on this node.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Life {
+    /// Not admitted; never runs.
+    Rejected {
+        /// CamelCase word, such as `OutOfcpu`.
+        reason: String,
+        /// Sentence for users.
+        message: String,
+    },
+    /// Runs, or is on its way to.
+    Active,
+    /// Its containers are being stopped.
+    Ending(Ending),
+    /// Nothing of it runs any more.
+    Ended(Cause),
+    /// It had ended before this kubelet started; its status stays as the API has it.
+    Finished(Box<api::PodStatus>),
+}
+
+/// A pod being stopped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ending {
+    /// Why.
+    pub cause: Cause,
+    /// When it began.
+    pub since: Timestamp,
+    /// How long containers may take, from `since`.
+    pub grace: Duration,
+    /// Wait until proxies no longer send connections before containers are asked to end.
+    pub drain: bool,
+}
+
+/// Why a pod ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// Its deletion was asked for, or the object is gone.
+    Deleted,
+    /// Its containers have ended and none is to be restarted.
+    Completed,
+    /// The kubelet stops it for this reason.
+    Failed {
+        /// CamelCase word, such as `DeadlineExceeded`.
+        reason: String,
+        /// Sentence for users.
+        message: String,
+    },
+}
+
+/// The pod's volumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Volumes {
+    /// Not there; tried again at the given time, or at once if it is `None`.
+    Pending {
+        /// When to try (again).
+        retry_at: Option<Timestamp>,
+        /// Failures so far.
+        failures: u32,
+    },
+    /// Being made.
+    Mounting {
+        /// Failures so far.
+        failures: u32,
+    },
+    /// All there.
+    Ready,
+}
+
+/// The pod's sandbox: its namespaces and network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sandbox {
+    /// None.
+    Absent {
+        /// Number of the next one.
+        attempt: u32,
+        /// When to try again after a failure.
+        retry_at: Option<Timestamp>,
+        /// Failures since the last success.
+        failures: u32,
+    },
+    /// Being made.
+    Starting {
+        /// Its number.
+        attempt: u32,
+        /// Failures since the last success.
+        failures: u32,
+    },
+    /// There.
+    Ready {
+        /// The runtime's id.
+        id: String,
+        /// Its number.
+        attempt: u32,
+        /// Addresses of the pod, primary first; empty on the host's network.
+        ips: Vec<String>,
+    },
+    /// Its main process is gone, or stopping it failed: it is stopped (again) before another is made.
+    Broken {
+        /// The runtime's id.
+        id: String,
+        /// Its number.
+        attempt: u32,
+        /// When to stop it; `None`: now.
+        retry_at: Option<Timestamp>,
+    },
+    /// Being stopped.
+    Stopping {
+        /// The runtime's id.
+        id: String,
+        /// Its number.
+        attempt: u32,
+    },
+}
+
+/// What a container is to its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Runs to its end before what follows.
+    Init,
+    /// Starts among the init containers and runs along (KEP-753).
+    Sidecar,
+    /// An ordinary container.
+    Main,
+}
+
+/// One container of the pod.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Container {
+    /// Its name in the pod.
+    pub name: String,
+    /// Its role.
+    pub role: Role,
+    /// Where it stands.
+    pub phase: Phase,
+    /// How often it has been restarted.
+    pub restarts: u32,
+    /// Whether a container of this name has ever existed in the runtime.
+    pub existed: bool,
+    /// How the previous one ended.
+    pub last: Option<Exit>,
+    /// Wait between restarts.
+    pub back_off: BackOff,
+    /// Wait between pulls.
+    pub pull_back_off: BackOff,
+    /// The latest failure to pull, shown while waiting.
+    pub pull_problem: Option<String>,
+}
+
+/// The phases of one container.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Phase {
+    /// Nothing is under way.
+    Waiting(Waiting),
+    /// Its image is looked for or pulled.
+    Pulling,
+    /// Its image is here.
+    Pulled(super::ImageReady),
+    /// It is being created and started.
+    Starting(super::ImageReady),
+    /// It runs.
+    Running(Running),
+    /// It has ended.
+    Exited(Exit),
+}
+
+/// A container that waits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Why, such as `CrashLoopBackOff`; empty: nothing has been tried.
+    pub reason: &'static str,
+    /// Sentence for users.
+    pub message: String,
+    /// When to try again.
+    pub retry_at: Option<Timestamp>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+}
+
+/// A container that runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Running {
+    /// The runtime's id.
+    pub id: String,
+    /// The image it was made from.
+    pub image: super::ImageReady,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// Its postStart hook.
+    pub post_start: Hook,
+    /// Its startup probe has succeeded, or it has none.
+    pub startup_passed: bool,
+    /// Its readiness probe succeeds, or it has none.
+    pub ready: bool,
+    /// It is being stopped.
+    pub stopping: bool,
+}
+
+impl Running {
+    /// What the API calls `started`.
+    pub fn started(&self) -> bool {
+        self.startup_passed && self.post_start == Hook::Done
+    }
+}
+
+/// A postStart hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Under way.
+    Running,
+    /// Done, or none.
+    Done,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// The runtime's id.
+    pub id: String,
+    /// The image's name, as the runtime reports it.
+    pub image: String,
+    /// The image's id.
+    pub image_id: String,
+    /// Exit code; 128 + signal when killed by one.
+    pub code: i32,
+    /// `Completed`, `Error`, `OOMKilled`, …
+    pub reason: String,
+    /// The termination message.
+    pub message: String,
+    /// When it started, if it did.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Timestamp,
+}
+
+/// The removal of everything that belonged to the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleaning {
+    /// Not begun.
+    Not,
+    /// Under way.
+    Running,
+    /// Done.
+    Done,
+}
+
+impl PodState {
+    /// The container's specification.
+    pub fn spec_of(&self, index: usize) -> Option<&api::Container> {
+        let spec = self.pod.spec.as_ref()?;
+        let init = spec.init_containers.as_deref().unwrap_or_default();
+        init.get(index).or_else(|| spec.containers.get(index.checked_sub(init.len())?))
+    }
+
+    /// The addresses of the pod.
+    pub fn ips(&self) -> &[String] {
+        match &self.sandbox {
+            Sandbox::Ready { ips, .. } => ips,
+            _ => &[],
+        }
+    }
+}
+
+impl Container {
+    /// The running container, if it runs.
+    pub fn running(&self) -> Option<&Running> {
+        match &self.phase {
+            Phase::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// Something of it exists or is coming to be in the runtime.
+    pub fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Running(_) | Phase::Starting(_))
+    }
+}

@@ -24,34 +24,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let directory = std::env::args().nth(1).unwrap_or_else(|| "throughput.store".into());
     std::fs::remove_dir_all(&directory).ok();
     let store = Embedded::open(Options::new(&directory), |_, _| ())?;
-    println!("empty: {} KiB resident", resident());
-    for durability in [Durability::Durable, Durability::Relaxed] {
-        for in_flight in [1, 8, 64, 256] {
-            let load = Load {
-                in_flight,
-                value_bytes: 1024,
-                duration: Duration::from_secs(3),
-                durability,
-                prefix: format!("/registry/load/{durability:?}/{in_flight}/"),
-            };
-            let before = store.stats();
-            let shared: Arc<dyn Store<()>> = Arc::new(store.clone());
-            let figures = create(shared, load, || ()).await?;
-            let batches = store.stats().batches - before.batches;
-            println!(
-                "{durability:?} {in_flight:>4} in flight: {:>8.0}/s, median {:?}, p99 {:?}, {:.1} a batch",
-                figures.per_second,
-                figures.median,
-                figures.p99,
-                figures.commits as f64 / batches as f64,
-            );
-        }
-    }
-    store.close().await;
-    drop(store);
-    std::fs::remove_dir_all(&directory)?;
-
-    let store = Embedded::open(Options::new(&directory), |_, _| ())?;
     let before = resident();
     let mut pending = Vec::new();
     for number in 0..24_600 {
@@ -79,6 +51,33 @@ async fn main() -> Result<(), Box<dyn Error>> {
         resident()
     );
     store.close().await;
+    std::fs::remove_dir_all(&directory)?;
+
+    let store = Embedded::open(Options::new(&directory), |_, _| ())?;
+    for durability in [Durability::Durable, Durability::Relaxed] {
+        for in_flight in [1, 8, 64, 256] {
+            let load = Load {
+                in_flight,
+                value_bytes: 1024,
+                duration: Duration::from_secs(3),
+                durability,
+                prefix: format!("/registry/load/{durability:?}/{in_flight}/"),
+            };
+            let before = store.stats();
+            let shared: Arc<dyn Store<()>> = Arc::new(store.clone());
+            let figures = create(shared, load, || ()).await?;
+            let batches = store.stats().batches - before.batches;
+            println!(
+                "{durability:?} {in_flight:>4} in flight: {:>8.0}/s, median {:?}, p99 {:?}, {:.1} a batch",
+                figures.per_second,
+                figures.median,
+                figures.p99,
+                figures.commits as f64 / batches as f64,
+            );
+        }
+    }
+    store.close().await;
+    drop(store);
     std::fs::remove_dir_all(&directory)?;
     Ok(())
 }

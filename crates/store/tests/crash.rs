@@ -1,6 +1,8 @@
 //! Kills a process that writes, hundreds of times at random moments, and looks
 //! whether everything that was acknowledged is there, whole, and in order.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write as _},
@@ -77,7 +79,8 @@ async fn write_for_ever(store: Embedded<()>, task: usize) {
             _ => Write::put(second.as_str(), bytes.clone().into(), ()),
         };
         let writes = vec![Write::put(first.as_str(), bytes.into(), ()), both];
-        let durability = if task % 3 == 0 { Durability::Relaxed } else { Durability::Durable };
+        let durability =
+            if task.is_multiple_of(3) { Durability::Relaxed } else { Durability::Durable };
         let guards = vec![Guard::new(first.as_str(), expect)];
         let done = store.commit(guards, writes, durability).await.unwrap();
         // The test runner may have left a line unfinished.

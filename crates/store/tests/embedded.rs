@@ -1,6 +1,8 @@
 //! The embedded backend: the suite, and what only a store on this machine's
 //! disk can do wrong.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod suite;
 
 use std::{

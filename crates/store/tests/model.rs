@@ -1,6 +1,8 @@
 //! The embedded store against a model that is too simple to be wrong: random
 //! commits, reads of the past, watches, compactions and restarts.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;

@@ -153,7 +153,9 @@ impl Log {
         };
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.set_prepared_statement_cache_capacity(32);
-        connection.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA cache_size=-2048;")?;
+        connection.execute_batch(
+            "PRAGMA locking_mode=EXCLUSIVE; PRAGMA cache_size=-2048; PRAGMA temp_store=MEMORY;",
+        )?;
 
         let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         let (application, format) = (pragma("application_id")?, pragma("user_version")?);

@@ -156,6 +156,16 @@ impl<N: Send + Sync + 'static> Embedded<N> {
         answer.await.unwrap_or_else(|_| Err(SealError::Rewrite("the store is closed".into())))
     }
 
+    /// Why commits are refused at the moment, other than for want of space:
+    /// what a health check should say. Nothing if they are not.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        if *self.inner.finished.borrow() {
+            return Some("the store is closed".to_owned());
+        }
+        self.inner.counters.fault.lock().clone()
+    }
+
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
@@ -18,17 +19,17 @@ use super::{
     queue::{Commit, Job, Queue, Taken},
     recover::{Recovered, recover},
 };
-use crate::{
-    CommitError, Committed, Durability, SealError, Snapshot, batch::Batch, hub::Hub, snapshot::Map,
-};
+use crate::{CommitError, Durability, SealError, Snapshot, batch::Batch, hub::Hub, snapshot::Map};
 
 /// How long a relaxed commit may wait for its sync. Leaves time for the sync
 /// itself within the promised second.
 const RELAXED_DELAY: Duration = Duration::from_millis(800);
 /// Revisions that are reserved at a time.
 pub(super) const RESERVE: u64 = 10_000;
-/// How long to leave a disk that failed alone before trying it again.
+/// How long to leave a disk that failed alone before a commit tries it again.
 const HEAL_DELAY: Duration = Duration::from_millis(200);
+/// How long until it is tried again when nobody commits.
+const HEAL_RETRY: Duration = Duration::from_secs(2);
 
 /// Counters that the writer keeps.
 #[derive(Debug, Default)]
@@ -38,6 +39,8 @@ pub(super) struct Counters {
     pub(super) batches: AtomicU64,
     pub(super) syncs: AtomicU64,
     pub(super) failures: AtomicU64,
+    /// Why the log cannot be written at the moment.
+    pub(super) fault: Mutex<Option<String>>,
 }
 
 /// The log, or why there is none at the moment.
@@ -100,11 +103,7 @@ impl<N: Send + Sync + 'static> Writer<N> {
     /// Works until the queue is closed and empty.
     pub(super) fn run(mut self) {
         loop {
-            let deadline = match &self.compaction {
-                Some(_) => Some(Instant::now()),
-                None => self.unsynced.map(|since| since + RELAXED_DELAY),
-            };
-            match self.queue.take(deadline) {
+            match self.queue.take(self.deadline()) {
                 Taken::Commits(commits) => self.commit(commits),
                 Taken::Job(Job::Compact(revision, reply)) => self.start_compaction(
                     revision.0.min(self.hub.snapshot().revision().0),
@@ -121,9 +120,22 @@ impl<N: Send + Sync + 'static> Writer<N> {
             if self.unsynced.is_some_and(|since| since.elapsed() >= RELAXED_DELAY) {
                 self.sync();
             }
+            if matches!(&self.disk, Disk::Failed { since, .. } if since.elapsed() >= HEAL_RETRY) {
+                // Says by itself how it went.
+                let _ = self.log();
+            }
             self.maintain();
         }
         self.finish();
+    }
+
+    /// When there is something to do even if nobody asks. An idle store sleeps.
+    fn deadline(&self) -> Option<Instant> {
+        match (&self.disk, &self.compaction) {
+            (Disk::Failed { since, .. }, _) => Some(*since + HEAL_RETRY),
+            (_, Some(_)) => Some(Instant::now()),
+            _ => self.unsynced.map(|since| since + RELAXED_DELAY),
+        }
     }
 
     /// Judges commits in order and applies those that hold, all in one
@@ -142,7 +154,10 @@ impl<N: Send + Sync + 'static> Writer<N> {
         self.last = batch.last();
         match written {
             Ok(()) => {
-                self.count(&answers);
+                let applied = answers.iter().filter(|(_, answer, _)| answer.is_ok()).count();
+                self.counters.commits.fetch_add(applied as u64, Ordering::Relaxed);
+                let refused = answers.len() - applied;
+                self.counters.conflicts.fetch_add(refused as u64, Ordering::Relaxed);
                 self.publish(batch);
                 for (reply, answer, _permit) in answers {
                     let _ = reply.send(answer);
@@ -155,12 +170,6 @@ impl<N: Send + Sync + 'static> Writer<N> {
                 }
             }
         }
-    }
-
-    fn count<R, P>(&self, answers: &[(R, Result<Committed<N>, CommitError<N>>, P)]) {
-        let applied = answers.iter().filter(|(_, answer, _)| answer.is_ok()).count() as u64;
-        self.counters.commits.fetch_add(applied, Ordering::Relaxed);
-        self.counters.conflicts.fetch_add(answers.len() as u64 - applied, Ordering::Relaxed);
     }
 
     fn publish(&mut self, batch: Batch<N>) {
@@ -214,7 +223,7 @@ impl<N: Send + Sync + 'static> Writer<N> {
             match self.heal() {
                 Ok(log) => {
                     tracing::info!("the disk works again; the log is complete");
-                    self.unsynced = None;
+                    *self.counters.fault.lock() = None;
                     self.disk = Disk::Works(Box::new(log));
                 }
                 Err(error) => return Err(self.fail(&error)),
@@ -231,6 +240,9 @@ impl<N: Send + Sync + 'static> Writer<N> {
         let why = error.to_string();
         tracing::error!(error = %why, "the log failed; writes are refused until it is mended");
         self.disk = Disk::Failed { why: why.clone(), since: Instant::now() };
+        *self.counters.fault.lock() = Some(why.clone());
+        // Mending makes everything durable.
+        self.unsynced = None;
         why
     }
 
@@ -285,7 +297,6 @@ impl<N: Send + Sync + 'static> Writer<N> {
                 Err(LogError::Full) => self.unsynced = Some(Instant::now()),
                 Err(error) => {
                     self.fail(&error);
-                    self.unsynced = None;
                 }
             }
         }

@@ -40,7 +40,8 @@ pub(crate) fn admit<'a>(
     let (wanted, taken) = used("memory", meta::Quantity::value);
     enough("memory", wanted, taken, room.memory)?;
     let mine = host_ports(pod);
-    let clash = others.flat_map(host_ports).any(|theirs| mine.iter().any(|own| overlap(own, &theirs)));
+    let clash =
+        others.flat_map(host_ports).any(|theirs| mine.iter().any(|own| overlap(own, &theirs)));
     if clash {
         return Err(Refusal {
             reason: "NodePorts".to_owned(),
@@ -70,7 +71,11 @@ type HostPort = (String, String, i32);
 
 fn host_ports(pod: &api::Pod) -> Vec<HostPort> {
     let Some(spec) = &pod.spec else { return Vec::new() };
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
     sidecars
         .chain(&spec.containers)
         .flat_map(|c| c.ports.iter().flatten())
@@ -94,9 +99,11 @@ mod tests {
     use super::*;
 
     fn pod(cpu: &str, host_port: i32) -> api::Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c",
+        serde_json::from_value(
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c",
             "ports": [{"containerPort": 80, "hostPort": host_port}],
-            "resources": {"requests": {"cpu": cpu}}}]}}))
+            "resources": {"requests": {"cpu": cpu}}}]}}),
+        )
         .unwrap()
     }
 
@@ -107,8 +114,18 @@ mod tests {
         assert_eq!(admit(&one, std::iter::empty(), room), Ok(()));
         let refusal = admit(&pod("500m", 0), [&one].into_iter(), room).unwrap_err();
         assert_eq!(refusal.reason, "OutOfcpu");
-        assert!(refusal.message.ends_with("cpu, requested: 500, used: 600, capacity: 1000"), "{}", refusal.message);
-        assert_eq!(admit(&pod("1m", 8080), [&one].into_iter(), room).unwrap_err().reason, "NodePorts");
-        assert_eq!(admit(&pod("0", 0), [&one, &one].into_iter(), room).unwrap_err().reason, "OutOfpods");
+        assert!(
+            refusal.message.ends_with("cpu, requested: 500, used: 600, capacity: 1000"),
+            "{}",
+            refusal.message
+        );
+        assert_eq!(
+            admit(&pod("1m", 8080), [&one].into_iter(), room).unwrap_err().reason,
+            "NodePorts"
+        );
+        assert_eq!(
+            admit(&pod("0", 0), [&one, &one].into_iter(), room).unwrap_err().reason,
+            "OutOfpods"
+        );
     }
 }

@@ -17,19 +17,26 @@ use crate::{
 pub(crate) async fn look(context: &Context) -> Result<HashMap<String, Seen>, RuntimeError> {
     let mine = HashMap::from([(NODE.to_owned(), context.options.node_name.clone())]);
     let runtime = &context.runtime;
-    let sandboxes =
-        runtime.list_pod_sandboxes(v1::PodSandboxFilter { label_selector: mine.clone(), ..Default::default() }).await?;
-    let containers =
-        runtime.list_containers(v1::ContainerFilter { label_selector: mine, ..Default::default() }).await?;
+    let sandboxes = runtime
+        .list_pod_sandboxes(v1::PodSandboxFilter {
+            label_selector: mine.clone(),
+            ..Default::default()
+        })
+        .await?;
+    let containers = runtime
+        .list_containers(v1::ContainerFilter { label_selector: mine, ..Default::default() })
+        .await?;
     let mut found: HashMap<String, Seen> = HashMap::new();
-    let statuses = join_all(sandboxes.iter().map(|s| runtime.pod_sandbox_status(s.id.clone(), false))).await;
+    let statuses =
+        join_all(sandboxes.iter().map(|s| runtime.pod_sandbox_status(s.id.clone(), false))).await;
     for (sandbox, status) in sandboxes.iter().zip(statuses) {
         let uid = sandbox.labels.get(POD_UID).cloned().unwrap_or_default();
         if let Some(status) = status.ok().and_then(|answer| answer.status) {
             found.entry(uid).or_default().sandboxes.push(seen_sandbox(&status));
         }
     }
-    let statuses = join_all(containers.iter().map(|c| runtime.container_status(c.id.clone(), false))).await;
+    let statuses =
+        join_all(containers.iter().map(|c| runtime.container_status(c.id.clone(), false))).await;
     for (container, status) in containers.iter().zip(statuses) {
         let uid = container.labels.get(POD_UID).cloned().unwrap_or_default();
         if let Some(status) = status.ok().and_then(|answer| answer.status) {

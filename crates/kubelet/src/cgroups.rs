@@ -42,9 +42,12 @@ impl Cgroups {
             Layout::Unified
         } else {
             let mut seen = std::collections::HashSet::new();
-            let found = V1.iter().map(|c| ((*c).to_owned(), mount.join(c))).filter(|(_, dir)| dir.exists());
+            let found =
+                V1.iter().map(|c| ((*c).to_owned(), mount.join(c))).filter(|(_, dir)| dir.exists());
             // cpu and cpuacct are often one hierarchy under two names.
-            Layout::Split(found.filter(|(_, dir)| seen.insert(fs::canonicalize(dir).ok())).collect())
+            Layout::Split(
+                found.filter(|(_, dir)| seen.insert(fs::canonicalize(dir).ok())).collect(),
+            )
         };
         let cgroups = Self { root: root.clone(), layout };
         for group in [root.clone(), format!("{root}/burstable"), format!("{root}/besteffort")] {
@@ -75,7 +78,12 @@ impl Cgroups {
             self.set_quota(&path, resources::quota(limit.milli_value()));
         }
         if let Some(limit) = resources::pod_limit(pod, "memory") {
-            self.set("memory", &path, ("memory.limit_in_bytes", "memory.max"), &limit.value().to_string());
+            self.set(
+                "memory",
+                &path,
+                ("memory.limit_in_bytes", "memory.max"),
+                &limit.value().to_string(),
+            );
         }
         if let Some(pids) = pids {
             self.set("pids", &path, ("pids.max", "pids.max"), &pids.to_string());
@@ -97,7 +105,9 @@ impl Cgroups {
 
     /// CPU time used, nanoseconds, and memory in bytes (usage, working set) of a group; zero where unknown.
     pub(crate) fn usage(&self, path: &str) -> (u64, u64, u64) {
-        let number = |text: io::Result<String>| text.ok().and_then(|t| t.trim().parse::<u64>().ok()).unwrap_or(0);
+        let number = |text: io::Result<String>| {
+            text.ok().and_then(|t| t.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
         let field = |text: &str, name: &str| {
             text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap_or(0)
         };
@@ -114,8 +124,10 @@ impl Cgroups {
             Layout::Split(_) => {
                 let dir = |controller: &str| Path::new(MOUNT).join(controller).join(relative);
                 let cpu = number(fs::read_to_string(dir("cpuacct").join("cpuacct.usage")));
-                let memory = number(fs::read_to_string(dir("memory").join("memory.usage_in_bytes")));
-                let stat = fs::read_to_string(dir("memory").join("memory.stat")).unwrap_or_default();
+                let memory =
+                    number(fs::read_to_string(dir("memory").join("memory.usage_in_bytes")));
+                let stat =
+                    fs::read_to_string(dir("memory").join("memory.stat")).unwrap_or_default();
                 let inactive = field(&stat, "total_inactive_file ");
                 (cpu, memory, memory.saturating_sub(inactive))
             }
@@ -131,7 +143,9 @@ impl Cgroups {
         let relative = path.trim_start_matches('/');
         match &self.layout {
             Layout::Unified => vec![Path::new(MOUNT).join(relative)],
-            Layout::Split(controllers) => controllers.iter().map(|(_, dir)| dir.join(relative)).collect(),
+            Layout::Split(controllers) => {
+                controllers.iter().map(|(_, dir)| dir.join(relative)).collect()
+            }
         }
     }
 
@@ -239,7 +253,8 @@ pub fn remove_cgroups(root: &str) {
         return;
     }
     let mount = Path::new(MOUNT);
-    let hierarchies = V1.iter().map(|c| mount.join(c)).chain([mount.to_owned(), mount.join("unified")]);
+    let hierarchies =
+        V1.iter().map(|c| mount.join(c)).chain([mount.to_owned(), mount.join("unified")]);
     for dir in hierarchies.map(|h| h.join(relative)).filter(|dir| dir.exists()) {
         if let Err(error) = remove(&dir) {
             warn!(dir = %dir.display(), %error, "control group could not be removed");

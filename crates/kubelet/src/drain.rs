@@ -29,7 +29,11 @@ impl Drain {
     pub(crate) fn open(caches: &Caches) -> Self {
         let slices: Cache<EndpointSlice> = caches.cache();
         slices.index(BY_POD, pods_of);
-        Self { slices, leases: caches.selected(Select::all().namespace(NAMESPACE)), nodes: caches.cache() }
+        Self {
+            slices,
+            leases: caches.selected(Select::all().namespace(NAMESPACE)),
+            nodes: caches.cache(),
+        }
     }
 
     /// Resolves when every proxy has withdrawn the pod, at the latest after `limit`. Returns whether it was withdrawn.
@@ -43,8 +47,11 @@ impl Drain {
                 if named.is_empty() {
                     return;
                 }
-                let present: Vec<_> = named.iter().filter_map(|key| self.slices.get_key(key)).collect();
-                if withdrawn(uid, &present, &self.nodes.list(), |name| self.leases.get(Some(NAMESPACE), name)) {
+                let present: Vec<_> =
+                    named.iter().filter_map(|key| self.slices.get_key(key)).collect();
+                if withdrawn(uid, &present, &self.nodes.list(), |name| {
+                    self.leases.get(Some(NAMESPACE), name)
+                }) {
                     return;
                 }
                 let changed = tokio::select! {
@@ -93,7 +100,11 @@ fn withdrawn(
         let name = node.metadata.name.as_deref().unwrap_or_default();
         // A node without such an object runs a foreign proxy: it is not waited for.
         let Some(lease) = lease(&format!("{PREFIX}{name}")) else { return true };
-        let programmed = lease.metadata.annotations.as_ref().and_then(|a| a.get(REVISION)?.parse::<Revision>().ok());
+        let programmed = lease
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|a| a.get(REVISION)?.parse::<Revision>().ok());
         programmed.is_some_and(|programmed| programmed >= needed)
     })
 }
@@ -136,8 +147,14 @@ mod tests {
                 _ => None,
             }
         };
-        assert!(!withdrawn("u", &[slice("7", true)], &nodes, leases("9")), "the slice still sends traffic");
-        assert!(!withdrawn("u", &[slice("7", false)], &nodes, leases("6")), "the proxy has not programmed it");
+        assert!(
+            !withdrawn("u", &[slice("7", true)], &nodes, leases("9")),
+            "the slice still sends traffic"
+        );
+        assert!(
+            !withdrawn("u", &[slice("7", false)], &nodes, leases("6")),
+            "the proxy has not programmed it"
+        );
         assert!(withdrawn("u", &[slice("7", false)], &nodes, leases("7")));
         assert!(withdrawn("other", &[slice("7", true)], &nodes, leases("7")));
     }

@@ -51,13 +51,15 @@ pub(crate) async fn collect_forever(context: Arc<Context>, shutdown: Cancellatio
 async fn collect(context: &Context) -> Result<(), cri::RuntimeError> {
     let mine = HashMap::from([(NODE.to_owned(), context.options.node_name.clone())]);
     let runtime = &context.runtime;
-    let containers =
-        runtime.list_containers(v1::ContainerFilter { label_selector: mine.clone(), ..Default::default() }).await?;
+    let containers = runtime
+        .list_containers(v1::ContainerFilter { label_selector: mine.clone(), ..Default::default() })
+        .await?;
     for id in dead(&containers) {
         runtime.remove_container(id).await?;
     }
-    let sandboxes =
-        runtime.list_pod_sandboxes(v1::PodSandboxFilter { label_selector: mine, ..Default::default() }).await?;
+    let sandboxes = runtime
+        .list_pod_sandboxes(v1::PodSandboxFilter { label_selector: mine, ..Default::default() })
+        .await?;
     let known = known_uids(context);
     let occupied: HashSet<&str> = containers.iter().map(|c| c.pod_sandbox_id.as_str()).collect();
     let newest = newest_attempts(&sandboxes);
@@ -81,7 +83,8 @@ async fn collect(context: &Context) -> Result<(), cri::RuntimeError> {
 /// Ids of dead containers beyond the newest of each container.
 fn dead(containers: &[v1::Container]) -> Vec<String> {
     let mut groups: HashMap<(&str, &str), Vec<&v1::Container>> = HashMap::new();
-    for container in containers.iter().filter(|c| c.state() == v1::ContainerState::ContainerExited) {
+    for container in containers.iter().filter(|c| c.state() == v1::ContainerState::ContainerExited)
+    {
         let label = |key: &str| container.labels.get(key).map(String::as_str).unwrap_or_default();
         groups.entry((label(POD_UID), label(CONTAINER_NAME))).or_default().push(container);
     }
@@ -106,7 +109,8 @@ fn newest_attempts(sandboxes: &[v1::PodSandbox]) -> HashMap<&str, u32> {
 
 /// Directories of pods that nobody knows: left by a crash between two steps.
 fn remove_stray_dirs(context: &Context, known: &HashSet<String>) {
-    for entry in fs::read_dir(context.options.root_dir.join("pods")).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(context.options.root_dir.join("pods")).into_iter().flatten().flatten()
+    {
         let uid = entry.file_name().to_string_lossy().into_owned();
         if !known.contains(&uid)
             && let Err(error) = mounts::remove_tree(&entry.path())
@@ -138,16 +142,21 @@ async fn images(context: &Context) {
     if used().is_none_or(|percent| percent < IMAGES.0) {
         return;
     }
-    let (Ok(mut images), Ok(containers)) =
-        (context.runtime.list_images().await, context.runtime.list_containers(v1::ContainerFilter::default()).await)
-    else {
+    let (Ok(mut images), Ok(containers)) = (
+        context.runtime.list_images().await,
+        context.runtime.list_containers(v1::ContainerFilter::default()).await,
+    ) else {
         return;
     };
     let in_use: HashSet<String> = containers.into_iter().map(|c| c.image_ref).collect();
     images.retain(|image| !image.pinned && !in_use.contains(&image.id) && !is_pause(image));
     images.sort_by_key(|image| std::cmp::Reverse(image.size));
     for image in images {
-        info!(image = image.id, size = image.size, "removing an unused image: the disk is nearly full");
+        info!(
+            image = image.id,
+            size = image.size,
+            "removing an unused image: the disk is nearly full"
+        );
         if let Err(error) = context.runtime.remove_image(image.id).await {
             warn!(%error, "an image could not be removed");
         }
@@ -168,13 +177,18 @@ mod tests {
 
     #[test]
     fn the_newest_dead_container_is_kept() {
-        let container = |id: &str, name: &str, created_at: i64, state: v1::ContainerState| v1::Container {
-            id: id.to_owned(),
-            created_at,
-            state: state.into(),
-            labels: [(POD_UID.to_owned(), "u".to_owned()), (CONTAINER_NAME.to_owned(), name.to_owned())].into(),
-            ..Default::default()
-        };
+        let container =
+            |id: &str, name: &str, created_at: i64, state: v1::ContainerState| v1::Container {
+                id: id.to_owned(),
+                created_at,
+                state: state.into(),
+                labels: [
+                    (POD_UID.to_owned(), "u".to_owned()),
+                    (CONTAINER_NAME.to_owned(), name.to_owned()),
+                ]
+                .into(),
+                ..Default::default()
+            };
         let exited = v1::ContainerState::ContainerExited;
         let all = [
             container("1", "a", 1, exited),

@@ -24,7 +24,10 @@ pub(crate) async fn run(
         if let Some(action) = &handler.exec {
             let command = action.command.clone().unwrap_or_default();
             let shown = command.join(" ");
-            let answer = runtime.exec_sync(id.to_owned(), command, limit).await.map_err(|e| e.to_string())?;
+            let answer = runtime
+                .exec_sync(id.to_owned(), command, limit)
+                .await
+                .map_err(|e| e.to_string())?;
             if answer.exit_code == 0 {
                 return Ok(());
             }
@@ -36,7 +39,11 @@ pub(crate) async fn run(
         } else if let Some(action) = &handler.http_get {
             let agent = "kube-lifecycle/1.36";
             let answer = http_get::get(action, container, host, agent, limit).await?;
-            if (200..400).contains(&answer.status) { Ok(()) } else { Err(format!("answered {}", answer.status)) }
+            if (200..400).contains(&answer.status) {
+                Ok(())
+            } else {
+                Err(format!("answered {}", answer.status))
+            }
         } else if let Some(action) = &handler.sleep {
             sleep(Duration::from_secs(u64::try_from(action.seconds).unwrap_or(0))).await;
             Ok(())
@@ -44,5 +51,7 @@ pub(crate) async fn run(
             Ok(())
         }
     };
-    timeout(limit, work).await.unwrap_or_else(|_| Err(format!("timed out after {}s", limit.as_secs())))
+    timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(format!("timed out after {}s", limit.as_secs())))
 }

@@ -49,7 +49,8 @@ pub(crate) async fn get(
     agent: &str,
     limit: Duration,
 ) -> Result<Answer, String> {
-    let port = port(container, &action.port).ok_or_else(|| format!("couldn't find port: {:?}", action.port))?;
+    let port = port(container, &action.port)
+        .ok_or_else(|| format!("couldn't find port: {:?}", action.port))?;
     let host = action.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(host);
     let tls = action.scheme.as_deref() == Some("HTTPS");
     let scheme = if tls { "https" } else { "http" };
@@ -60,7 +61,8 @@ pub(crate) async fn get(
     let named = |error: String| format!("Get {url:?}: {error}");
     let exchange = async {
         let stream = TcpStream::connect((host, port)).await.map_err(|e| dial(host, port, &e))?;
-        let request = request(action, &format!("{slash}{path}"), &format!("{bracketed}:{port}"), agent)?;
+        let request =
+            request(action, &format!("{slash}{path}"), &format!("{bracketed}:{port}"), agent)?;
         if tls {
             let stream = connect_tls(stream, host).await?;
             exchange(stream, request).await
@@ -139,7 +141,10 @@ fn explain(error: &hyper::Error) -> String {
     if error.is_incomplete_message() { "EOF".to_owned() } else { error.to_string() }
 }
 
-async fn connect_tls(stream: TcpStream, host: &str) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>, String> {
+async fn connect_tls(
+    stream: TcpStream,
+    host: &str,
+) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -177,7 +182,12 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -186,7 +196,12 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -40,7 +40,12 @@ pub(crate) struct Request<'a> {
 
 impl Images {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, client: kube::Client, max_pulls: usize) -> Self {
-        Self { runtime, client, permits: Semaphore::new(max_pulls.max(1)), under_way: Mutex::default() }
+        Self {
+            runtime,
+            client,
+            permits: Semaphore::new(max_pulls.max(1)),
+            under_way: Mutex::default(),
+        }
     }
 
     /// The container's image, pulled if the policy wants that.
@@ -62,13 +67,18 @@ impl Images {
         })?;
         match (policy(request.container, &name), present) {
             ("Never", None) => {
-                let message = format!("Container image {image:?} is not present with pull policy of Never");
+                let message =
+                    format!("Container image {image:?} is not present with pull policy of Never");
                 recorder.warning(about, "ErrImageNeverPull", message.clone());
                 recorder.warning(about, "Failed", "Error: ErrImageNeverPull");
                 Err(problem("ErrImageNeverPull", message))
             }
             ("Never", Some(found)) => {
-                recorder.normal(about, "Pulled", format!("Container image {image:?} already present on machine"));
+                recorder.normal(
+                    about,
+                    "Pulled",
+                    format!("Container image {image:?} already present on machine"),
+                );
                 Ok(ready(&image, &found))
             }
             ("IfNotPresent", Some(found)) => {
@@ -82,7 +92,12 @@ impl Images {
         }
     }
 
-    async fn pull(&self, request: &Request<'_>, image: &str, name: &str) -> Result<ImageReady, PullProblem> {
+    async fn pull(
+        &self,
+        request: &Request<'_>,
+        image: &str,
+        name: &str,
+    ) -> Result<ImageReady, PullProblem> {
         let (recorder, about) = (request.recorder, request.about);
         recorder.normal(about, "Pulling", format!("Pulling image {image:?}"));
         let waiting_since = Instant::now();
@@ -107,7 +122,11 @@ impl Images {
                 Ok(ready(image, &found))
             }
             Err(error) => {
-                recorder.warning(about, "Failed", format!("Failed to pull image {image:?}: {error}"));
+                recorder.warning(
+                    about,
+                    "Failed",
+                    format!("Failed to pull image {image:?}: {error}"),
+                );
                 recorder.warning(about, "Failed", "Error: ErrImagePull");
                 Err(PullProblem { reason: "ErrImagePull", message: error.to_string() })
             }
@@ -122,7 +141,9 @@ impl Images {
             match self.runtime.pull_image(name.to_owned(), auth).await {
                 Ok(_) => {
                     let found = self.runtime.image_status(name.to_owned()).await?;
-                    return found.ok_or_else(|| RuntimeError::NotFound(format!("image {name} vanished after the pull")));
+                    return found.ok_or_else(|| {
+                        RuntimeError::NotFound(format!("image {name} vanished after the pull"))
+                    });
                 }
                 Err(error) => failure = failure.or(Some(error)),
             }
@@ -173,5 +194,9 @@ fn go_duration(duration: std::time::Duration) -> String {
     let fraction = millis.trim_end_matches('0');
     let (minutes, seconds) = (duration.as_secs() / 60, duration.as_secs() % 60);
     let minutes = if minutes > 0 { format!("{minutes}m") } else { String::new() };
-    if fraction.is_empty() { format!("{minutes}{seconds}s") } else { format!("{minutes}{seconds}.{fraction}s") }
+    if fraction.is_empty() {
+        format!("{minutes}{seconds}s")
+    } else {
+        format!("{minutes}{seconds}.{fraction}s")
+    }
 }

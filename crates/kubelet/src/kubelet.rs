@@ -68,21 +68,29 @@ impl Kubelet {
         let Self { options, dependencies } = self;
         let KubeletDependencies { caches, runtime, identity } = dependencies;
         for dir in [options.root_dir.join("pods"), options.log_dir.clone()] {
-            fs::create_dir_all(&dir).map_err(|source| KubeletError::Directory { path: dir, source })?;
+            fs::create_dir_all(&dir)
+                .map_err(|source| KubeletError::Directory { path: dir, source })?;
         }
         let listener = server::bind(&options, identity).await?;
         let port = listener.port();
         let version = wait_for_runtime(&runtime, &shutdown).await?;
-        let cgroups = Cgroups::prepare(&options.cgroup_root)
-            .map_err(|source| KubeletError::Cgroups { root: options.cgroup_root.clone(), source })?;
+        let cgroups = Cgroups::prepare(&options.cgroup_root).map_err(|source| {
+            KubeletError::Cgroups { root: options.cgroup_root.clone(), source }
+        })?;
         let capacity = Capacity::read(&options);
         let runtime_name = version.runtime_name.clone();
         let runtime_version = format!("{runtime_name}://{}", version.runtime_version);
-        let context = context(&options, &caches, runtime, cgroups, &capacity, runtime_name, &shutdown);
+        let context =
+            context(&options, &caches, runtime, cgroups, &capacity, runtime_name, &shutdown);
 
         let mut parts = JoinSet::new();
         let uid = watch::Sender::new(None);
-        parts.spawn(node::renew_forever(context.client.clone(), options.clone(), uid.subscribe(), shutdown.clone()));
+        parts.spawn(node::renew_forever(
+            context.client.clone(),
+            options.clone(),
+            uid.subscribe(),
+            shutdown.clone(),
+        ));
         let registrar = Registrar {
             client: context.client.clone(),
             runtime: context.runtime.clone(),
@@ -102,9 +110,15 @@ impl Kubelet {
             memory: capacity.allocatable_memory(),
             pods: options.max_pods,
         };
-        Pods { context, room, handles: HashMap::new(), actors: JoinSet::new(), seen: HashMap::new() }
-            .run(&caches, shutdown)
-            .await;
+        Pods {
+            context,
+            room,
+            handles: HashMap::new(),
+            actors: JoinSet::new(),
+            seen: HashMap::new(),
+        }
+        .run(&caches, shutdown)
+        .await;
         while parts.join_next().await.is_some() {}
         Ok(())
     }
@@ -119,7 +133,9 @@ async fn wait_for_runtime(
     loop {
         match runtime.version().await {
             Ok(version) => return Ok(version),
-            Err(error) if since.elapsed() > RUNTIME || shutdown.is_cancelled() => return Err(error.into()),
+            Err(error) if since.elapsed() > RUNTIME || shutdown.is_cancelled() => {
+                return Err(error.into());
+            }
             Err(_) => sleep(Duration::from_millis(50)).await,
         }
     }
@@ -142,7 +158,8 @@ fn context(
         ..Facts::default()
     };
     let resolver = dns::parse(&fs::read_to_string(&options.resolv_conf).unwrap_or_default());
-    let recorder = EventRecorder::new(client.clone(), "kubelet", Some(&options.node_name), shutdown.clone());
+    let recorder =
+        EventRecorder::new(client.clone(), "kubelet", Some(&options.node_name), shutdown.clone());
     Arc::new(Context {
         options: options.clone(),
         runtime: runtime.clone(),
@@ -186,7 +203,8 @@ impl Pods {
                 () = sleep(Duration::from_millis(200)) => {}
             }
         };
-        let select = Select::all().fields(format!("spec.nodeName={}", self.context.options.node_name));
+        let select =
+            Select::all().fields(format!("spec.nodeName={}", self.context.options.node_name));
         let pods = caches.selected::<api::Pod>(select);
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -212,7 +230,11 @@ impl Pods {
     }
 
     /// Takes up what the API has now, then removes from the runtime what the API no longer knows.
-    async fn take_first(&mut self, subscription: &mut Subscription<api::Pod>, shutdown: &CancellationToken) {
+    async fn take_first(
+        &mut self,
+        subscription: &mut Subscription<api::Pod>,
+        shutdown: &CancellationToken,
+    ) {
         use futures::FutureExt;
         while let Some(Some(change)) = subscription.next().now_or_never() {
             self.change(change, shutdown).await;

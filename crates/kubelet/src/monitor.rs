@@ -121,10 +121,17 @@ impl Monitor {
         let (Ok(containers), Ok(sandboxes)) = (containers, sandboxes) else { return };
         let running = containers
             .iter()
-            .filter(|c| matches!(c.state(), v1::ContainerState::ContainerRunning | v1::ContainerState::ContainerCreated))
+            .filter(|c| {
+                matches!(
+                    c.state(),
+                    v1::ContainerState::ContainerRunning | v1::ContainerState::ContainerCreated
+                )
+            })
             .map(|c| c.id.as_str());
-        let ready =
-            sandboxes.iter().filter(|s| s.state() == v1::PodSandboxState::SandboxReady).map(|s| s.id.as_str());
+        let ready = sandboxes
+            .iter()
+            .filter(|s| s.state() == v1::PodSandboxState::SandboxReady)
+            .map(|s| s.id.as_str());
         let alive: HashSet<&str> = running.chain(ready).collect();
         let gone: Vec<String> = {
             let registry = self.registry.lock();

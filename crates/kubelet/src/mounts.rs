@@ -41,7 +41,8 @@ pub(crate) fn remove_tree(dir: &Path) -> std::io::Result<()> {
 
 /// Removes a tree without ever crossing into another file system: what is mounted there belongs to somebody else.
 fn remove_on_device(dir: &Path, device: u64) -> std::io::Result<()> {
-    let mut entries: Vec<PathBuf> = fs::read_dir(dir)?.flatten().map(|entry| entry.path()).collect();
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(dir)?.flatten().map(|entry| entry.path()).collect();
     entries.sort();
     for path in entries {
         let meta = fs::symlink_metadata(&path)?;

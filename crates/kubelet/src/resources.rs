@@ -14,7 +14,7 @@ const QUOTA_LEAST: i64 = 1_000;
 
 /// Quality-of-service classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Qos {
+pub(crate) enum Qos {
     /// Every container's limits equal its requests.
     Guaranteed,
     /// Something is requested or limited.
@@ -25,7 +25,7 @@ pub enum Qos {
 
 impl Qos {
     /// The API's name.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Guaranteed => "Guaranteed",
             Self::Burstable => "Burstable",
@@ -35,7 +35,7 @@ impl Qos {
 }
 
 /// A quantity read; an unreadable one counts as zero (the API validates them).
-pub fn quantity(quantity: &Quantity) -> meta::Quantity {
+pub(crate) fn quantity(quantity: &Quantity) -> meta::Quantity {
     quantity.0.parse().unwrap_or(meta::Quantity::ZERO)
 }
 
@@ -44,22 +44,25 @@ fn get(map: Option<&BTreeMap<String, Quantity>>, name: &str) -> Option<meta::Qua
 }
 
 /// The request of one container for a resource, the limit standing in for it.
-pub fn request(container: &api::Container, name: &str) -> Option<meta::Quantity> {
+pub(crate) fn request(container: &api::Container, name: &str) -> Option<meta::Quantity> {
     let resources = container.resources.as_ref()?;
     get(resources.requests.as_ref(), name).or_else(|| get(resources.limits.as_ref(), name))
 }
 
 /// The limit of one container for a resource.
-pub fn limit(container: &api::Container, name: &str) -> Option<meta::Quantity> {
+pub(crate) fn limit(container: &api::Container, name: &str) -> Option<meta::Quantity> {
     get(container.resources.as_ref()?.limits.as_ref(), name)
 }
 
 /// The class of a pod.
-pub fn qos_class(pod: &api::Pod) -> Qos {
+pub(crate) fn qos_class(pod: &api::Pod) -> Qos {
     let Some(spec) = &pod.spec else { return Qos::BestEffort };
-    let containers: Vec<_> = spec.init_containers.iter().flatten().chain(&spec.containers).collect();
+    let containers: Vec<_> =
+        spec.init_containers.iter().flatten().chain(&spec.containers).collect();
     let names = ["cpu", "memory"];
-    let any = containers.iter().any(|c| names.iter().any(|n| request(c, n).is_some() || limit(c, n).is_some()));
+    let any = containers
+        .iter()
+        .any(|c| names.iter().any(|n| request(c, n).is_some() || limit(c, n).is_some()));
     if !any {
         return Qos::BestEffort;
     }
@@ -67,19 +70,28 @@ pub fn qos_class(pod: &api::Pod) -> Qos {
         let limit = limit(c, name);
         limit.is_some() && request(c, name) == limit
     };
-    if containers.iter().all(|c| names.iter().all(|n| equal(c, n))) { Qos::Guaranteed } else { Qos::Burstable }
+    if containers.iter().all(|c| names.iter().all(|n| equal(c, n))) {
+        Qos::Guaranteed
+    } else {
+        Qos::Burstable
+    }
 }
 
 /// What the whole pod requests: the sum of its containers and sidecars, or the largest need during initialisation,
 /// plus overhead (upstream's rule).
-pub fn pod_request(pod: &api::Pod, name: &str) -> meta::Quantity {
+pub(crate) fn pod_request(pod: &api::Pod, name: &str) -> meta::Quantity {
     total(pod, |c| request_only(c, name), name)
 }
 
 /// What the whole pod is limited to; `None` if some container is not limited.
-pub fn pod_limit(pod: &api::Pod, name: &str) -> Option<meta::Quantity> {
+pub(crate) fn pod_limit(pod: &api::Pod, name: &str) -> Option<meta::Quantity> {
     let spec = pod.spec.as_ref()?;
-    let all = spec.init_containers.iter().flatten().chain(&spec.containers).all(|c| limit(c, name).is_some());
+    let all = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+        .all(|c| limit(c, name).is_some());
     all.then(|| total(pod, |c| limit(c, name).unwrap_or(meta::Quantity::ZERO), name))
 }
 
@@ -87,7 +99,11 @@ fn request_only(container: &api::Container, name: &str) -> meta::Quantity {
     request(container, name).unwrap_or(meta::Quantity::ZERO)
 }
 
-fn total(pod: &api::Pod, of: impl Fn(&api::Container) -> meta::Quantity, name: &str) -> meta::Quantity {
+fn total(
+    pod: &api::Pod,
+    of: impl Fn(&api::Container) -> meta::Quantity,
+    name: &str,
+) -> meta::Quantity {
     let Some(spec) = &pod.spec else { return meta::Quantity::ZERO };
     let mut sidecars = meta::Quantity::ZERO;
     let mut init_peak = meta::Quantity::ZERO;
@@ -105,22 +121,26 @@ fn total(pod: &api::Pod, of: impl Fn(&api::Container) -> meta::Quantity, name: &
 }
 
 /// CPU shares of a request in thousandths of a core.
-pub fn shares(milli: i64) -> i64 {
+pub(crate) fn shares(milli: i64) -> i64 {
     (milli.saturating_mul(1024) / 1000).clamp(SHARES.0, SHARES.1)
 }
 
 /// CPU quota per period of a limit in thousandths of a core.
-pub fn quota(milli: i64) -> i64 {
+pub(crate) fn quota(milli: i64) -> i64 {
     (milli.saturating_mul(PERIOD) / 1000).max(QUOTA_LEAST)
 }
 
 /// cgroup v2's weight for v1's shares.
-pub fn weight(shares: i64) -> i64 {
+pub(crate) fn weight(shares: i64) -> i64 {
     1 + ((shares - SHARES.0).max(0) * 9_999) / (SHARES.1 - SHARES.0)
 }
 
 /// A container's resources as the runtime takes them. `memory` is the node's memory in bytes, for the oom score.
-pub fn container_resources(pod: &api::Pod, container: &api::Container, memory: i64) -> v1::LinuxContainerResources {
+pub(crate) fn container_resources(
+    pod: &api::Pod,
+    container: &api::Container,
+    memory: i64,
+) -> v1::LinuxContainerResources {
     let cpu_limit = limit(container, "cpu").map(|q| q.milli_value());
     let cpu_request = request(container, "cpu").map_or(0, |q| q.milli_value());
     v1::LinuxContainerResources {
@@ -155,7 +175,10 @@ mod tests {
     use super::*;
 
     fn pod(containers: serde_json::Value) -> api::Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": containers}})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": "p"}, "spec": {"containers": containers}}),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -164,7 +187,10 @@ mod tests {
         assert_eq!(qos_class(&pod(json!([{"name": "a", "resources": full}]))), Qos::Guaranteed);
         let limits = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
         assert_eq!(qos_class(&pod(json!([{"name": "a", "resources": limits}]))), Qos::Guaranteed);
-        assert_eq!(qos_class(&pod(json!([{"name": "a", "resources": full}, {"name": "b"}]))), Qos::Burstable);
+        assert_eq!(
+            qos_class(&pod(json!([{"name": "a", "resources": full}, {"name": "b"}]))),
+            Qos::Burstable
+        );
         assert_eq!(qos_class(&pod(json!([{"name": "a"}]))), Qos::BestEffort);
     }
 

@@ -69,9 +69,16 @@ pub(crate) struct Sources {
 impl Sources {
     /// Opens a watch for each object. Must be called within a tokio runtime.
     pub(crate) fn open(caches: &Caches, namespace: &str, references: &References) -> Self {
-        let select = |name: &String| Select::all().namespace(namespace).fields(format!("metadata.name={name}"));
-        let config_maps = references.config_maps.iter().map(|n| (n.clone(), caches.selected(select(n)))).collect();
-        let secrets = references.secrets.iter().map(|n| (n.clone(), caches.selected(select(n)))).collect();
+        let select = |name: &String| {
+            Select::all().namespace(namespace).fields(format!("metadata.name={name}"))
+        };
+        let config_maps = references
+            .config_maps
+            .iter()
+            .map(|n| (n.clone(), caches.selected(select(n))))
+            .collect();
+        let secrets =
+            references.secrets.iter().map(|n| (n.clone(), caches.selected(select(n)))).collect();
         Self { namespace: namespace.to_owned(), config_maps, secrets }
     }
 
@@ -101,7 +108,9 @@ impl Sources {
 }
 
 /// A subscription without what it begins with: the present contents.
-fn drained<K: Send + Sync + 'static>(mut subscription: Subscription<K>) -> futures::stream::BoxStream<'static, ()> {
+fn drained<K: Send + Sync + 'static>(
+    mut subscription: Subscription<K>,
+) -> futures::stream::BoxStream<'static, ()> {
     while subscription.next().now_or_never().flatten().is_some() {}
     subscription.map(|_| ()).boxed()
 }

@@ -56,11 +56,16 @@ pub(super) async fn mount_volumes(
     facts: Facts,
 ) -> Option<Event> {
     if !sources.ready().await {
-        let message = "MountVolume.SetUp failed: timed out waiting for the API to answer".to_owned();
+        let message =
+            "MountVolume.SetUp failed: timed out waiting for the API to answer".to_owned();
         return Some(Event::VolumesMounted(Err(message)));
     }
-    let ingredients =
-        volumes::Ingredients { options: &context.options, sources: &sources, tokens: &context.tokens, facts };
+    let ingredients = volumes::Ingredients {
+        options: &context.options,
+        sources: &sources,
+        tokens: &context.tokens,
+        facts,
+    };
     let result = volumes::set_up(&pod, &ingredients).await.map_err(|error| error.to_string());
     Some(Event::VolumesMounted(result))
 }
@@ -72,16 +77,33 @@ pub(super) async fn run_sandbox(
     sender: mpsc::Sender<Message>,
 ) -> Option<Event> {
     if let Err(error) = context.cgroups.create_pod(&pod, context.options.pod_pids) {
-        return Some(Event::SandboxStarted(Err(format!("failed to create the pod's cgroup: {error}"))));
+        return Some(Event::SandboxStarted(Err(format!(
+            "failed to create the pod's cgroup: {error}"
+        ))));
     }
-    let config =
-        sandbox::config(&pod, attempt, &context.options, &context.resolver, context.cgroups.pod_path(&pod));
+    let config = sandbox::config(
+        &pod,
+        attempt,
+        &context.options,
+        &context.resolver,
+        context.cgroups.pod_path(&pod),
+    );
     let started = async {
-        tokio::fs::create_dir_all(&config.log_directory).await.map_err(|error| error.to_string())?;
-        let id = context.runtime.run_pod_sandbox(config).await.map_err(|error| error.to_string())?;
+        tokio::fs::create_dir_all(&config.log_directory)
+            .await
+            .map_err(|error| error.to_string())?;
+        let id =
+            context.runtime.run_pod_sandbox(config).await.map_err(|error| error.to_string())?;
         context.monitor.register(&id, &sender);
-        let status = context.runtime.pod_sandbox_status(id, false).await.map_err(|error| error.to_string())?;
-        status.status.map(|status| seen_sandbox(&status)).ok_or_else(|| "the runtime lost the sandbox".to_owned())
+        let status = context
+            .runtime
+            .pod_sandbox_status(id, false)
+            .await
+            .map_err(|error| error.to_string())?;
+        status
+            .status
+            .map(|status| seen_sandbox(&status))
+            .ok_or_else(|| "the runtime lost the sandbox".to_owned())
     };
     Some(Event::SandboxStarted(started.await))
 }
@@ -113,7 +135,11 @@ pub(super) async fn sandbox_died(context: Arc<Context>, id: String) -> Option<Ev
     for pause in [0, 10, 50, 200, 1000] {
         sleep(Duration::from_millis(pause)).await;
         match context.runtime.pod_sandbox_status(id.clone(), false).await {
-            Ok(answer) if answer.status.as_ref().is_some_and(|s| s.state() == v1::PodSandboxState::SandboxReady) => {}
+            Ok(answer)
+                if answer
+                    .status
+                    .as_ref()
+                    .is_some_and(|s| s.state() == v1::PodSandboxState::SandboxReady) => {}
             Ok(_) => return Some(Event::SandboxDied { id }),
             Err(error) if error.is_not_found() => return Some(Event::SandboxDied { id }),
             Err(_) => {}
@@ -129,7 +155,8 @@ pub(super) async fn pull(
     container: api::Container,
     about: api::ObjectReference,
 ) -> Option<Event> {
-    let request = Request { pod: &pod, container: &container, recorder: &context.recorder, about: &about };
+    let request =
+        Request { pod: &pod, container: &container, recorder: &context.recorder, about: &about };
     let result = context.images.ensure(&request).await;
     Some(Event::Pulled { container: index, result })
 }
@@ -144,7 +171,9 @@ pub(super) async fn post_start(
     let handler = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
     let host = facts.pod_ips.first().map_or("127.0.0.1", String::as_str);
     let result = match handler {
-        Some(handler) => hooks::run(&context.runtime, handler, &container, &id, host, POST_START).await,
+        Some(handler) => {
+            hooks::run(&context.runtime, handler, &container, &id, host, POST_START).await
+        }
         None => Ok(()),
     };
     Some(Event::PostStarted { container: index, id, result })
@@ -157,7 +186,9 @@ pub(super) async fn clean_up(context: Arc<Context>, pod: Arc<api::Pod>) -> Optio
     loop {
         match clean_up_once(&context, &pod, &id).await {
             Ok(()) => break,
-            Err(error) if attempt % 30 == 0 => warn!(%error, "the pod's remains could not be removed"),
+            Err(error) if attempt % 30 == 0 => {
+                warn!(%error, "the pod's remains could not be removed")
+            }
             Err(_) => {}
         }
         attempt += 1;
@@ -170,9 +201,13 @@ pub(super) async fn clean_up(context: Arc<Context>, pod: Arc<api::Pod>) -> Optio
 async fn clean_up_once(context: &Arc<Context>, pod: &api::Pod, id: &PodId) -> Result<(), String> {
     remove_sandboxes(context, &id.uid).await?;
     context.cgroups.remove_pod(pod);
-    let (dir, logs) =
-        (context.options.pod_dir(&id.uid), context.options.pod_log_dir(&id.namespace, &id.name, &id.uid));
-    let removed = tokio::task::spawn_blocking(move || mounts::remove_tree(&dir).and_then(|()| mounts::remove_tree(&logs)));
+    let (dir, logs) = (
+        context.options.pod_dir(&id.uid),
+        context.options.pod_log_dir(&id.namespace, &id.name, &id.uid),
+    );
+    let removed = tokio::task::spawn_blocking(move || {
+        mounts::remove_tree(&dir).and_then(|()| mounts::remove_tree(&logs))
+    });
     match removed.await {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),

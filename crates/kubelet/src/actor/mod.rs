@@ -175,7 +175,9 @@ impl Actor {
     fn wake(&self) -> Duration {
         let now = Timestamp::now();
         let at = pod::wake_at(&self.state, now);
-        at.map_or(IDLE, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default().min(IDLE))
+        at.map_or(IDLE, |at| {
+            Duration::try_from(at.duration_since(now)).unwrap_or_default().min(IDLE)
+        })
     }
 
     /// Whatever the runtime already has is watched.
@@ -212,11 +214,13 @@ impl Actor {
             self.tasks.spawn(effects::sandbox_died(self.context.clone(), id));
             return;
         }
-        let index = self.state.containers.iter().position(|c| c.running().is_some_and(|r| r.id == id));
+        let index =
+            self.state.containers.iter().position(|c| c.running().is_some_and(|r| r.id == id));
         match index {
             Some(index) => {
                 let name = self.state.containers[index].name.clone();
-                let job = stop::exited(self.context.clone(), self.state.pod.clone(), index, name, id);
+                let job =
+                    stop::exited(self.context.clone(), self.state.pod.clone(), index, name, id);
                 self.tasks.spawn(job);
             }
             None if self.early_exits.len() < INBOX => {
@@ -284,8 +288,13 @@ impl Actor {
         let context = &self.context;
         let latest = self.publisher.latest();
         let previous = latest.status.clone().unwrap_or_default();
-        let status =
-            pod::project(&self.state, &previous, &context.host_ips(), &context.runtime_name, Timestamp::now());
+        let status = pod::project(
+            &self.state,
+            &previous,
+            &context.host_ips(),
+            &context.runtime_name,
+            Timestamp::now(),
+        );
         self.publisher.want(status, self.delete);
     }
 
@@ -302,7 +311,8 @@ impl Actor {
             return sources.clone();
         }
         let references = References::of(&self.state.pod);
-        let sources = Arc::new(Sources::open(&self.context.caches, &self.id.namespace, &references));
+        let sources =
+            Arc::new(Sources::open(&self.context.caches, &self.id.namespace, &references));
         let mut changes = sources.changes();
         let sender = self.sender.clone();
         self.tasks.spawn(async move {
@@ -352,7 +362,13 @@ impl Actor {
         }
     }
 
-    fn start_probes(&mut self, index: usize, id: &str, started_at: Timestamp, (startup, ready): (bool, bool)) {
+    fn start_probes(
+        &mut self,
+        index: usize,
+        id: &str,
+        started_at: Timestamp,
+        (startup, ready): (bool, bool),
+    ) {
         let Some(spec) = self.state.spec_of(index).cloned() else { return };
         let ips = self.context.facts_of(&self.state.pod, self.state.ips()).pod_ips;
         let target = probes::Target {
@@ -388,13 +404,22 @@ impl Actor {
     }
 
     /// What a probe's reports lead to.
-    fn reporter(&self, container: usize, id: String, kind: ProbeKind) -> impl FnMut(probes::Report) + Send + use<> {
+    fn reporter(
+        &self,
+        container: usize,
+        id: String,
+        kind: ProbeKind,
+    ) -> impl FnMut(probes::Report) + Send + use<> {
         let sender = self.sender.clone();
         let recorder = self.context.recorder.clone();
         let about = effects::about(&self.state, Some(container));
         move |report| match report {
             probes::Report::Failed(message) => {
-                recorder.warning(&about, "Unhealthy", format!("{} probe failed: {message}", probes::name(kind)));
+                recorder.warning(
+                    &about,
+                    "Unhealthy",
+                    format!("{} probe failed: {message}", probes::name(kind)),
+                );
             }
             probes::Report::Verdict(healthy) => {
                 let event = Event::Probed { container, id: id.clone(), kind, healthy };
@@ -468,7 +493,13 @@ impl Actor {
                 });
             }
             Effect::Record { kind, reason, message, container } => {
-                effects::record(&context.recorder, &effects::about(&self.state, container), kind, reason, message);
+                effects::record(
+                    &context.recorder,
+                    &effects::about(&self.state, container),
+                    kind,
+                    reason,
+                    message,
+                );
             }
             Effect::CleanUp => {
                 if let Some(keeper) = self.keeper.take() {

@@ -110,7 +110,10 @@ impl Publisher {
             self.flight = Some(
                 async move {
                     tokio::time::sleep(pause).await;
-                    landed(api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await)
+                    landed(
+                        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
+                            .await,
+                    )
                 }
                 .boxed(),
             );
@@ -119,7 +122,11 @@ impl Publisher {
                 async move {
                     tokio::time::sleep(pause).await;
                     let preconditions = Preconditions { uid: Some(uid), resource_version: None };
-                    let params = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..Default::default() };
+                    let params = DeleteParams {
+                        grace_period_seconds: Some(0),
+                        preconditions: Some(preconditions),
+                        ..Default::default()
+                    };
                     match api.delete(&name, &params).await {
                         Ok(_) => Landed::Gone,
                         Err(error) if error.is_not_found() || error.is_conflict() => Landed::Gone,

@@ -64,11 +64,18 @@ async fn start(context: &Context, job: &Job) -> Result<Started, StartProblem> {
     if let Err(error) = context.runtime.start_container(id.clone()).await {
         context.monitor.forget(&id);
         let message = error.message().to_owned();
-        let exit = stop::exit_of(context, &job.pod, &job.spec.name, &id).await.unwrap_or_else(|| unstarted(job, &id, &message));
+        let exit = stop::exit_of(context, &job.pod, &job.spec.name, &id)
+            .await
+            .unwrap_or_else(|| unstarted(job, &id, &message));
         return Err(StartProblem { reason: "RunContainerError", message, exit: Some(exit) });
     }
     context.recorder.normal(&job.about, "Started", "Container started");
-    let status = context.runtime.container_status(id.clone(), false).await.ok().and_then(|answer| answer.status);
+    let status = context
+        .runtime
+        .container_status(id.clone(), false)
+        .await
+        .ok()
+        .and_then(|answer| answer.status);
     let started_at = status.and_then(|s| stop::time(s.started_at)).unwrap_or_else(Timestamp::now);
     Ok(Started { id, started_at })
 }
@@ -87,7 +94,11 @@ fn unstarted(job: &Job, id: &str, message: &str) -> Exit {
 }
 
 /// Creates the container. A crash may have left one of the same name that was never started; it goes first.
-async fn create(context: &Context, job: &Job, config: v1::ContainerConfig) -> Result<String, RuntimeError> {
+async fn create(
+    context: &Context,
+    job: &Job,
+    config: v1::ContainerConfig,
+) -> Result<String, RuntimeError> {
     let sandbox_config = spec::sandbox::config(
         &job.pod,
         0,
@@ -111,7 +122,8 @@ async fn create(context: &Context, job: &Job, config: v1::ContainerConfig) -> Re
 
 async fn remove_leftover(context: &Context, job: &Job) -> Result<(), RuntimeError> {
     let uid = PodId::of(&job.pod).uid;
-    let labels = [(spec::POD_UID.to_owned(), uid), (spec::CONTAINER_NAME.to_owned(), job.spec.name.clone())];
+    let labels =
+        [(spec::POD_UID.to_owned(), uid), (spec::CONTAINER_NAME.to_owned(), job.spec.name.clone())];
     let filter = v1::ContainerFilter { label_selector: labels.into(), ..Default::default() };
     for container in context.runtime.list_containers(filter).await? {
         if container.metadata.as_ref().is_some_and(|m| m.attempt == job.attempt) {
@@ -124,7 +136,9 @@ async fn remove_leftover(context: &Context, job: &Job) -> Result<(), RuntimeErro
 async fn configure(context: &Context, job: &Job) -> Result<v1::ContainerConfig, String> {
     let id = PodId::of(&job.pod);
     if timeout(SERVICES, context.services.ready()).await.is_err() {
-        return Err("services have not yet been read at least once, cannot construct envvars".to_owned());
+        return Err(
+            "services have not yet been read at least once, cannot construct envvars".to_owned()
+        );
     }
     let links = job.pod.spec.as_ref().and_then(|s| s.enable_service_links).unwrap_or(true);
     let listed = context.services.list();
@@ -161,11 +175,15 @@ fn mounts(
         let volume = volumes.iter().find(|v| v.name == mount.name);
         let source = volume.and_then(|v| volumes::path_of(&context.options, &id.uid, v));
         let Some(source) = source else {
-            return Err(format!("cannot find volume {:?} to mount into container {:?}", mount.name, job.spec.name));
+            return Err(format!(
+                "cannot find volume {:?} to mount into container {:?}",
+                mount.name, job.spec.name
+            ));
         };
         mounts.push(volume_mount(index, mount, source, env, &sub_paths)?);
     }
-    let io = |what: &'static str| move |error: io::Error| format!("failed to write {what}: {error}");
+    let io =
+        |what: &'static str| move |error: io::Error| format!("failed to write {what}: {error}");
     if !mounts.iter().any(|m| m.container_path == "/etc/hosts") {
         let file = hosts_file(context, job, &pod_dir, ips).map_err(io("the hosts file"))?;
         mounts.push(plain_mount("/etc/hosts", &file, false));
@@ -194,9 +212,9 @@ fn volume_mount(
     let source = if sub_path.is_empty() {
         source
     } else {
-        sub_paths
-            .bind(index, &source, &sub_path)
-            .map_err(|error| format!("failed to prepare subPath for volumeMount {:?}: {error}", mount.name))?
+        sub_paths.bind(index, &source, &sub_path).map_err(|error| {
+            format!("failed to prepare subPath for volumeMount {:?}: {error}", mount.name)
+        })?
     };
     let propagation = match mount.mount_propagation.as_deref() {
         Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer,
@@ -209,9 +227,17 @@ fn volume_mount(
 }
 
 fn plain_mount(container_path: &str, host_path: &Path, readonly: bool) -> v1::Mount {
-    let container_path =
-        if container_path.starts_with('/') { container_path.to_owned() } else { format!("/{container_path}") };
-    v1::Mount { container_path, host_path: host_path.to_string_lossy().into_owned(), readonly, ..Default::default() }
+    let container_path = if container_path.starts_with('/') {
+        container_path.to_owned()
+    } else {
+        format!("/{container_path}")
+    };
+    v1::Mount {
+        container_path,
+        host_path: host_path.to_string_lossy().into_owned(),
+        readonly,
+        ..Default::default()
+    }
 }
 
 fn hosts_file(context: &Context, job: &Job, pod_dir: &Path, ips: &[String]) -> io::Result<PathBuf> {

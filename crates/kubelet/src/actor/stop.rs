@@ -42,9 +42,13 @@ pub(super) async fn run(context: Arc<Context>, job: Job) -> Option<Event> {
     context.recorder.normal(&about, "Killing", plan.message.clone());
     let uid = PodId::of(&pod).uid;
     let hook = async {
-        let Some(handler) = spec.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()) else { return };
+        let Some(handler) = spec.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()) else {
+            return;
+        };
         let host = facts.pod_ips.first().map_or("127.0.0.1", String::as_str);
-        if let Err(error) = hooks::run(&context.runtime, handler, &spec, &plan.id, host, plan.grace).await {
+        if let Err(error) =
+            hooks::run(&context.runtime, handler, &spec, &plan.id, host, plan.grace).await
+        {
             debug!(container = spec.name, %error, "preStop hook failed");
             context.recorder.warning(&about, "FailedPreStopHook", "PreStopHook failed");
         }
@@ -93,7 +97,12 @@ pub(super) async fn exited(
 }
 
 /// How a container ended; `None` while it has not, or when the runtime does not answer.
-pub(super) async fn exit_of(context: &Context, pod: &api::Pod, name: &str, id: &str) -> Option<Exit> {
+pub(super) async fn exit_of(
+    context: &Context,
+    pod: &api::Pod,
+    name: &str,
+    id: &str,
+) -> Option<Exit> {
     match context.runtime.container_status(id.to_owned(), false).await {
         Ok(answer) => {
             let status = answer.status?;
@@ -155,11 +164,13 @@ async fn message(
     let id = PodId::of(pod);
     let attempt = status.metadata.as_ref().map_or(0, |m| m.attempt);
     let file = message_file(&context.options.pod_dir(&id.uid), name, attempt);
-    let written = tokio::task::spawn_blocking(move || read_limited(&file)).await.unwrap_or_default();
+    let written =
+        tokio::task::spawn_blocking(move || read_limited(&file)).await.unwrap_or_default();
     if !written.is_empty() {
         return written;
     }
-    let spec = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers));
+    let spec =
+        pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers));
     let wants_log = spec
         .into_iter()
         .find(|c| c.name == name)
@@ -167,7 +178,9 @@ async fn message(
     if wants_log && exit.code != 0 && !status.log_path.is_empty() {
         let path = status.log_path.clone();
         let (bytes, lines) = LOG_TAIL;
-        return tokio::task::spawn_blocking(move || logs::tail_text(path.as_ref(), bytes, lines)).await.unwrap_or_default();
+        return tokio::task::spawn_blocking(move || logs::tail_text(path.as_ref(), bytes, lines))
+            .await
+            .unwrap_or_default();
     }
     exit.message.clone()
 }

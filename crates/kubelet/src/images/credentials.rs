@@ -26,14 +26,20 @@ struct Entry {
 }
 
 /// The credentials for an image, in the order of the pod's secrets.
-pub(super) async fn of_pod(client: &kube::Client, pod: &api::Pod, image: &str) -> Vec<v1::AuthConfig> {
+pub(super) async fn of_pod(
+    client: &kube::Client,
+    pod: &api::Pod,
+    image: &str,
+) -> Vec<v1::AuthConfig> {
     let names: Vec<String> = pod
         .spec
         .iter()
         .flat_map(|spec| spec.image_pull_secrets.iter().flatten())
         .map(|reference| reference.name.clone())
         .collect();
-    let (false, Ok(reference)) = (names.is_empty(), ImageReference::parse(image)) else { return Vec::new() };
+    let (false, Ok(reference)) = (names.is_empty(), ImageReference::parse(image)) else {
+        return Vec::new();
+    };
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let secrets: Api<api::Secret> = Api::namespaced(client.clone(), namespace);
     let mut found = Vec::new();
@@ -56,7 +62,8 @@ fn of_secret(secret: &api::Secret, image: &ImageReference) -> Vec<v1::AuthConfig
     } else {
         HashMap::new()
     };
-    let mut matching: Vec<_> = auths.into_iter().filter(|(registry, _)| matches(registry, image)).collect();
+    let mut matching: Vec<_> =
+        auths.into_iter().filter(|(registry, _)| matches(registry, image)).collect();
     // The most specific registry path first.
     matching.sort_by_key(|(registry, _)| std::cmp::Reverse(registry.len()));
     matching.into_iter().filter_map(|(registry, entry)| auth(registry, entry)).collect()
@@ -64,9 +71,11 @@ fn of_secret(secret: &api::Secret, image: &ImageReference) -> Vec<v1::AuthConfig
 
 /// Whether a registry, written with or without scheme and path, covers an image.
 fn matches(registry: &str, image: &ImageReference) -> bool {
-    let bare = registry.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
+    let bare =
+        registry.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
     let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
-    let host_matches = host == image.domain() || (image.domain() == "docker.io" && host == "index.docker.io");
+    let host_matches =
+        host == image.domain() || (image.domain() == "docker.io" && host == "index.docker.io");
     let path = if matches!(path, "v1" | "v2") { "" } else { path };
     let below = image.repository() == path || image.repository().starts_with(&format!("{path}/"));
     host_matches && (path.is_empty() || below)

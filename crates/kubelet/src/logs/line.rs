@@ -39,7 +39,10 @@ mod tests {
     #[test]
     fn parses() {
         let line = Line::parse(b"2026-01-02T03:04:05.6Z stderr P hello  world\n").unwrap();
-        assert_eq!((line.stream, line.partial, line.text), (&b"stderr"[..], true, &b"hello  world"[..]));
+        assert_eq!(
+            (line.stream, line.partial, line.text),
+            (&b"stderr"[..], true, &b"hello  world"[..])
+        );
         assert_eq!(line.at().unwrap().as_second(), 1_767_323_045);
         assert_eq!(Line::parse(b"2026-01-02T03:04:05Z stdout F \n").unwrap().text, b"");
         assert_eq!(Line::parse(b"garbage"), None);

@@ -11,7 +11,10 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{context::Context, spec::{PodId, container::log_path}};
+use crate::{
+    context::Context,
+    spec::{PodId, container::log_path},
+};
 
 /// How often sizes are looked at (upstream's).
 const PERIOD: Duration = Duration::from_secs(10);
@@ -40,7 +43,10 @@ fn running(context: &Context) -> Vec<(String, PathBuf)> {
         let dir = context.options.pod_log_dir(&id.namespace, &id.name, &id.uid);
         for container in &state.containers {
             if let Some(running) = container.running() {
-                found.push((running.id.clone(), dir.join(log_path(&container.name, container.restarts))));
+                found.push((
+                    running.id.clone(),
+                    dir.join(log_path(&container.name, container.restarts)),
+                ));
             }
         }
     }
@@ -92,8 +98,10 @@ mod tests {
             fs::write(dir.path().join(name), name).unwrap();
         }
         prune(&log, 2).unwrap();
-        let mut left: Vec<_> =
-            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         left.sort();
         assert_eq!(left, ["0.log", "0.log.2", "0.log.3", "1.log"]);
     }

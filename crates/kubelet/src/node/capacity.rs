@@ -23,7 +23,8 @@ pub(crate) struct Capacity {
 
 impl Capacity {
     pub(crate) fn read(options: &KubeletOptions) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1));
+        let cores =
+            std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1));
         Self {
             cpu_milli: cores * 1000,
             memory: memory_field("MemTotal:"),
@@ -56,7 +57,11 @@ impl Capacity {
             ])
         };
         let capacity = list(self.cpu_milli, self.memory, format!("{}Ki", self.disk / 1024));
-        let allocatable = list(self.allocatable_cpu(), self.allocatable_memory(), (self.disk / 10 * 9).to_string());
+        let allocatable = list(
+            self.allocatable_cpu(),
+            self.allocatable_memory(),
+            (self.disk / 10 * 9).to_string(),
+        );
         (capacity, allocatable)
     }
 }
@@ -64,14 +69,18 @@ impl Capacity {
 /// A field of `/proc/meminfo`, bytes.
 pub(super) fn memory_field(name: &str) -> i64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kilobytes = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<i64>().ok());
+    let kilobytes = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<i64>().ok());
     kilobytes.unwrap_or(0) * 1024
 }
 
 /// Size and free space of the file system at `path`, bytes.
 pub(super) fn disk(path: &Path) -> (i64, i64) {
     let Ok(stat) = statvfs(path) else { return (0, 0) };
-    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.fragment_size())).unwrap_or(i64::MAX);
+    let bytes = |blocks: u64| {
+        i64::try_from(blocks.saturating_mul(stat.fragment_size())).unwrap_or(i64::MAX)
+    };
     (bytes(stat.blocks()), bytes(stat.blocks_available()))
 }
 
@@ -79,9 +88,12 @@ pub(super) fn disk(path: &Path) -> (i64, i64) {
 pub(super) fn node_info(runtime: &str) -> api::NodeSystemInfo {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let names = uname().ok();
-    let text = |value: Option<&std::ffi::OsStr>| value.map(|v| v.to_string_lossy().into_owned()).unwrap_or_default();
+    let text = |value: Option<&std::ffi::OsStr>| {
+        value.map(|v| v.to_string_lossy().into_owned()).unwrap_or_default()
+    };
     let os_release = read("/etc/os-release");
-    let pretty = os_release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or_default();
+    let pretty =
+        os_release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or_default();
     let system = read("/sys/class/dmi/id/product_uuid");
     let machine = read("/etc/machine-id");
     api::NodeSystemInfo {

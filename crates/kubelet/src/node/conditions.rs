@@ -51,7 +51,12 @@ pub(super) fn conditions(
         (kind.to_owned(), under, reason.to_owned(), message.to_owned())
     };
     let ready = match &figures.runtime_problem {
-        None => ("Ready".to_owned(), true, "KubeletReady".to_owned(), "kubelet is posting ready status".to_owned()),
+        None => (
+            "Ready".to_owned(),
+            true,
+            "KubeletReady".to_owned(),
+            "kubelet is posting ready status".to_owned(),
+        ),
         Some(problem) => ("Ready".to_owned(), false, "KubeletNotReady".to_owned(), problem.clone()),
     };
     let all = [
@@ -105,8 +110,9 @@ mod tests {
             reason: "NetworkPluginNotReady".to_owned(),
             message: "cni plugin not initialized".to_owned(),
         };
-        let status =
-            v1::RuntimeStatus { conditions: vec![condition("RuntimeReady", true), condition("NetworkReady", false)] };
+        let status = v1::RuntimeStatus {
+            conditions: vec![condition("RuntimeReady", true), condition("NetworkReady", false)],
+        };
         let problem = runtime_problem(&status);
         assert_eq!(
             problem.as_deref(),
@@ -116,11 +122,16 @@ mod tests {
             )
         );
         let now = Timestamp::UNIX_EPOCH;
-        let figures = Figures { memory_available: 1 << 30, runtime_problem: problem, ..Default::default() };
+        let figures =
+            Figures { memory_available: 1 << 30, runtime_problem: problem, ..Default::default() };
         let all = conditions(&figures, &[], now);
         let status = |kind: &str| all.iter().find(|c| c.type_ == kind).unwrap().status.clone();
         assert_eq!((status("Ready"), status("MemoryPressure")), ("False".into(), "False".into()));
         let low = Figures { memory_available: 1 << 20, ..Default::default() };
-        assert!(conditions(&low, &all, now).iter().any(|c| c.type_ == "MemoryPressure" && c.status == "True"));
+        assert!(
+            conditions(&low, &all, now)
+                .iter()
+                .any(|c| c.type_ == "MemoryPressure" && c.status == "True")
+        );
     }
 }

@@ -33,7 +33,9 @@ pub(crate) async fn renew_forever(
 ) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
     let work = async {
-        let Ok(uid) = node_uid.wait_for(Option::is_some).await.map(|uid| uid.clone().unwrap_or_default()) else {
+        let Ok(uid) =
+            node_uid.wait_for(Option::is_some).await.map(|uid| uid.clone().unwrap_or_default())
+        else {
             return;
         };
         let mut failures = 0u32;
@@ -49,7 +51,8 @@ pub(crate) async fn renew_forever(
                     }
                 }
             }
-            let pause = if failures == 0 { options.lease_period } else { Duration::from_millis(500) };
+            let pause =
+                if failures == 0 { options.lease_period } else { Duration::from_millis(500) };
             tokio::time::sleep(pause).await;
         }
     };

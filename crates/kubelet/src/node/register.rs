@@ -69,12 +69,19 @@ impl Registrar {
             let status = self.status(&node, &images.0).await;
             let ready = is_ready(&status);
             let shape = shape(&status);
-            let due = written
-                .as_ref()
-                .is_none_or(|(last, at)| *last != shape || at.elapsed() >= self.options.status_period);
+            let due = written.as_ref().is_none_or(|(last, at)| {
+                *last != shape || at.elapsed() >= self.options.status_period
+            });
             if due {
                 let patch = json!({ "status": status });
-                match nodes.patch_status(&self.options.node_name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+                match nodes
+                    .patch_status(
+                        &self.options.node_name,
+                        &PatchParams::default(),
+                        &Patch::Merge(&patch),
+                    )
+                    .await
+                {
                     Ok(fresh) => {
                         node = fresh;
                         written = Some((shape, Instant::now()));
@@ -126,7 +133,11 @@ impl Registrar {
             return nodes.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
         }
         let node = api::Node {
-            metadata: ObjectMeta { name: Some(name.clone()), labels: Some(labels), ..Default::default() },
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                labels: Some(labels),
+                ..Default::default()
+            },
             spec: Some(api::NodeSpec {
                 taints: (!self.options.taints.is_empty()).then(|| self.options.taints.clone()),
                 ..Default::default()
@@ -173,11 +184,17 @@ impl Registrar {
         let addresses = addresses.chain([("Hostname", self.options.node_name.clone())]);
         api::NodeStatus {
             addresses: Some(
-                addresses.map(|(kind, address)| api::NodeAddress { type_: kind.to_owned(), address }).collect(),
+                addresses
+                    .map(|(kind, address)| api::NodeAddress { type_: kind.to_owned(), address })
+                    .collect(),
             ),
             allocatable: Some(allocatable),
             capacity: Some(capacity),
-            conditions: Some(conditions(&figures, before.conditions.as_deref().unwrap_or_default(), Timestamp::now())),
+            conditions: Some(conditions(
+                &figures,
+                before.conditions.as_deref().unwrap_or_default(),
+                Timestamp::now(),
+            )),
             daemon_endpoints: Some(api::NodeDaemonEndpoints {
                 kubelet_endpoint: Some(api::DaemonEndpoint { port: i32::from(self.port) }),
             }),
@@ -194,7 +211,9 @@ impl Registrar {
         all.into_iter()
             .take(MOST_IMAGES)
             .map(|image| api::ContainerImage {
-                names: Some(image.repo_digests.into_iter().chain(image.repo_tags).take(5).collect()),
+                names: Some(
+                    image.repo_digests.into_iter().chain(image.repo_tags).take(5).collect(),
+                ),
                 size_bytes: i64::try_from(image.size).ok(),
             })
             .collect()
@@ -204,7 +223,8 @@ impl Registrar {
 /// Processes and threads on the machine, and the kernel's limit.
 fn processes() -> (i64, i64) {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let running = load.split_whitespace().nth(3).and_then(|f| f.split('/').nth(1)?.parse().ok()).unwrap_or(0);
+    let running =
+        load.split_whitespace().nth(3).and_then(|f| f.split('/').nth(1)?.parse().ok()).unwrap_or(0);
     let limit = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
     (running, limit.trim().parse().unwrap_or(0))
 }

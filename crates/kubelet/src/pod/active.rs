@@ -46,10 +46,13 @@ fn completed(state: &PodState) -> bool {
         _ => false,
     };
     let failed_init = |index: usize| match &state.containers[index] {
-        c if c.role == Role::Init => matches!(&c.phase, Phase::Exited(exit) if exit.code != 0) && over(index),
+        c if c.role == Role::Init => {
+            matches!(&c.phase, Phase::Exited(exit) if exit.code != 0) && over(index)
+        }
         _ => false,
     };
-    let mut mains = (0..state.containers.len()).filter(|i| state.containers[*i].role == Role::Main).peekable();
+    let mut mains =
+        (0..state.containers.len()).filter(|i| state.containers[*i].role == Role::Main).peekable();
     (0..state.containers.len()).any(failed_init) || (mains.peek().is_some() && mains.all(over))
 }
 
@@ -145,9 +148,17 @@ fn drive(state: &mut PodState, index: usize, now: Timestamp, effects: &mut Vec<E
 }
 
 /// The wait of a container is over.
-fn again(state: &mut PodState, index: usize, waiting: &Waiting, now: Timestamp, effects: &mut Vec<Effect>) {
+fn again(
+    state: &mut PodState,
+    index: usize,
+    waiting: &Waiting,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
     match waiting.reason {
-        "RunContainerError" if state.containers[index].last.is_some() => restart(state, index, now, effects),
+        "RunContainerError" if state.containers[index].last.is_some() => {
+            restart(state, index, now, effects)
+        }
         "CrashLoopBackOff" => {
             let container = &mut state.containers[index];
             if let Some(exit) = &container.last {
@@ -188,11 +199,19 @@ fn restart(state: &mut PodState, index: usize, now: Timestamp, effects: &mut Vec
 }
 
 /// A failed pull has been shown long enough: from now on its back-off is shown, or it is tried again.
-fn back_off_pull(state: &mut PodState, index: usize, waiting: &Waiting, now: Timestamp, effects: &mut Vec<Effect>) {
+fn back_off_pull(
+    state: &mut PodState,
+    index: usize,
+    waiting: &Waiting,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
     let image = state.spec_of(index).and_then(|spec| spec.image.clone()).unwrap_or_default();
     let container = &mut state.containers[index];
     let failed = waiting.since.unwrap_or(now);
-    let Some((until, _)) = container.pull_back_off.wait(failed, now) else { return pull(state, index, effects) };
+    let Some((until, _)) = container.pull_back_off.wait(failed, now) else {
+        return pull(state, index, effects);
+    };
     let note = format!("Back-off pulling image {image:?}");
     let problem = container.pull_problem.as_deref().unwrap_or_default();
     container.phase = Phase::Waiting(Waiting {
@@ -201,7 +220,12 @@ fn back_off_pull(state: &mut PodState, index: usize, waiting: &Waiting, now: Tim
         retry_at: Some(until),
         since: Some(now),
     });
-    effects.push(Effect::Record { kind: EventType::Normal, reason: "BackOff", message: note, container: Some(index) });
+    effects.push(Effect::Record {
+        kind: EventType::Normal,
+        reason: "BackOff",
+        message: note,
+        container: Some(index),
+    });
 }
 
 fn pull(state: &mut PodState, index: usize, effects: &mut Vec<Effect>) {
@@ -215,7 +239,8 @@ fn definitions(state: &mut PodState, now: Timestamp, effects: &mut Vec<Effect>) 
         return;
     }
     for index in 0..state.containers.len() {
-        let wanted = state.spec_of(index).and_then(|spec| spec.image.as_deref()).unwrap_or_default();
+        let wanted =
+            state.spec_of(index).and_then(|spec| spec.image.as_deref()).unwrap_or_default();
         let changed = state.containers[index]
             .running()
             .is_some_and(|running| !running.stopping && running.image.name != wanted);

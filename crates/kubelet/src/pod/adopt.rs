@@ -58,7 +58,9 @@ fn take(
             // a restart of the kubelet must not take pods out of service.
             let known = known_status(status, &container.name, &newest.id);
             let probed = container.role != Role::Init;
-            let startup_passed = !probed || spec.startup_probe.is_none() || known.is_some_and(|s| s.started == Some(true));
+            let startup_passed = !probed
+                || spec.startup_probe.is_none()
+                || known.is_some_and(|s| s.started == Some(true));
             let ready = !probed || spec.readiness_probe.is_none() || known.is_some_and(|s| s.ready);
             container.phase = Phase::Running(Running {
                 id: newest.id.clone(),
@@ -82,7 +84,12 @@ fn take(
     }
 }
 
-fn known_status<'a>(status: &'a api::PodStatus, name: &str, id: &str) -> Option<&'a api::ContainerStatus> {
+fn known_status<'a>(
+    status: &'a api::PodStatus,
+    name: &str,
+    id: &str,
+) -> Option<&'a api::ContainerStatus> {
     let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    all.filter(|s| s.name == name).find(|s| s.container_id.as_deref().is_some_and(|known| known.ends_with(id)))
+    all.filter(|s| s.name == name)
+        .find(|s| s.container_id.as_deref().is_some_and(|known| known.ends_with(id)))
 }

@@ -12,14 +12,14 @@ const FORGET: Duration = Duration::from_secs(600);
 
 /// How long to wait before trying again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct BackOff {
+pub(crate) struct BackOff {
     current: Option<(Duration, Timestamp)>,
 }
 
 impl BackOff {
     /// The moment until which to wait after a failure at `failed`, and the length of the wait; `None` when no wait is
     /// due. The first failure is tried again at once.
-    pub fn wait(&self, failed: Timestamp, now: Timestamp) -> Option<(Timestamp, Duration)> {
+    pub(crate) fn wait(&self, failed: Timestamp, now: Timestamp) -> Option<(Timestamp, Duration)> {
         let (length, since) = self.current?;
         if elapsed(since, failed) > FORGET {
             return None;
@@ -29,7 +29,7 @@ impl BackOff {
     }
 
     /// Notes that a failure at `failed` is tried again now; the next wait is longer.
-    pub fn advance(&mut self, failed: Timestamp, now: Timestamp) {
+    pub(crate) fn advance(&mut self, failed: Timestamp, now: Timestamp) {
         let length = match self.current {
             Some((length, since)) if elapsed(since, failed) <= FORGET => (length * 2).min(MOST),
             _ => FIRST,
@@ -38,7 +38,7 @@ impl BackOff {
     }
 
     /// Forgets all failures.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.current = None;
     }
 }

@@ -1,10 +1,7 @@
 //! The pod conditions that the kubelet owns, with upstream's reasons and messages.
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1 as api,
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::{api::core::v1 as api, apimachinery::pkg::apis::meta::v1::Time};
 
 use super::model::{Life, PodState, Role, Sandbox};
 
@@ -66,8 +63,12 @@ fn set(
     };
     match conditions.iter_mut().find(|c| c.type_ == kind) {
         Some(known) => {
-            let since = if known.status == status { known.last_transition_time.clone() } else { None };
-            *known = api::PodCondition { last_transition_time: since.or(fresh.last_transition_time), ..fresh };
+            let since =
+                if known.status == status { known.last_transition_time.clone() } else { None };
+            *known = api::PodCondition {
+                last_transition_time: since.or(fresh.last_transition_time),
+                ..fresh
+            };
         }
         None => conditions.push(fresh),
     }
@@ -84,7 +85,8 @@ fn containers_ready(state: &PodState, status: &api::PodStatus, phase: &str) -> V
         "Failed" => return Verdict::no(Some("PodFailed"), None),
         _ => {}
     }
-    let sidecar = |name: &str| state.containers.iter().any(|c| c.name == name && c.role == Role::Sidecar);
+    let sidecar =
+        |name: &str| state.containers.iter().any(|c| c.name == name && c.role == Role::Sidecar);
     let init = status.init_container_statuses.iter().flatten().filter(|s| sidecar(&s.name));
     let unready: Vec<&str> = init
         .chain(status.container_statuses.iter().flatten())
@@ -94,7 +96,10 @@ fn containers_ready(state: &PodState, status: &api::PodStatus, phase: &str) -> V
     if unready.is_empty() {
         return Verdict::yes();
     }
-    Verdict::no(Some("ContainersNotReady"), Some(format!("containers with unready status: {}", list(&unready))))
+    Verdict::no(
+        Some("ContainersNotReady"),
+        Some(format!("containers with unready status: {}", list(&unready))),
+    )
 }
 
 fn ready(state: &PodState, status: &api::PodStatus, containers: &Verdict) -> Verdict {
@@ -106,10 +111,13 @@ fn ready(state: &PodState, status: &api::PodStatus, containers: &Verdict) -> Ver
         .filter_map(|gate| {
             let kind = &gate.condition_type;
             match status.conditions.iter().flatten().find(|c| c.type_ == *kind) {
-                None => Some(format!("corresponding condition of pod readiness gate {kind:?} does not exist.")),
-                Some(c) if c.status != "True" => {
-                    Some(format!("the status of pod readiness gate {kind:?} is not \"True\", but {}", c.status))
-                }
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate {kind:?} does not exist."
+                )),
+                Some(c) if c.status != "True" => Some(format!(
+                    "the status of pod readiness gate {kind:?} is not \"True\", but {}",
+                    c.status
+                )),
                 Some(_) => None,
             }
         })

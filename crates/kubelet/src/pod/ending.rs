@@ -11,7 +11,13 @@ use super::{
 };
 
 /// Begins the end of a pod.
-pub(super) fn begin(state: &mut PodState, cause: Cause, grace: Duration, drain: bool, now: Timestamp) {
+pub(super) fn begin(
+    state: &mut PodState,
+    cause: Cause,
+    grace: Duration,
+    drain: bool,
+    now: Timestamp,
+) {
     state.life = Life::Ending(Ending { cause, since: now, grace, drain });
 }
 
@@ -24,11 +30,9 @@ pub(super) fn advance(state: &mut PodState, now: Timestamp, effects: &mut Vec<Ef
         stop(state, index, &ending, now, effects);
     }
     let up = |state: &PodState, sidecar: bool| {
-        indices
-            .iter()
-            .rev()
-            .copied()
-            .find(|i| (state.containers[*i].role == Role::Sidecar) == sidecar && state.containers[*i].is_up())
+        indices.iter().rev().copied().find(|i| {
+            (state.containers[*i].role == Role::Sidecar) == sidecar && state.containers[*i].is_up()
+        })
     };
     if up(state, false).is_some() {
         return;
@@ -60,7 +64,13 @@ fn finish(state: &mut PodState, cause: Cause, now: Timestamp, effects: &mut Vec<
     }
 }
 
-fn stop(state: &mut PodState, index: usize, ending: &Ending, now: Timestamp, effects: &mut Vec<Effect>) {
+fn stop(
+    state: &mut PodState,
+    index: usize,
+    ending: &Ending,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
     let container = &mut state.containers[index];
     let Phase::Running(running) = &mut container.phase else { return };
     if running.stopping {

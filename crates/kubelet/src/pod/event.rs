@@ -9,7 +9,7 @@ use super::model::Exit;
 
 /// Something that happened.
 #[derive(Debug, Clone)]
-pub enum Event {
+pub(crate) enum Event {
     /// The API's object, new or changed.
     Spec(Arc<api::Pod>),
     /// The API no longer has the object.
@@ -78,7 +78,7 @@ pub enum Event {
 
 /// Something to be done. Effects of one step may run at the same time; their results come back as events.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Make the volumes; answer [`Event::VolumesMounted`].
     MountVolumes,
     /// Make a sandbox; answer [`Event::SandboxStarted`].
@@ -157,22 +157,22 @@ pub enum Effect {
 
 /// How a container is stopped.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StopPlan {
+pub(crate) struct StopPlan {
     /// Which container.
-    pub container: usize,
+    pub(crate) container: usize,
     /// The runtime's id.
-    pub id: String,
+    pub(crate) id: String,
     /// Time until it is killed.
-    pub grace: Duration,
+    pub(crate) grace: Duration,
     /// Before the stop signal, wait until proxies have withdrawn the pod.
-    pub drain: bool,
+    pub(crate) drain: bool,
     /// What the `Killing` event says.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// An event's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventType {
+pub(crate) enum EventType {
     /// Expected.
     Normal,
     /// A user may have to act.
@@ -181,47 +181,47 @@ pub enum EventType {
 
 /// An image on this node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ImageReady {
+pub(crate) struct ImageReady {
     /// The name in the container's specification, default tag applied.
-    pub name: String,
+    pub(crate) name: String,
     /// The runtime's name or id to create containers from.
-    pub reference: String,
+    pub(crate) reference: String,
     /// What the API shows as `imageID`.
-    pub id: String,
+    pub(crate) id: String,
 }
 
 /// Why an image is not here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PullProblem {
+pub(crate) struct PullProblem {
     /// `ErrImagePull`, `ErrImageNeverPull`, `InvalidImageName`, …
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// Sentence for users.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// A container just started.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Started {
+pub(crate) struct Started {
     /// The runtime's id.
-    pub id: String,
+    pub(crate) id: String,
     /// When it started.
-    pub started_at: Timestamp,
+    pub(crate) started_at: Timestamp,
 }
 
 /// Why a container did not start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StartProblem {
+pub(crate) struct StartProblem {
     /// `CreateContainerConfigError`, `CreateContainerError`, `RunContainerError`.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// Sentence for users.
-    pub message: String,
+    pub(crate) message: String,
     /// How the container ended, if it was created.
-    pub exit: Option<Exit>,
+    pub(crate) exit: Option<Exit>,
 }
 
 /// The kinds of probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ProbeKind {
+pub(crate) enum ProbeKind {
     /// Is the container up? Others wait for it.
     Startup,
     /// May it get traffic?
@@ -232,46 +232,46 @@ pub enum ProbeKind {
 
 /// What the runtime has of a pod.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Its sandboxes.
-    pub sandboxes: Vec<SeenSandbox>,
+    pub(crate) sandboxes: Vec<SeenSandbox>,
     /// Its containers.
-    pub containers: Vec<SeenContainer>,
+    pub(crate) containers: Vec<SeenContainer>,
 }
 
 /// A sandbox the runtime has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SeenSandbox {
+pub(crate) struct SeenSandbox {
     /// The runtime's id.
-    pub id: String,
+    pub(crate) id: String,
     /// Its number.
-    pub attempt: u32,
+    pub(crate) attempt: u32,
     /// It is intact.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// The pod's addresses.
-    pub ips: Vec<String>,
+    pub(crate) ips: Vec<String>,
 }
 
 /// A container the runtime has.
 #[derive(Debug, Clone)]
-pub struct SeenContainer {
+pub(crate) struct SeenContainer {
     /// Its name in the pod.
-    pub name: String,
+    pub(crate) name: String,
     /// The runtime's id.
-    pub id: String,
+    pub(crate) id: String,
     /// Its number.
-    pub attempt: u32,
+    pub(crate) attempt: u32,
     /// The sandbox it is in.
-    pub sandbox: String,
+    pub(crate) sandbox: String,
     /// The image it was made from.
-    pub image: ImageReady,
+    pub(crate) image: ImageReady,
     /// Where it stands.
-    pub phase: SeenPhase,
+    pub(crate) phase: SeenPhase,
 }
 
 /// Where a container stands in the runtime.
 #[derive(Debug, Clone)]
-pub enum SeenPhase {
+pub(crate) enum SeenPhase {
     /// Created, never started.
     Created,
     /// Runs since then.

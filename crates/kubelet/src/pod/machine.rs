@@ -7,8 +7,14 @@ use k8s_openapi::api::core::v1 as api;
 
 use super::{
     active, adopt, ending,
-    event::{Effect, Event, EventType, ProbeKind, PullProblem, SeenSandbox, StartProblem, Started, StopPlan},
-    model::{Cause, Cleaning, Container, Hook, Life, Phase, PodState, Role, Running, Sandbox, Volumes, Waiting},
+    event::{
+        Effect, Event, EventType, ProbeKind, PullProblem, SeenSandbox, StartProblem, Started,
+        StopPlan,
+    },
+    model::{
+        Cause, Cleaning, Container, Hook, Life, Phase, PodState, Role, Running, Sandbox, Volumes,
+        Waiting,
+    },
     phase,
 };
 
@@ -24,7 +30,7 @@ const SYNC_AGAIN: Duration = Duration::from_secs(10);
 const SHOW: Duration = Duration::from_secs(2);
 
 /// The state of a pod taken up now. A pod that the API already calls finished never runs.
-pub fn new(pod: Arc<api::Pod>, now: Timestamp) -> PodState {
+pub(crate) fn new(pod: Arc<api::Pod>, now: Timestamp) -> PodState {
     let status = pod.status.clone().unwrap_or_default();
     let finished = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let life = if finished { Life::Finished(Box::new(status.clone())) } else { Life::Active };
@@ -33,8 +39,10 @@ pub fn new(pod: Arc<api::Pod>, now: Timestamp) -> PodState {
         let sidecar = c.restart_policy.as_deref() == Some("Always");
         (c, if sidecar { Role::Sidecar } else { Role::Init })
     });
-    let containers =
-        init.chain(spec.containers.into_iter().map(|c| (c, Role::Main))).map(|(c, role)| blank(c.name, role)).collect();
+    let containers = init
+        .chain(spec.containers.into_iter().map(|c| (c, Role::Main)))
+        .map(|(c, role)| blank(c.name, role))
+        .collect();
     PodState {
         life,
         volumes: Volumes::Pending { retry_at: None, failures: 0 },
@@ -49,7 +57,12 @@ pub fn new(pod: Arc<api::Pod>, now: Timestamp) -> PodState {
 }
 
 /// The state of a pod that this node does not admit.
-pub fn rejected(pod: Arc<api::Pod>, reason: String, message: String, now: Timestamp) -> PodState {
+pub(crate) fn rejected(
+    pod: Arc<api::Pod>,
+    reason: String,
+    message: String,
+    now: Timestamp,
+) -> PodState {
     let mut state = new(pod, now);
     if state.life == Life::Active {
         state.life = Life::Rejected { reason, message };
@@ -72,7 +85,7 @@ fn blank(name: String, role: Role) -> Container {
 }
 
 /// One step of the machine.
-pub fn step(mut state: PodState, event: Event, now: Timestamp) -> (PodState, Vec<Effect>) {
+pub(crate) fn step(mut state: PodState, event: Event, now: Timestamp) -> (PodState, Vec<Effect>) {
     let mut effects = Vec::new();
     take(&mut state, event, now, &mut effects);
     decide(&mut state, now, &mut effects);
@@ -92,7 +105,10 @@ fn decide(state: &mut PodState, now: Timestamp, effects: &mut Vec<Effect>) {
         ending::advance(state, now, effects);
     }
     let over = matches!(state.life, Life::Ended(_) | Life::Rejected { .. } | Life::Finished(_));
-    if over && state.cleaned == Cleaning::Not && (state.gone || phase::deletion(&state.pod).is_some()) {
+    if over
+        && state.cleaned == Cleaning::Not
+        && (state.gone || phase::deletion(&state.pod).is_some())
+    {
         state.cleaned = Cleaning::Running;
         effects.push(Effect::CleanUp);
     }
@@ -116,7 +132,9 @@ fn take(state: &mut PodState, event: Event, now: Timestamp, effects: &mut Vec<Ef
         Event::SandboxDied { id } => take_sandbox_death(state, &id, effects),
         Event::Pulled { container, result } => take_pull(state, container, result, now),
         Event::Started { container, result } => take_start(state, container, result, now, effects),
-        Event::PostStarted { container, id, result } => take_post_start(state, container, &id, result, now, effects),
+        Event::PostStarted { container, id, result } => {
+            take_post_start(state, container, &id, result, now, effects)
+        }
         Event::Exited { container, exit } => {
             if let Some(c) = state.containers.get_mut(container)
                 && c.running().is_some_and(|running| running.id == exit.id)
@@ -152,7 +170,12 @@ fn take_spec(state: &mut PodState, pod: Arc<api::Pod>, now: Timestamp, effects: 
     }
 }
 
-fn take_volumes(state: &mut PodState, result: Result<(), String>, now: Timestamp, effects: &mut Vec<Effect>) {
+fn take_volumes(
+    state: &mut PodState,
+    result: Result<(), String>,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
     let failures = match &state.volumes {
         Volumes::Pending { failures, .. } => *failures,
         Volumes::Mounting { failures } => *failures,
@@ -179,11 +202,16 @@ fn take_sandbox(
         _ => return,
     };
     match result {
-        Ok(seen) => state.sandbox = Sandbox::Ready { id: seen.id, attempt: seen.attempt, ips: seen.ips },
+        Ok(seen) => {
+            state.sandbox = Sandbox::Ready { id: seen.id, attempt: seen.attempt, ips: seen.ips }
+        }
         Err(message) => {
             let wait = doubled(RETRY_FIRST, failures, SANDBOX_MOST);
-            state.sandbox =
-                Sandbox::Absent { attempt: attempt + 1, retry_at: later(now, wait), failures: failures + 1 };
+            state.sandbox = Sandbox::Absent {
+                attempt: attempt + 1,
+                retry_at: later(now, wait),
+                failures: failures + 1,
+            };
             let message = format!("Failed to create pod sandbox: {message}");
             effects.push(warning("FailedCreatePodSandBox", message, None));
         }
@@ -204,7 +232,8 @@ fn take_sandbox_stopped(
             state.initialised = false;
             for container in &mut state.containers {
                 if container.role == Role::Init && state.life == Life::Active {
-                    let phase = std::mem::replace(&mut container.phase, Phase::Waiting(Waiting::default()));
+                    let phase =
+                        std::mem::replace(&mut container.phase, Phase::Waiting(Waiting::default()));
                     if let Phase::Exited(exit) = phase {
                         container.last = Some(exit);
                     }
@@ -212,10 +241,13 @@ fn take_sandbox_stopped(
             }
         }
         Err(message) => {
-            let message = format!("error killing pod: failed to \"KillPodSandbox\" for sandbox {id}: {message}");
+            let message = format!(
+                "error killing pod: failed to \"KillPodSandbox\" for sandbox {id}: {message}"
+            );
             effects.push(warning("FailedKillPod", message, None));
             // The actor tries again; the sandbox counts as intact for that.
-            state.sandbox = Sandbox::Broken { id: id.clone(), attempt: *attempt, retry_at: later(now, SHOW) };
+            state.sandbox =
+                Sandbox::Broken { id: id.clone(), attempt: *attempt, retry_at: later(now, SHOW) };
         }
     }
 }
@@ -227,12 +259,22 @@ fn take_sandbox_death(state: &mut PodState, dead: &str, effects: &mut Vec<Effect
         state.sandbox = Sandbox::Broken { id: id.clone(), attempt: *attempt, retry_at: None };
         if state.life == Life::Active {
             let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
-            effects.push(Effect::Record { kind: EventType::Normal, reason: "SandboxChanged", message, container: None });
+            effects.push(Effect::Record {
+                kind: EventType::Normal,
+                reason: "SandboxChanged",
+                message,
+                container: None,
+            });
         }
     }
 }
 
-fn take_pull(state: &mut PodState, index: usize, result: Result<super::ImageReady, PullProblem>, now: Timestamp) {
+fn take_pull(
+    state: &mut PodState,
+    index: usize,
+    result: Result<super::ImageReady, PullProblem>,
+    now: Timestamp,
+) {
     let Some(container) = state.containers.get_mut(index) else { return };
     if container.phase != Phase::Pulling {
         return;
@@ -294,7 +336,13 @@ fn take_start(
             }
             if probed {
                 let Started { id, started_at } = started;
-                effects.push(Effect::Probe { container: index, id, started_at, startup_passed, ready });
+                effects.push(Effect::Probe {
+                    container: index,
+                    id,
+                    started_at,
+                    startup_passed,
+                    ready,
+                });
             }
         }
         Err(problem) => {
@@ -329,7 +377,11 @@ fn take_post_start(
     }
     running.post_start = Hook::Done;
     if result.is_err() {
-        effects.push(warning("FailedPostStartHook", "PostStartHook failed".to_owned(), Some(index)));
+        effects.push(warning(
+            "FailedPostStartHook",
+            "PostStartHook failed".to_owned(),
+            Some(index),
+        ));
         stop(state, index, "FailedPostStartHook".to_owned(), None, now, effects);
     }
 }
@@ -410,7 +462,7 @@ fn retry_now(state: &mut PodState) {
 }
 
 /// When the machine wants a [`Event::Tick`], if nothing else happens.
-pub fn wake_at(state: &PodState, now: Timestamp) -> Option<Timestamp> {
+pub(crate) fn wake_at(state: &PodState, now: Timestamp) -> Option<Timestamp> {
     let volumes = match &state.volumes {
         Volumes::Pending { retry_at, .. } => *retry_at,
         _ => None,

@@ -12,17 +12,15 @@ mod model;
 mod phase;
 mod status;
 
-pub use backoff::BackOff;
-pub use event::{
-    Effect, Event, EventType, ImageReady, ProbeKind, PullProblem, Seen, SeenContainer, SeenPhase, SeenSandbox,
-    StartProblem, Started, StopPlan,
+pub(crate) use backoff::BackOff;
+pub(crate) use event::{
+    Effect, Event, EventType, ImageReady, ProbeKind, PullProblem, Seen, SeenContainer, SeenPhase,
+    SeenSandbox, StartProblem, Started, StopPlan,
 };
-pub use machine::{new, rejected, step, wake_at};
-pub use model::{
-    Cause, Cleaning, Container, Ending, Exit, Hook, Life, Phase, PodState, Role, Running, Sandbox, Volumes, Waiting,
-};
-pub use phase::restart_policy;
-pub use status::project;
+pub(crate) use machine::{new, rejected, step, wake_at};
+pub(crate) use model::{Cleaning, Container, Exit, Life, Phase, PodState, Role, Running, Sandbox};
+pub(crate) use phase::restart_policy;
+pub(crate) use status::project;
 
 #[cfg(test)]
 mod tests;

@@ -9,30 +9,30 @@ use super::backoff::BackOff;
 
 /// Everything known of one pod.
 #[derive(Debug, Clone)]
-pub struct PodState {
+pub(crate) struct PodState {
     /// The object as the API has it, as far as the kubelet has heard.
-    pub pod: Arc<api::Pod>,
+    pub(crate) pod: Arc<api::Pod>,
     /// Where the pod stands in its life.
-    pub life: Life,
+    pub(crate) life: Life,
     /// Its volumes.
-    pub volumes: Volumes,
+    pub(crate) volumes: Volumes,
     /// Its sandbox.
-    pub sandbox: Sandbox,
+    pub(crate) sandbox: Sandbox,
     /// Init containers in order, then the others in order.
-    pub containers: Vec<Container>,
+    pub(crate) containers: Vec<Container>,
     /// When the kubelet took the pod up.
-    pub start_time: Timestamp,
+    pub(crate) start_time: Timestamp,
     /// All init containers have done their work in this sandbox.
-    pub initialised: bool,
+    pub(crate) initialised: bool,
     /// Everything on this node that belonged to the pod is gone.
-    pub cleaned: Cleaning,
+    pub(crate) cleaned: Cleaning,
     /// The API no longer has the object.
-    pub gone: bool,
+    pub(crate) gone: bool,
 }
 
 /// The stages of a pod's life on this node.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Life {
+pub(crate) enum Life {
     /// Not admitted; never runs.
     Rejected {
         /// CamelCase word, such as `OutOfcpu`.
@@ -52,20 +52,20 @@ pub enum Life {
 
 /// A pod being stopped.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// Why.
-    pub cause: Cause,
+    pub(crate) cause: Cause,
     /// When it began.
-    pub since: Timestamp,
+    pub(crate) since: Timestamp,
     /// How long containers may take, from `since`.
-    pub grace: Duration,
+    pub(crate) grace: Duration,
     /// Wait until proxies no longer send connections before containers are asked to end.
-    pub drain: bool,
+    pub(crate) drain: bool,
 }
 
 /// Why a pod ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// Its deletion was asked for, or the object is gone.
     Deleted,
     /// Its containers have ended and none is to be restarted.
@@ -81,7 +81,7 @@ pub enum Cause {
 
 /// The pod's volumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Volumes {
+pub(crate) enum Volumes {
     /// Not there; tried again at the given time, or at once if it is `None`.
     Pending {
         /// When to try (again).
@@ -100,7 +100,7 @@ pub enum Volumes {
 
 /// The pod's sandbox: its namespaces and network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sandbox {
+pub(crate) enum Sandbox {
     /// None.
     Absent {
         /// Number of the next one.
@@ -146,7 +146,7 @@ pub enum Sandbox {
 
 /// What a container is to its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// Runs to its end before what follows.
     Init,
     /// Starts among the init containers and runs along (KEP-753).
@@ -157,30 +157,30 @@ pub enum Role {
 
 /// One container of the pod.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Container {
+pub(crate) struct Container {
     /// Its name in the pod.
-    pub name: String,
+    pub(crate) name: String,
     /// Its role.
-    pub role: Role,
+    pub(crate) role: Role,
     /// Where it stands.
-    pub phase: Phase,
+    pub(crate) phase: Phase,
     /// How often it has been restarted.
-    pub restarts: u32,
+    pub(crate) restarts: u32,
     /// Whether a container of this name has ever existed in the runtime.
-    pub existed: bool,
+    pub(crate) existed: bool,
     /// How the previous one ended.
-    pub last: Option<Exit>,
+    pub(crate) last: Option<Exit>,
     /// Wait between restarts.
-    pub back_off: BackOff,
+    pub(crate) back_off: BackOff,
     /// Wait between pulls.
-    pub pull_back_off: BackOff,
+    pub(crate) pull_back_off: BackOff,
     /// The latest failure to pull, shown while waiting.
-    pub pull_problem: Option<String>,
+    pub(crate) pull_problem: Option<String>,
 }
 
 /// The phases of one container.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Nothing is under way.
     Waiting(Waiting),
     /// Its image is looked for or pulled.
@@ -197,46 +197,46 @@ pub enum Phase {
 
 /// A container that waits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// Why, such as `CrashLoopBackOff`; empty: nothing has been tried.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// Sentence for users.
-    pub message: String,
+    pub(crate) message: String,
     /// When to try again.
-    pub retry_at: Option<Timestamp>,
+    pub(crate) retry_at: Option<Timestamp>,
     /// Since when.
-    pub since: Option<Timestamp>,
+    pub(crate) since: Option<Timestamp>,
 }
 
 /// A container that runs.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Running {
+pub(crate) struct Running {
     /// The runtime's id.
-    pub id: String,
+    pub(crate) id: String,
     /// The image it was made from.
-    pub image: super::ImageReady,
+    pub(crate) image: super::ImageReady,
     /// When it started.
-    pub started_at: Timestamp,
+    pub(crate) started_at: Timestamp,
     /// Its postStart hook.
-    pub post_start: Hook,
+    pub(crate) post_start: Hook,
     /// Its startup probe has succeeded, or it has none.
-    pub startup_passed: bool,
+    pub(crate) startup_passed: bool,
     /// Its readiness probe succeeds, or it has none.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// It is being stopped.
-    pub stopping: bool,
+    pub(crate) stopping: bool,
 }
 
 impl Running {
     /// What the API calls `started`.
-    pub fn started(&self) -> bool {
+    pub(crate) fn started(&self) -> bool {
         self.startup_passed && self.post_start == Hook::Done
     }
 }
 
 /// A postStart hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hook {
+pub(crate) enum Hook {
     /// Under way.
     Running,
     /// Done, or none.
@@ -245,28 +245,28 @@ pub enum Hook {
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exit {
+pub(crate) struct Exit {
     /// The runtime's id.
-    pub id: String,
+    pub(crate) id: String,
     /// The image's name, as the runtime reports it.
-    pub image: String,
+    pub(crate) image: String,
     /// The image's id.
-    pub image_id: String,
+    pub(crate) image_id: String,
     /// Exit code; 128 + signal when killed by one.
-    pub code: i32,
+    pub(crate) code: i32,
     /// `Completed`, `Error`, `OOMKilled`, …
-    pub reason: String,
+    pub(crate) reason: String,
     /// The termination message.
-    pub message: String,
+    pub(crate) message: String,
     /// When it started, if it did.
-    pub started_at: Option<Timestamp>,
+    pub(crate) started_at: Option<Timestamp>,
     /// When it ended.
-    pub finished_at: Timestamp,
+    pub(crate) finished_at: Timestamp,
 }
 
 /// The removal of everything that belonged to the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cleaning {
+pub(crate) enum Cleaning {
     /// Not begun.
     Not,
     /// Under way.
@@ -277,14 +277,14 @@ pub enum Cleaning {
 
 impl PodState {
     /// The container's specification.
-    pub fn spec_of(&self, index: usize) -> Option<&api::Container> {
+    pub(crate) fn spec_of(&self, index: usize) -> Option<&api::Container> {
         let spec = self.pod.spec.as_ref()?;
         let init = spec.init_containers.as_deref().unwrap_or_default();
         init.get(index).or_else(|| spec.containers.get(index.checked_sub(init.len())?))
     }
 
     /// The addresses of the pod.
-    pub fn ips(&self) -> &[String] {
+    pub(crate) fn ips(&self) -> &[String] {
         match &self.sandbox {
             Sandbox::Ready { ips, .. } => ips,
             _ => &[],
@@ -294,7 +294,7 @@ impl PodState {
 
 impl Container {
     /// The running container, if it runs.
-    pub fn running(&self) -> Option<&Running> {
+    pub(crate) fn running(&self) -> Option<&Running> {
         match &self.phase {
             Phase::Running(running) => Some(running),
             _ => None,
@@ -302,7 +302,7 @@ impl Container {
     }
 
     /// Something of it exists or is coming to be in the runtime.
-    pub fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         matches!(self.phase, Phase::Running(_) | Phase::Starting(_))
     }
 }

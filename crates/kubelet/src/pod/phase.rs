@@ -40,14 +40,16 @@ pub(super) fn left(ending: &Ending, now: Timestamp) -> Duration {
 }
 
 /// `Always`, `OnFailure` or `Never`, as it applies to one container (KEP-753, KEP-5307).
-pub fn restart_policy<'a>(pod: &'a api::Pod, container: &'a api::Container) -> &'a str {
+pub(crate) fn restart_policy<'a>(pod: &'a api::Pod, container: &'a api::Container) -> &'a str {
     let of_pod = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
     container.restart_policy.as_deref().or(of_pod).unwrap_or("Always")
 }
 
 /// Whether a container that ended like this is started again while the pod is active.
 pub(super) fn should_restart(state: &PodState, index: usize, exit: &Exit) -> bool {
-    let (Some(container), Some(spec)) = (state.containers.get(index), state.spec_of(index)) else { return false };
+    let (Some(container), Some(spec)) = (state.containers.get(index), state.spec_of(index)) else {
+        return false;
+    };
     match (container.role, restart_policy(&state.pod, spec)) {
         (Role::Sidecar, _) | (Role::Main, "Always") => true,
         (_, "Never") => false,

@@ -2,10 +2,7 @@
 //! know: transition times, other owners' conditions, and addresses of a sandbox that is gone.
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1 as api,
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::{api::core::v1 as api, apimachinery::pkg::apis::meta::v1::Time};
 
 use super::{
     conditions,
@@ -14,7 +11,7 @@ use super::{
 
 /// The status to publish. `host_ips` are the node's addresses, primary first; `runtime` is the scheme of container
 /// ids, such as `containerd`.
-pub fn project(
+pub(crate) fn project(
     state: &PodState,
     previous: &api::PodStatus,
     host_ips: &[String],
@@ -29,8 +26,8 @@ pub fn project(
     status.qos_class = Some(crate::resources::qos_class(&state.pod).name().to_owned());
     status.start_time = Some(Time(state.start_time));
     status.host_ip = host_ips.first().cloned();
-    status.host_ips =
-        (!host_ips.is_empty()).then(|| host_ips.iter().map(|ip| api::HostIP { ip: ip.clone() }).collect());
+    status.host_ips = (!host_ips.is_empty())
+        .then(|| host_ips.iter().map(|ip| api::HostIP { ip: ip.clone() }).collect());
     if let Life::Rejected { reason, message } = &state.life {
         status.phase = Some("Failed".to_owned());
         status.reason = Some(reason.clone());
@@ -39,8 +36,16 @@ pub fn project(
     }
     addresses(state, &mut status, host_ips);
     let render = |wanted_init: bool| -> Vec<api::ContainerStatus> {
-        let known = if wanted_init { &previous.init_container_statuses } else { &previous.container_statuses };
-        let all = state.containers.iter().enumerate().filter(|(_, c)| (c.role != Role::Main) == wanted_init);
+        let known = if wanted_init {
+            &previous.init_container_statuses
+        } else {
+            &previous.container_statuses
+        };
+        let all = state
+            .containers
+            .iter()
+            .enumerate()
+            .filter(|(_, c)| (c.role != Role::Main) == wanted_init);
         all.map(|(index, c)| {
             let before = known.iter().flatten().find(|s| s.name == c.name);
             container_status(state, index, c, before, runtime)
@@ -51,7 +56,9 @@ pub fn project(
     let phase = phase(state, &init, &main);
     status.phase = Some(phase.to_owned());
     (status.reason, status.message) = match &state.life {
-        Life::Ended(Cause::Failed { reason, message }) => (Some(reason.clone()), Some(message.clone())),
+        Life::Ended(Cause::Failed { reason, message }) => {
+            (Some(reason.clone()), Some(message.clone()))
+        }
         _ => (None, None),
     };
     status.init_container_statuses = (!init.is_empty()).then_some(init);
@@ -68,7 +75,8 @@ fn addresses(state: &PodState, status: &mut api::PodStatus, host_ips: &[String])
         _ => return,
     };
     status.pod_ip = ips.first().cloned();
-    status.pod_ips = (!ips.is_empty()).then(|| ips.iter().map(|ip| api::PodIP { ip: ip.clone() }).collect());
+    status.pod_ips =
+        (!ips.is_empty()).then(|| ips.iter().map(|ip| api::PodIP { ip: ip.clone() }).collect());
 }
 
 fn container_status(
@@ -98,8 +106,12 @@ fn container_status(
     }
     match &container.phase {
         Phase::Waiting(waiting) => status.state = Some(waiting_state(state, waiting)),
-        Phase::Pulling | Phase::Pulled(_) | Phase::Starting(_) => on_its_way(state, container, before, &mut status, runtime),
-        Phase::Running(running) => fill_running(&mut status, &spec, running, container.role, runtime),
+        Phase::Pulling | Phase::Pulled(_) | Phase::Starting(_) => {
+            on_its_way(state, container, before, &mut status, runtime)
+        }
+        Phase::Running(running) => {
+            fill_running(&mut status, &spec, running, container.role, runtime)
+        }
         Phase::Exited(exit) => {
             status.state = Some(terminated(exit, runtime));
             status.ready = container.role == Role::Init && exit.code == 0;
@@ -196,21 +208,31 @@ fn terminated(exit: &Exit, runtime: &str) -> api::ContainerState {
 }
 
 /// The pod's phase, by upstream's counting.
-fn phase(state: &PodState, init: &[api::ContainerStatus], main: &[api::ContainerStatus]) -> &'static str {
+fn phase(
+    state: &PodState,
+    init: &[api::ContainerStatus],
+    main: &[api::ContainerStatus],
+) -> &'static str {
     let over = matches!(state.life, Life::Ended(_));
     if let Life::Ended(Cause::Failed { .. }) = state.life {
         return "Failed";
     }
-    let code = |s: &api::ContainerStatus| s.state.as_ref()?.terminated.as_ref().map(|t| t.exit_code);
+    let code =
+        |s: &api::ContainerStatus| s.state.as_ref()?.terminated.as_ref().map(|t| t.exit_code);
     let never = |name: &str| {
         let index = state.containers.iter().position(|c| c.name == name);
-        index.and_then(|i| state.spec_of(i)).is_some_and(|c| super::restart_policy(&state.pod, c) == "Never")
+        index
+            .and_then(|i| state.spec_of(i))
+            .is_some_and(|c| super::restart_policy(&state.pod, c) == "Never")
     };
     let failed_init = init.iter().any(|s| code(s).is_some_and(|c| c != 0) && never(&s.name));
     if failed_init {
         return "Failed";
     }
-    let stopped = main.iter().filter(|s| code(s).is_some() || (is_waiting(s) && s.last_state.is_some())).count();
+    let stopped = main
+        .iter()
+        .filter(|s| code(s).is_some() || (is_waiting(s) && s.last_state.is_some()))
+        .count();
     let waiting = main.iter().filter(|s| is_waiting(s) && s.last_state.is_none()).count();
     let running = main.len() - stopped - waiting;
     let succeeded = main.iter().filter(|s| code(s) == Some(0)).count();

@@ -11,12 +11,20 @@ use tokio::{net::TcpStream, time::timeout};
 const ANSWER: usize = 4096;
 
 /// Asks `service` (empty: the server as a whole) and waits at most `limit`.
-pub(super) async fn check(host: &str, port: i32, service: &str, limit: Duration) -> Result<(), String> {
+pub(super) async fn check(
+    host: &str,
+    port: i32,
+    service: &str,
+    limit: Duration,
+) -> Result<(), String> {
     let port = u16::try_from(port).map_err(|_| format!("invalid port {port}"))?;
     match timeout(limit, ask(host, port, service)).await {
         Ok(Ok(status)) => judge(status),
         Ok(Err(error)) => Err(format!("error: health rpc probe failed: {error}")),
-        Err(_) => Err(format!("timeout: failed to connect service {host}:{port:?} within {}s: context deadline exceeded", limit.as_secs())),
+        Err(_) => Err(format!(
+            "timeout: failed to connect service {host}:{port:?} within {}s: context deadline exceeded",
+            limit.as_secs()
+        )),
     }
 }
 
@@ -31,24 +39,34 @@ fn judge(status: u64) -> Result<(), String> {
 }
 
 async fn ask(host: &str, port: u16, service: &str) -> Result<u64, String> {
-    let stream = TcpStream::connect((host, port)).await.map_err(|e| crate::http_get::dial(host, port, &e))?;
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let stream = TcpStream::connect((host, port))
+        .await
+        .map_err(|e| crate::http_get::dial(host, port, &e))?;
+    let handshake =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
     let exchange = async {
-        let request = http::Request::post(format!("http://{host}:{port}/grpc.health.v1.Health/Check"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .header("user-agent", "kube-probe/1.36")
-            .body(Full::new(frame(service)))
-            .map_err(|error| error.to_string())?;
+        let request =
+            http::Request::post(format!("http://{host}:{port}/grpc.health.v1.Health/Check"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .header("user-agent", "kube-probe/1.36")
+                .body(Full::new(frame(service)))
+                .map_err(|error| error.to_string())?;
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let headers = response.headers().clone();
-        let body = Limited::new(response.into_body(), ANSWER).collect().await.map_err(|error| error.to_string())?;
+        let body = Limited::new(response.into_body(), ANSWER)
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?;
         let trailers = body.trailers().cloned().unwrap_or_default();
         let code = trailers.get("grpc-status").or_else(|| headers.get("grpc-status"));
         match code.and_then(|c| c.to_str().ok()) {
             Some("0") => status(&body.to_bytes()).ok_or_else(|| "malformed answer".to_owned()),
-            Some("12") => Err("this server does not implement the grpc health protocol (grpc.health.v1.Health)".into()),
+            Some("12") => Err(
+                "this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+                    .into(),
+            ),
             Some(code) => {
                 let message = trailers.get("grpc-message").or_else(|| headers.get("grpc-message"));
                 let message = message.and_then(|m| m.to_str().ok()).unwrap_or_default();

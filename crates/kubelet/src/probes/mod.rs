@@ -93,13 +93,18 @@ pub(crate) async fn run(
 }
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {
-    Duration::from_secs(value.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default))
+    Duration::from_secs(
+        value.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default),
+    )
 }
 
 /// At once, or when the initial delay is over.
 fn first_attempt(probe: &api::Probe, started_at: Timestamp) -> Instant {
-    let delay = Duration::from_secs(probe.initial_delay_seconds.and_then(|v| u64::try_from(v).ok()).unwrap_or(0));
-    let running = Duration::try_from(Timestamp::now().duration_since(started_at)).unwrap_or_default();
+    let delay = Duration::from_secs(
+        probe.initial_delay_seconds.and_then(|v| u64::try_from(v).ok()).unwrap_or(0),
+    );
+    let running =
+        Duration::try_from(Timestamp::now().duration_since(started_at)).unwrap_or_default();
     Instant::now() + delay.saturating_sub(running)
 }
 
@@ -108,7 +113,9 @@ async fn attempt(target: &Target, probe: &api::Probe, limit: Duration) -> Result
     if let Some(action) = &probe.exec {
         exec(target, action.command.clone().unwrap_or_default(), limit).await
     } else if let Some(action) = &probe.http_get {
-        let answer = http_get::get(action, &target.container, &target.host, "kube-probe/1.36", limit).await?;
+        let answer =
+            http_get::get(action, &target.container, &target.host, "kube-probe/1.36", limit)
+                .await?;
         match answer.status {
             200..=399 => Ok(()),
             status => Err(format!("HTTP probe failed with statuscode: {status}")),
@@ -141,8 +148,14 @@ async fn exec(target: &Target, command: Vec<String>, limit: Duration) -> Result<
     }
 }
 
-async fn tcp(container: &api::Container, host: &str, port: &IntOrString, limit: Duration) -> Result<(), String> {
-    let port = http_get::port(container, port).ok_or_else(|| format!("couldn't find port: {port:?}"))?;
+async fn tcp(
+    container: &api::Container,
+    host: &str,
+    port: &IntOrString,
+    limit: Duration,
+) -> Result<(), String> {
+    let port =
+        http_get::port(container, port).ok_or_else(|| format!("couldn't find port: {port:?}"))?;
     match timeout(limit, TcpStream::connect((host, port))).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(http_get::dial(host, port, &error)),

@@ -73,7 +73,12 @@ pub(super) async fn check(
         return Ok(());
     }
     let key = (subject.common_name.clone(), wanted.clone());
-    let known = reviews.access.lock().get(&key).filter(|(_, at)| at.elapsed() < REMEMBERED).map(|(ok, _)| *ok);
+    let known = reviews
+        .access
+        .lock()
+        .get(&key)
+        .filter(|(_, at)| at.elapsed() < REMEMBERED)
+        .map(|(ok, _)| *ok);
     let allowed = match known {
         Some(allowed) => allowed,
         None => {
@@ -97,7 +102,11 @@ pub(super) async fn check(
     Err(text(StatusCode::FORBIDDEN, message))
 }
 
-async fn authenticate(context: &Context, peer: Option<Arc<Peer>>, token: Option<String>) -> Option<Subject> {
+async fn authenticate(
+    context: &Context,
+    peer: Option<Arc<Peer>>,
+    token: Option<String>,
+) -> Option<Subject> {
     if let ClientCertificate::Verified(chain) = &peer?.certificate {
         return chain.first().and_then(Subject::parse);
     }
@@ -115,7 +124,11 @@ async fn authenticate(context: &Context, peer: Option<Arc<Peer>>, token: Option<
 }
 
 /// Asks the API server.
-async fn ask(context: &Context, subject: &Subject, wanted: &Attributes) -> Result<bool, Response<Body>> {
+async fn ask(
+    context: &Context,
+    subject: &Subject,
+    wanted: &Attributes,
+) -> Result<bool, Response<Body>> {
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: Some(subject.common_name.clone()),
@@ -170,8 +183,17 @@ mod tests {
     #[test]
     fn paths_become_subresources() {
         let of = |method, path| attributes(&method, path);
-        assert_eq!(of(Method::GET, "/containerLogs/n/p/c"), Attributes { verb: "get", subresource: "proxy" });
-        assert_eq!(of(Method::POST, "/exec/n/p/c"), Attributes { verb: "create", subresource: "proxy" });
-        assert_eq!(of(Method::GET, "/metrics/resource"), Attributes { verb: "get", subresource: "metrics" });
+        assert_eq!(
+            of(Method::GET, "/containerLogs/n/p/c"),
+            Attributes { verb: "get", subresource: "proxy" }
+        );
+        assert_eq!(
+            of(Method::POST, "/exec/n/p/c"),
+            Attributes { verb: "create", subresource: "proxy" }
+        );
+        assert_eq!(
+            of(Method::GET, "/metrics/resource"),
+            Attributes { verb: "get", subresource: "metrics" }
+        );
     }
 }

@@ -35,7 +35,10 @@ pub(super) fn serve(
         return text(StatusCode::NOT_FOUND, format!("pod {pod:?} does not exist"));
     };
     if !state.containers.iter().any(|c| c.name == container) {
-        return text(StatusCode::NOT_FOUND, format!("container {container:?} not found in pod {pod:?}"));
+        return text(
+            StatusCode::NOT_FOUND,
+            format!("container {container:?} not found in pod {pod:?}"),
+        );
     }
     let query = query(request.uri().query().unwrap_or_default());
     let (wanted, previous) = match options(&query) {
@@ -47,7 +50,8 @@ pub(super) fn serve(
         Err(problem) => return text(StatusCode::BAD_REQUEST, problem),
     };
     let uid = PodId::of(&state.pod).uid;
-    let wanted = LogRequest { path: log.path, follow: wanted.follow && log.running.is_some(), ..wanted };
+    let wanted =
+        LogRequest { path: log.path, follow: wanted.follow && log.running.is_some(), ..wanted };
     let (out, pieces) = mpsc::channel(WAITING);
     // Owned by the response: the reader ends when its receiver goes.
     tokio::task::spawn_blocking(move || {
@@ -94,13 +98,18 @@ fn decode(text: &str) -> String {
 
 /// What is wanted, and whether it is wanted of the previous container.
 fn options(query: &HashMap<String, String>) -> Result<(LogRequest, bool), String> {
-    let flag = |name: &str| query.get(name).is_some_and(|v| matches!(v.as_str(), "true" | "1" | ""));
+    let flag =
+        |name: &str| query.get(name).is_some_and(|v| matches!(v.as_str(), "true" | "1" | ""));
     let number = |name: &str| match query.get(name).filter(|v| !v.is_empty()) {
         None => Ok(None),
-        Some(value) => value.parse::<u64>().map(Some).map_err(|_| format!("invalid {name}: {value:?}")),
+        Some(value) => {
+            value.parse::<u64>().map(Some).map_err(|_| format!("invalid {name}: {value:?}"))
+        }
     };
     let since = match (query.get("sinceTime").filter(|v| !v.is_empty()), number("sinceSeconds")?) {
-        (Some(time), _) => Some(time.parse::<Timestamp>().map_err(|_| format!("invalid sinceTime: {time:?}"))?),
+        (Some(time), _) => {
+            Some(time.parse::<Timestamp>().map_err(|_| format!("invalid sinceTime: {time:?}"))?)
+        }
         (None, Some(seconds)) => {
             let seconds = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
             Timestamp::now().checked_sub(seconds).ok()
@@ -125,7 +134,8 @@ mod tests {
 
     #[test]
     fn parameters() {
-        let parsed = query("follow=true&tailLines=5&sinceTime=2026-01-01T00%3A00%3A00Z&previous=false");
+        let parsed =
+            query("follow=true&tailLines=5&sinceTime=2026-01-01T00%3A00%3A00Z&previous=false");
         let (request, previous) = options(&parsed).unwrap();
         assert!(request.follow && !previous);
         assert_eq!(request.tail, Some(5));

@@ -38,7 +38,12 @@ pub(super) struct Log {
 ///
 /// # Errors
 /// The sentence upstream answers with.
-pub(super) fn log(context: &Context, state: &PodState, name: &str, previous: bool) -> Result<Log, String> {
+pub(super) fn log(
+    context: &Context,
+    state: &PodState,
+    name: &str,
+    previous: bool,
+) -> Result<Log, String> {
     let id = PodId::of(&state.pod);
     let pod = &id.name;
     let container = state
@@ -57,11 +62,16 @@ pub(super) fn log(context: &Context, state: &PodState, name: &str, previous: boo
             let reason = waiting_reason(context, state, name);
             return Err(format!("container {name:?} in pod {pod:?} is waiting to start: {reason}"));
         }
-        (true, true) if container.last.is_some() && container.restarts > 0 => container.restarts - 1,
+        (true, true) if container.last.is_some() && container.restarts > 0 => {
+            container.restarts - 1
+        }
         (true, false) if container.last.is_some() => container.restarts,
-        (true, _) => return Err(format!("previous terminated container {name:?} in pod {pod:?} not found")),
+        (true, _) => {
+            return Err(format!("previous terminated container {name:?} in pod {pod:?} not found"));
+        }
     };
-    let path = context.options.pod_log_dir(&id.namespace, &id.name, &id.uid).join(log_path(name, attempt));
+    let path =
+        context.options.pod_log_dir(&id.namespace, &id.name, &id.uid).join(log_path(name, attempt));
     let running = container.running().filter(|_| !previous).map(|r| r.id.clone());
     Ok(Log { path, running })
 }
@@ -76,5 +86,7 @@ fn waiting_reason(context: &Context, state: &PodState, name: &str) -> String {
 /// Whether the container with this id still runs in this pod.
 pub(super) fn runs(context: &Context, uid: &str, id: &str) -> bool {
     let pods = context.pods.lock();
-    pods.get(uid).is_some_and(|state| state.containers.iter().any(|c| c.running().is_some_and(|r| r.id == id)))
+    pods.get(uid).is_some_and(|state| {
+        state.containers.iter().any(|c| c.running().is_some_and(|r| r.id == id))
+    })
 }

@@ -45,7 +45,8 @@ pub(super) fn kubelet(context: &Context) -> Response<Body> {
         };
         states[slot].1 += 1.0;
     }
-    let running = pods.values().filter(|s| s.containers.iter().any(|c| c.running().is_some())).count();
+    let running =
+        pods.values().filter(|s| s.containers.iter().any(|c| c.running().is_some())).count();
     render(&[
         Metric {
             name: "kubelet_node_name",
@@ -63,7 +64,10 @@ pub(super) fn kubelet(context: &Context) -> Response<Body> {
             name: "kubelet_running_containers",
             kind: "gauge",
             help: "Number of containers by state.",
-            samples: states.iter().map(|(s, n)| (format!("{{container_state=\"{s}\"}}"), *n)).collect(),
+            samples: states
+                .iter()
+                .map(|(s, n)| (format!("{{container_state=\"{s}\"}}"), *n))
+                .collect(),
         },
     ])
 }
@@ -80,7 +84,12 @@ pub(super) async fn resource(context: &Context) -> Response<Body> {
         let pod = format!("namespace=\"{}\",pod=\"{}\"", id.namespace, id.name);
         for running in state.containers.iter().filter_map(|c| c.running()) {
             let Some(s) = by_id.get(&running.id) else { continue };
-            let name = s.attributes.as_ref().and_then(|a| a.labels.get(CONTAINER_NAME)).cloned().unwrap_or_default();
+            let name = s
+                .attributes
+                .as_ref()
+                .and_then(|a| a.labels.get(CONTAINER_NAME))
+                .cloned()
+                .unwrap_or_default();
             let labels = format!("{{container=\"{name}\",{pod}}}");
             let used = s.cpu.as_ref().and_then(|c| c.usage_core_nano_seconds.as_ref());
             let set = s.memory.as_ref().and_then(|m| m.working_set_bytes.as_ref());
@@ -95,9 +104,24 @@ pub(super) async fn resource(context: &Context) -> Response<Body> {
     let (used, _, set) = context.cgroups.usage("/");
     let metric = |name, kind, help, samples| Metric { name, kind, help, samples };
     render(&[
-        metric("container_cpu_usage_seconds_total", "counter", "CPU time used by a container, in core-seconds", cpu),
-        metric("container_memory_working_set_bytes", "gauge", "Working set of a container, in bytes", memory),
-        metric("container_start_time_seconds", "gauge", "Start of a container, in seconds since 1970", start),
+        metric(
+            "container_cpu_usage_seconds_total",
+            "counter",
+            "CPU time used by a container, in core-seconds",
+            cpu,
+        ),
+        metric(
+            "container_memory_working_set_bytes",
+            "gauge",
+            "Working set of a container, in bytes",
+            memory,
+        ),
+        metric(
+            "container_start_time_seconds",
+            "gauge",
+            "Start of a container, in seconds since 1970",
+            start,
+        ),
         metric(
             "node_cpu_usage_seconds_total",
             "counter",
@@ -110,8 +134,18 @@ pub(super) async fn resource(context: &Context) -> Response<Body> {
             "Working set of the node, in bytes",
             vec![(String::new(), set as f64)],
         ),
-        metric("pod_cpu_usage_seconds_total", "counter", "CPU time used by a pod, in core-seconds", pod_cpu),
-        metric("pod_memory_working_set_bytes", "gauge", "Working set of a pod, in bytes", pod_memory),
+        metric(
+            "pod_cpu_usage_seconds_total",
+            "counter",
+            "CPU time used by a pod, in core-seconds",
+            pod_cpu,
+        ),
+        metric(
+            "pod_memory_working_set_bytes",
+            "gauge",
+            "Working set of a pod, in bytes",
+            pod_memory,
+        ),
         metric(
             "resource_scrape_error",
             "gauge",

@@ -2,8 +2,8 @@
 //! context and a request; they know nothing of connections.
 
 mod auth;
-mod containers;
 mod container_logs;
+mod containers;
 mod metrics;
 mod pods;
 mod respond;
@@ -35,7 +35,10 @@ pub(crate) struct Listener {
 }
 
 /// Listens where the options say.
-pub(crate) async fn bind(options: &KubeletOptions, identity: ServerIdentity) -> Result<Listener, KubeletError> {
+pub(crate) async fn bind(
+    options: &KubeletOptions,
+    identity: ServerIdentity,
+) -> Result<Listener, KubeletError> {
     let tls = ServerTls::new(identity.certificate, Some(&identity.client_authorities))?;
     let server = Server::bind(options.listen, Some(tls), ServerOptions::default()).await?;
     let port = server.local_address().map_or(options.listen.port(), |address| address.port());
@@ -67,7 +70,11 @@ impl Listener {
 }
 
 /// Finds the endpoint of a path.
-async fn route(context: Arc<Context>, request: Request<Body>, shutdown: CancellationToken) -> Response<Body> {
+async fn route(
+    context: Arc<Context>,
+    request: Request<Body>,
+    shutdown: CancellationToken,
+) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -81,7 +88,9 @@ async fn route(context: Arc<Context>, request: Request<Body>, shutdown: Cancella
         ["containerLogs", namespace, pod, container] if read => {
             container_logs::serve(context, &request, namespace, pod, container, shutdown)
         }
-        ["healthz" | "pods" | "runningpods" | "metrics" | "stats" | "containerLogs", ..] if !read => {
+        ["healthz" | "pods" | "runningpods" | "metrics" | "stats" | "containerLogs", ..]
+            if !read =>
+        {
             method_not_allowed()
         }
         _ => not_found(),

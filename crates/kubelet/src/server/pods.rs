@@ -26,7 +26,10 @@ fn document(context: &Context, keep: impl Fn(&PodState) -> bool) -> serde_json::
     });
     let items: Vec<api::Pod> = states
         .iter()
-        .map(|state| api::Pod { status: Some(containers::status(context, state)), ..(*state.pod).clone() })
+        .map(|state| api::Pod {
+            status: Some(containers::status(context, state)),
+            ..(*state.pod).clone()
+        })
         .collect();
     json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
 }

@@ -36,7 +36,8 @@ pub(super) async fn summary(context: &Context) -> Response<Body> {
         let id = PodId::of(&state.pod);
         let mine = state.containers.iter().filter_map(|c| stats.get(&c.running()?.id));
         let containers: Vec<Value> = mine.map(|s| container(s, &now)).collect();
-        let (cpu, usage, working_set) = context.cgroups.usage(&context.cgroups.pod_path(&state.pod));
+        let (cpu, usage, working_set) =
+            context.cgroups.usage(&context.cgroups.pod_path(&state.pod));
         pods.push(json!({
             "podRef": {"name": id.name, "namespace": id.namespace, "uid": id.uid},
             "startTime": meta::time::seconds(state.start_time),

@@ -30,7 +30,9 @@ pub(crate) fn config(
     let id = PodId::of(pod);
     let Ingredients { attempt, image, image_user, env, mounts, memory, node } = ingredients;
     let security_context = security::container(pod, container, image_user)?;
-    let labels = sandbox::labels(&id, node).into_iter().chain([(CONTAINER_NAME.to_owned(), container.name.clone())]);
+    let labels = sandbox::labels(&id, node)
+        .into_iter()
+        .chain([(CONTAINER_NAME.to_owned(), container.name.clone())]);
     let annotations = [
         (IMAGE.to_owned(), image.name.clone()),
         (IMAGE_ID.to_owned(), image.id.clone()),
@@ -42,7 +44,10 @@ pub(crate) fn config(
         command: expand_all(container.command.as_ref(), &env),
         args: expand_all(container.args.as_ref(), &env),
         working_dir: container.working_dir.clone().unwrap_or_default(),
-        envs: env.into_iter().map(|(key, value)| v1::KeyValue { key, value: value.into_bytes() }).collect(),
+        envs: env
+            .into_iter()
+            .map(|(key, value)| v1::KeyValue { key, value: value.into_bytes() })
+            .collect(),
         mounts,
         devices: Vec::new(),
         labels: labels.collect(),

@@ -35,7 +35,12 @@ pub(crate) fn parse(text: &str) -> Resolver {
 }
 
 /// The configuration of a pod's sandbox.
-pub(crate) fn config(pod: &api::Pod, host: &Resolver, cluster_dns: &[IpAddr], domain: &str) -> v1::DnsConfig {
+pub(crate) fn config(
+    pod: &api::Pod,
+    host: &Resolver,
+    cluster_dns: &[IpAddr],
+    domain: &str,
+) -> v1::DnsConfig {
     let spec = pod.spec.clone().unwrap_or_default();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let host_network = spec.host_network.unwrap_or(false);
@@ -49,7 +54,8 @@ pub(crate) fn config(pod: &api::Pod, host: &Resolver, cluster_dns: &[IpAddr], do
         None => Resolver::default(),
         Some(false) => host.clone(),
         Some(true) => {
-            let own = [format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()];
+            let own =
+                [format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()];
             Resolver {
                 servers: cluster_dns.iter().map(ToString::to_string).collect(),
                 searches: own.into_iter().chain(host.searches.iter().cloned()).collect(),
@@ -64,7 +70,11 @@ pub(crate) fn config(pod: &api::Pod, host: &Resolver, cluster_dns: &[IpAddr], do
     dedup(&mut resolver.searches);
     resolver.servers.truncate(MOST_SERVERS);
     resolver.searches.truncate(MOST_SEARCHES);
-    v1::DnsConfig { servers: resolver.servers, searches: resolver.searches, options: resolver.options }
+    v1::DnsConfig {
+        servers: resolver.servers,
+        searches: resolver.searches,
+        options: resolver.options,
+    }
 }
 
 fn merge(resolver: &mut Resolver, extra: api::PodDNSConfig) {

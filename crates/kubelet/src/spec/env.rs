@@ -36,10 +36,12 @@ pub(crate) fn environment(
     let mut ordered: Vec<String> = Vec::new();
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
-            (_, Some(source)) => match value_from(pod, container, namespace, source, lookup, facts)? {
-                Some(value) => value,
-                None => continue,
-            },
+            (_, Some(source)) => {
+                match value_from(pod, container, namespace, source, lookup, facts)? {
+                    Some(value) => value,
+                    None => continue,
+                }
+            }
             (value, None) => expand(value.as_deref().unwrap_or_default(), |name| {
                 known.get(name).or_else(|| from.get(name)).or_else(|| services.get(name)).cloned()
             }),
@@ -48,8 +50,10 @@ pub(crate) fn environment(
             ordered.push(variable.name.clone());
         }
     }
-    let mut result: Vec<(String, String)> =
-        ordered.into_iter().filter_map(|name| known.get(&name).cloned().map(|value| (name, value))).collect();
+    let mut result: Vec<(String, String)> = ordered
+        .into_iter()
+        .filter_map(|name| known.get(&name).cloned().map(|value| (name, value)))
+        .collect();
     for (name, value) in from.into_iter().chain(services) {
         if known.insert(name.clone(), value.clone()).is_none() {
             result.push((name, value));
@@ -65,10 +69,12 @@ fn env_from(
 ) -> Result<(), String> {
     let prefix = source.prefix.as_deref().unwrap_or_default();
     let (data, missing) = if let Some(reference) = &source.config_map_ref {
-        let missing = (!reference.optional.unwrap_or(false)).then(|| not_found("configmap", &reference.name));
+        let missing =
+            (!reference.optional.unwrap_or(false)).then(|| not_found("configmap", &reference.name));
         (lookup.config_map(&reference.name), missing)
     } else if let Some(reference) = &source.secret_ref {
-        let missing = (!reference.optional.unwrap_or(false)).then(|| not_found("secret", &reference.name));
+        let missing =
+            (!reference.optional.unwrap_or(false)).then(|| not_found("secret", &reference.name));
         (lookup.secret(&reference.name), missing)
     } else {
         return Ok(());
@@ -144,7 +150,9 @@ mod tests {
 
     impl Lookup for Fixed {
         fn config_map(&self, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
-            (name == "cm").then(|| BTreeMap::from([("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]))
+            (name == "cm").then(|| {
+                BTreeMap::from([("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())])
+            })
         }
 
         fn secret(&self, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
@@ -156,7 +164,10 @@ mod tests {
         let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [container]}});
         let pod: api::Pod = serde_json::from_value(pod).unwrap();
         let container = pod.spec.as_ref().unwrap().containers[0].clone();
-        let services = BTreeMap::from([("SVC".to_owned(), "10.0.0.1".to_owned()), ("a".to_owned(), "0".to_owned())]);
+        let services = BTreeMap::from([
+            ("SVC".to_owned(), "10.0.0.1".to_owned()),
+            ("a".to_owned(), "0".to_owned()),
+        ]);
         environment(&pod, &container, services, &Fixed, &fields::Facts::default())
     }
 
@@ -173,7 +184,10 @@ mod tests {
         let get = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
         assert_eq!(get("X"), Some("10.0.0.1-2-$(LATER)"));
         assert_eq!(get("Y"), Some("10.0.0.1-2-$(LATER)/own"));
-        assert_eq!((get("a"), get("b"), get("T"), get("N"), get("O")), (Some("1"), Some("own"), Some("t"), Some("p"), None));
+        assert_eq!(
+            (get("a"), get("b"), get("T"), get("N"), get("O")),
+            (Some("1"), Some("own"), Some("t"), Some("p"), None)
+        );
     }
 
     #[test]

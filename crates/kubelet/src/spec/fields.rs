@@ -39,7 +39,9 @@ pub(crate) fn pod_field(pod: &api::Pod, path: &str, facts: &Facts) -> Result<Str
         "metadata.labels" => format_map(meta.labels.as_ref()),
         "metadata.annotations" => format_map(meta.annotations.as_ref()),
         "spec.nodeName" => spec.map(|s| text(&s.node_name)).unwrap_or_default(),
-        "spec.serviceAccountName" => spec.map(|s| text(&s.service_account_name)).unwrap_or_default(),
+        "spec.serviceAccountName" => {
+            spec.map(|s| text(&s.service_account_name)).unwrap_or_default()
+        }
         "status.hostIP" => facts.host_ips.first().cloned().unwrap_or_default(),
         "status.hostIPs" => facts.host_ips.join(","),
         "status.podIP" => facts.pod_ips.first().cloned().unwrap_or_default(),
@@ -56,7 +58,8 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 
 /// `key="value"` lines, sorted, values quoted: the format of label and annotation files.
 fn format_map(map: Option<&BTreeMap<String, String>>) -> String {
-    let lines: Vec<String> = map.into_iter().flatten().map(|(k, v)| format!("{k}={}", go_quote(v))).collect();
+    let lines: Vec<String> =
+        map.into_iter().flatten().map(|(k, v)| format!("{k}={}", go_quote(v))).collect();
     lines.join("\n")
 }
 
@@ -96,7 +99,9 @@ pub(crate) fn resource_field(
         .split_once('.')
         .ok_or_else(|| format!("unsupported container resource : {}", selector.resource))?;
     let value = match kind {
-        "limits" => resources::limit(container, resource).unwrap_or_else(|| default_limit(resource, facts)),
+        "limits" => {
+            resources::limit(container, resource).unwrap_or_else(|| default_limit(resource, facts))
+        }
         "requests" => resources::request(container, resource).unwrap_or(meta::Quantity::ZERO),
         _ => return Err(format!("unsupported container resource : {}", selector.resource)),
     };

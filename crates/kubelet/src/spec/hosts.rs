@@ -12,7 +12,11 @@ pub(crate) fn names(pod: &api::Pod, cluster_domain: &str) -> (String, String) {
     if let Some(name) = spec.hostname_override.filter(|n| !n.is_empty()) {
         return (name, String::new());
     }
-    let name = spec.hostname.filter(|n| !n.is_empty()).or_else(|| pod.metadata.name.clone()).unwrap_or_default();
+    let name = spec
+        .hostname
+        .filter(|n| !n.is_empty())
+        .or_else(|| pod.metadata.name.clone())
+        .unwrap_or_default();
     let short: String = name.chars().take(LONGEST).collect();
     let short = short.trim_end_matches(['-', '.']).to_owned();
     let domain = match spec.subdomain.filter(|s| !s.is_empty()) {
@@ -30,7 +34,12 @@ pub(crate) fn uts_name(pod: &api::Pod, cluster_domain: &str) -> String {
 }
 
 /// The text of `/etc/hosts`. On the host's network it is the host's own file with the pod's aliases.
-pub(crate) fn file(pod: &api::Pod, ips: &[String], cluster_domain: &str, host_file: Option<&str>) -> String {
+pub(crate) fn file(
+    pod: &api::Pod,
+    ips: &[String],
+    cluster_domain: &str,
+    host_file: Option<&str>,
+) -> String {
     let mut text = match host_file {
         Some(own) => format!("# Kubernetes-managed hosts file (host network).\n{own}"),
         None => String::from(
@@ -49,8 +58,15 @@ pub(crate) fn file(pod: &api::Pod, ips: &[String], cluster_domain: &str, host_fi
         }
     }
     let aliases = pod.spec.iter().flat_map(|spec| spec.host_aliases.iter().flatten());
-    let lines: Vec<String> =
-        aliases.map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t"))).collect();
+    let lines: Vec<String> = aliases
+        .map(|alias| {
+            format!(
+                "{}\t{}\n",
+                alias.ip,
+                alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t")
+            )
+        })
+        .collect();
     if !lines.is_empty() {
         text.push_str("\n# Entries added by HostAliases.\n");
         text.extend(lines);
@@ -66,10 +82,11 @@ mod tests {
 
     #[test]
     fn subdomain_and_aliases() {
-        let pod: api::Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"},
+        let pod: api::Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"},
             "spec": {"containers": [], "subdomain": "db",
                      "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]}}))
-        .unwrap();
+            .unwrap();
         let text = file(&pod, &["10.0.0.5".to_owned()], "cluster.local", None);
         assert!(text.contains("10.0.0.5\tp.db.n.svc.cluster.local\tp\n"), "{text}");
         assert!(text.ends_with("# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"), "{text}");

@@ -19,8 +19,10 @@ pub(crate) fn config(
     let id = PodId::of(pod);
     let spec = pod.spec.clone().unwrap_or_default();
     let host_network = spec.host_network.unwrap_or(false);
-    let own: HashMap<String, String> = pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
-    let sysctls = spec.security_context.as_ref().and_then(|c| c.sysctls.clone()).unwrap_or_default();
+    let own: HashMap<String, String> =
+        pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
+    let sysctls =
+        spec.security_context.as_ref().and_then(|c| c.sysctls.clone()).unwrap_or_default();
     v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
             name: id.name.clone(),
@@ -29,8 +31,15 @@ pub(crate) fn config(
             attempt,
         }),
         // On the host's network the host's own name is kept.
-        hostname: if host_network { String::new() } else { hosts::uts_name(pod, &options.cluster_domain) },
-        log_directory: options.pod_log_dir(&id.namespace, &id.name, &id.uid).to_string_lossy().into_owned(),
+        hostname: if host_network {
+            String::new()
+        } else {
+            hosts::uts_name(pod, &options.cluster_domain)
+        },
+        log_directory: options
+            .pod_log_dir(&id.namespace, &id.name, &id.uid)
+            .to_string_lossy()
+            .into_owned(),
         dns_config: Some(dns::config(pod, host, &options.cluster_dns, &options.cluster_domain)),
         port_mappings: if host_network { Vec::new() } else { ports(&spec) },
         labels: own.into_iter().chain(labels(&id, &options.node_name)).collect(),
@@ -57,12 +66,18 @@ pub(super) fn labels(id: &PodId, node: &str) -> [(String, String); 4] {
 
 fn annotations(pod: &api::Pod) -> HashMap<String, String> {
     let own: BTreeMap<String, String> = pod.metadata.annotations.clone().unwrap_or_default();
-    own.into_iter().filter(|(key, _)| !key.starts_with("kubectl.kubernetes.io/last-applied")).collect()
+    own.into_iter()
+        .filter(|(key, _)| !key.starts_with("kubectl.kubernetes.io/last-applied"))
+        .collect()
 }
 
 /// Container ports, with the host ports they are mapped to.
 fn ports(spec: &api::PodSpec) -> Vec<v1::PortMapping> {
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let all = sidecars.chain(&spec.containers).flat_map(|c| c.ports.iter().flatten());
     all.map(|port| v1::PortMapping {
         protocol: match port.protocol.as_deref() {

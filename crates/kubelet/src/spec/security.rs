@@ -19,12 +19,15 @@ const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
 ];
 /// Paths of /proc that containers cannot write.
-const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: &[&str] =
+    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Namespaces a pod's containers share with each other or with the node.
 pub(super) fn namespaces(pod: &api::Pod) -> v1::NamespaceOption {
     let spec = pod.spec.clone().unwrap_or_default();
-    let node_or = |node: Option<bool>, otherwise| if node.unwrap_or(false) { v1::NamespaceMode::Node } else { otherwise };
+    let node_or = |node: Option<bool>, otherwise| {
+        if node.unwrap_or(false) { v1::NamespaceMode::Node } else { otherwise }
+    };
     let pid = if spec.share_process_namespace.unwrap_or(false) {
         v1::NamespaceMode::Pod
     } else {
@@ -65,7 +68,11 @@ pub(super) fn sandbox(pod: &api::Pod) -> v1::LinuxSandboxSecurityContext {
     v1::LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(pod)),
         run_as_user: number(context.run_as_user),
-        run_as_group: if context.run_as_user.is_some() { number(context.run_as_group) } else { None },
+        run_as_group: if context.run_as_user.is_some() {
+            number(context.run_as_group)
+        } else {
+            None
+        },
         supplemental_groups: groups(&context),
         privileged,
         seccomp: Some(v1::SecurityProfile::default()),
@@ -102,7 +109,9 @@ pub(super) fn container(
     }
     let privileged = own.privileged.unwrap_or(false);
     let unmasked = privileged || own.proc_mount.as_deref() == Some("Unmasked");
-    let paths = |paths: &[&str]| if unmasked { Vec::new() } else { paths.iter().map(|p| (*p).to_owned()).collect() };
+    let paths = |paths: &[&str]| {
+        if unmasked { Vec::new() } else { paths.iter().map(|p| (*p).to_owned()).collect() }
+    };
     let (uid, name) = match (run_as_user, user.uid) {
         (Some(uid), _) => (Some(uid), String::new()),
         (None, Some(uid)) => (Some(uid), String::new()),
@@ -135,14 +144,20 @@ fn check_non_root(
     user: &ImageUser,
 ) -> Result<(), String> {
     let id = super::PodId::of(pod);
-    let place =
-        format!("(pod: \"{}_{}({})\", container: {})", id.name, id.namespace, id.uid, container.name);
+    let place = format!(
+        "(pod: \"{}_{}({})\", container: {})",
+        id.name, id.namespace, id.uid, container.name
+    );
     match (run_as_user, user.uid, user.name.as_str()) {
         (Some(0), _, _) => Err(format!("container's runAsUser breaks non-root policy {place}")),
         (Some(_), _, _) => Ok(()),
-        (None, Some(0), _) => Err(format!("container has runAsNonRoot and image will run as root {place}")),
+        (None, Some(0), _) => {
+            Err(format!("container has runAsNonRoot and image will run as root {place}"))
+        }
         (None, Some(_), _) => Ok(()),
-        (None, None, "") => Err(format!("container has runAsNonRoot and image will run as root {place}")),
+        (None, None, "") => {
+            Err(format!("container has runAsNonRoot and image will run as root {place}"))
+        }
         (None, None, name) => Err(format!(
             "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {place}"
         )),

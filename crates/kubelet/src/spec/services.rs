@@ -33,14 +33,19 @@ fn add(variables: &mut BTreeMap<String, String>, name: &str, service: &api::Serv
     let Some(spec) = &service.spec else { return };
     let address = spec.cluster_ip.as_deref().unwrap_or_default();
     let ports = spec.ports.as_deref().unwrap_or_default();
-    let (Some(first), false) = (ports.first(), address.is_empty() || address == "None") else { return };
+    let (Some(first), false) = (ports.first(), address.is_empty() || address == "None") else {
+        return;
+    };
     let prefix = variable(name);
     variables.insert(format!("{prefix}_SERVICE_HOST"), address.to_owned());
     variables.insert(format!("{prefix}_SERVICE_PORT"), first.port.to_string());
     let bracketed = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
     for (index, port) in ports.iter().enumerate() {
         if let Some(port_name) = port.name.as_deref().filter(|n| !n.is_empty()) {
-            variables.insert(format!("{prefix}_SERVICE_PORT_{}", variable(port_name)), port.port.to_string());
+            variables.insert(
+                format!("{prefix}_SERVICE_PORT_{}", variable(port_name)),
+                port.port.to_string(),
+            );
         }
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
         let url = format!("{}://{bracketed}:{}", protocol.to_lowercase(), port.port);
@@ -72,8 +77,11 @@ mod tests {
                 "spec": {"clusterIP": ip, "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}}))
             .unwrap()
         };
-        let all =
-            [service("default", "kubernetes", "10.96.0.1"), service("a", "my-web", "10.96.0.7"), service("a", "h", "None")];
+        let all = [
+            service("default", "kubernetes", "10.96.0.1"),
+            service("a", "my-web", "10.96.0.7"),
+            service("a", "h", "None"),
+        ];
         let with = variables(&all, "a", true);
         assert_eq!(with["MY_WEB_SERVICE_HOST"], "10.96.0.7");
         assert_eq!(with["MY_WEB_SERVICE_PORT_HTTP"], "80");

@@ -13,7 +13,11 @@ use super::{ownership, payload::File};
 const DATA: &str = "..data";
 
 /// Makes `dir` hold exactly `files`. Returns whether anything changed.
-pub(super) fn write(dir: &Path, files: &BTreeMap<String, File>, group: Option<i64>) -> io::Result<bool> {
+pub(super) fn write(
+    dir: &Path,
+    files: &BTreeMap<String, File>,
+    group: Option<i64>,
+) -> io::Result<bool> {
     if let Some(bad) = files.keys().find(|path| !is_safe(path)) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid path: {bad:?}")));
     }
@@ -71,7 +75,8 @@ fn same(dir: &Path, files: &BTreeMap<String, File>) -> bool {
     collect(dir, Path::new(""), &mut found);
     found.len() == files.len()
         && files.iter().all(|(path, file)| {
-            found.contains(Path::new(path)) && fs::read(dir.join(path)).is_ok_and(|bytes| bytes == file.bytes)
+            found.contains(Path::new(path))
+                && fs::read(dir.join(path)).is_ok_and(|bytes| bytes == file.bytes)
         })
 }
 
@@ -125,8 +130,10 @@ mod tests {
 
         assert!(write(dir, &files(&[("c", "3")]), None).unwrap());
         assert_eq!(fs::read_to_string(dir.join("c")).unwrap(), "3");
-        let mut names: Vec<_> =
-            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names.len(), 3, "{names:?}");
         assert_eq!(&names[0], "..data".min(&names[1]));

@@ -49,7 +49,8 @@ pub(crate) async fn keep(
         }
         let pod = pods.borrow_and_update().clone();
         let facts = facts.borrow().clone();
-        let ingredients = Ingredients { options: &options, sources: &sources, tokens: &tokens, facts };
+        let ingredients =
+            Ingredients { options: &options, sources: &sources, tokens: &tokens, facts };
         let result = set_up(&pod, &ingredients).await;
         failed = result.is_err();
         if let Err(error) = result {

@@ -14,7 +14,11 @@ use super::ownership;
 use crate::{mounts::is_mount_point, resources};
 
 /// Makes an emptyDir; one that is there already keeps its contents.
-pub(super) fn empty_dir(dir: &Path, volume: &api::EmptyDirVolumeSource, group: Option<i64>) -> Result<(), String> {
+pub(super) fn empty_dir(
+    dir: &Path,
+    volume: &api::EmptyDirVolumeSource,
+    group: Option<i64>,
+) -> Result<(), String> {
     let fail = |error: io::Error| error.to_string();
     let mut fresh = !dir.exists();
     fs::create_dir_all(dir).map_err(fail)?;
@@ -22,8 +26,15 @@ pub(super) fn empty_dir(dir: &Path, volume: &api::EmptyDirVolumeSource, group: O
         "" => {}
         "Memory" => {
             if !is_mount_point(dir) {
-                let size = volume.size_limit.as_ref().map(|q| resources::quantity(q).value()).filter(|s| *s > 0);
-                let data = size.map_or_else(|| "mode=0777".to_owned(), |size| format!("mode=0777,size={size}"));
+                let size = volume
+                    .size_limit
+                    .as_ref()
+                    .map(|q| resources::quantity(q).value())
+                    .filter(|s| *s > 0);
+                let data = size.map_or_else(
+                    || "mode=0777".to_owned(),
+                    |size| format!("mode=0777,size={size}"),
+                );
                 mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some(data.as_str()))
                     .map_err(|errno| format!("mount of tmpfs failed: {errno}"))?;
                 fresh = true;
@@ -45,16 +56,19 @@ pub(super) fn host_path(volume: &api::HostPathVolumeSource) -> Result<(), String
     let path = Path::new(&volume.path);
     let kind = volume.type_.as_deref().unwrap_or_default();
     let found = fs::metadata(path).ok();
-    let mismatch = || Err(format!("hostPath type check failed: {} is not a {}", volume.path, word(kind)));
+    let mismatch =
+        || Err(format!("hostPath type check failed: {} is not a {}", volume.path, word(kind)));
     match (kind, found) {
         ("", _) => Ok(()),
         ("DirectoryOrCreate", None) => {
             fs::create_dir_all(path).map_err(|error| error.to_string())?;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(|error| error.to_string())
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+                .map_err(|error| error.to_string())
         }
         ("FileOrCreate", None) => {
             File::create(path).map_err(|error| error.to_string())?;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(|error| error.to_string())
+            fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+                .map_err(|error| error.to_string())
         }
         ("Directory" | "DirectoryOrCreate", Some(m)) if m.is_dir() => Ok(()),
         ("File" | "FileOrCreate", Some(m)) if m.is_file() => Ok(()),

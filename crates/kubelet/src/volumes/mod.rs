@@ -29,7 +29,9 @@ use crate::{
 pub(crate) enum VolumeError {
     #[error("MountVolume.SetUp failed for volume {name:?} : {reason}")]
     SetUp { name: String, reason: String },
-    #[error("Unable to attach or mount volumes: unmounted volumes=[{0}]: volume type is not supported by this node")]
+    #[error(
+        "Unable to attach or mount volumes: unmounted volumes=[{0}]: volume type is not supported by this node"
+    )]
     Unsupported(String),
 }
 
@@ -42,12 +44,22 @@ pub(crate) struct Ingredients<'a> {
 }
 
 /// Where a volume lies on the host.
-pub(crate) fn path_of(options: &KubeletOptions, uid: &str, volume: &api::Volume) -> Option<PathBuf> {
+pub(crate) fn path_of(
+    options: &KubeletOptions,
+    uid: &str,
+    volume: &api::Volume,
+) -> Option<PathBuf> {
     if let Some(host) = &volume.host_path {
         return Some(PathBuf::from(&host.path));
     }
     let plugin = plugin(volume)?;
-    Some(options.pod_dir(uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(&volume.name))
+    Some(
+        options
+            .pod_dir(uid)
+            .join("volumes")
+            .join(format!("kubernetes.io~{plugin}"))
+            .join(&volume.name),
+    )
 }
 
 /// The name of the volume's type in paths, if it has files of its own here.
@@ -68,7 +80,10 @@ fn plugin(volume: &api::Volume) -> Option<&'static str> {
 }
 
 /// Makes every volume of the pod, or brings it up to date.
-pub(crate) async fn set_up(pod: &Arc<api::Pod>, ingredients: &Ingredients<'_>) -> Result<(), VolumeError> {
+pub(crate) async fn set_up(
+    pod: &Arc<api::Pod>,
+    ingredients: &Ingredients<'_>,
+) -> Result<(), VolumeError> {
     let uid = PodId::of(pod).uid;
     let spec = pod.spec.clone().unwrap_or_default();
     let fs_group = spec.security_context.as_ref().and_then(|c| c.fs_group);
@@ -93,10 +108,12 @@ pub(crate) async fn set_up(pod: &Arc<api::Pod>, ingredients: &Ingredients<'_>) -
 
 /// Whether the pod has volumes whose contents may change.
 pub(crate) fn changes(pod: &api::Pod) -> bool {
-    pod.spec
-        .iter()
-        .flat_map(|spec| spec.volumes.iter().flatten())
-        .any(|v| v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some())
+    pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).any(|v| {
+        v.config_map.is_some()
+            || v.secret.is_some()
+            || v.projected.is_some()
+            || v.downward_api.is_some()
+    })
 }
 
 async fn write(

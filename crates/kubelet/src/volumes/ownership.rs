@@ -20,7 +20,10 @@ pub(super) fn give_to_group(path: &Path, group: i64, read_only: bool) -> io::Res
         (false, true) => 0o440,
         (false, false) => 0o660,
     };
-    fs::set_permissions(path, fs::Permissions::from_mode(meta.permissions().mode() & 0o7777 | bits))?;
+    fs::set_permissions(
+        path,
+        fs::Permissions::from_mode(meta.permissions().mode() & 0o7777 | bits),
+    )?;
     if meta.is_dir() {
         for entry in fs::read_dir(path)?.flatten() {
             give_to_group(&entry.path(), group, read_only)?;

@@ -137,7 +137,9 @@ fn token_access(pod: &api::Pod, mode: i32) -> (u32, Option<u32>) {
         .map(|c| c.security_context.as_ref().and_then(|s| s.run_as_user).or(context.run_as_user))
         .collect();
     match users.first() {
-        Some(Some(user)) if users.iter().all(|u| *u == Some(*user)) => (0o600, u32::try_from(*user).ok()),
+        Some(Some(user)) if users.iter().all(|u| *u == Some(*user)) => {
+            (0o600, u32::try_from(*user).ok())
+        }
         _ => (bits(mode), None),
     }
 }
@@ -158,7 +160,11 @@ fn add(files: &mut Files, source: Source<'_>, namespace: &str) -> Result<(), Str
             if optional {
                 continue;
             }
-            return Err(format!("references non-existent {} key: {} ({namespace}/{name})", word(kind), item.key));
+            return Err(format!(
+                "references non-existent {} key: {} ({namespace}/{name})",
+                word(kind),
+                item.key
+            ));
         };
         let mode = bits(item.mode.unwrap_or(mode));
         files.insert(item.path.clone(), File { bytes: bytes.clone(), mode, owner: None });

@@ -30,7 +30,10 @@ impl SubPaths {
     /// Binds `sub_path` of the volume at `volume` and returns where. A missing part becomes a directory.
     pub(crate) fn bind(&self, index: usize, volume: &Path, sub_path: &str) -> io::Result<PathBuf> {
         if Path::new(sub_path).is_absolute() || sub_path.split('/').any(|part| part == "..") {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid subPath {sub_path:?}")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("invalid subPath {sub_path:?}"),
+            ));
         }
         let part = match open_beneath(volume, sub_path) {
             Err(nix::errno::Errno::ENOENT) => {
@@ -50,7 +53,13 @@ impl SubPaths {
         } else if !target.exists() {
             fs::File::create(&target)?;
         }
-        mount(Some(&source), &target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+        mount(
+            Some(&source),
+            &target,
+            None::<&str>,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            None::<&str>,
+        )?;
         Ok(target)
     }
 }
@@ -73,8 +82,11 @@ fn make_beneath(volume: &Path, sub_path: &str) -> io::Result<()> {
         if !made.is_empty() {
             made.push('/');
         }
-        let parent =
-            if made.is_empty() { volume_fd(volume)? } else { open_beneath(volume, made.trim_end_matches('/'))? };
+        let parent = if made.is_empty() {
+            volume_fd(volume)?
+        } else {
+            open_beneath(volume, made.trim_end_matches('/'))?
+        };
         made.push_str(component);
         match nix::sys::stat::mkdirat(&parent, component, Mode::from_bits_truncate(0o750)) {
             Ok(()) | Err(nix::errno::Errno::EEXIST) => {}

@@ -74,7 +74,8 @@ impl Tokens {
             }),
             ..Default::default()
         };
-        let accounts: Api<api::ServiceAccount> = Api::namespaced(self.client.clone(), &id.namespace);
+        let accounts: Api<api::ServiceAccount> =
+            Api::namespaced(self.client.clone(), &id.namespace);
         let answer = accounts
             .create_token_request(&account, &PostParams::default(), &request)
             .await
@@ -90,7 +91,12 @@ impl Tokens {
 
     /// When the first of a pod's tokens is due.
     pub(crate) fn next_renewal(&self, uid: &str) -> Option<Timestamp> {
-        self.held.lock().iter().filter(|(key, _)| key.uid == uid).map(|(_, held)| held.renew_at).min()
+        self.held
+            .lock()
+            .iter()
+            .filter(|(key, _)| key.uid == uid)
+            .map(|(_, held)| held.renew_at)
+            .min()
     }
 
     /// Forgets the tokens of a pod.

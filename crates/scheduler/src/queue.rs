@@ -113,17 +113,19 @@ impl<O: Order> Queue<O> {
         } else if was_held {
             waiting.since = now;
             self.insert(waiting, false);
-        } else if !changed {
-            self.put_back(waiting);
-        } else if matches!(waiting.place, Place::Parked(_))
-            && !waiting.against.woken(self.plugins, &waiting.pod, &Event::PodChanged)
-        {
+        } else if !changed || !self.helped(&waiting) {
             self.put_back(waiting);
         } else if now < waiting.backoff_ends {
-            self.to_backoff(waiting);
+            self.back_off(waiting);
         } else {
             self.insert(waiting, false);
         }
+    }
+
+    /// Whether a change of the pod itself is a reason to try it again.
+    fn helped(&self, waiting: &Waiting<O::Key>) -> bool {
+        !matches!(waiting.place, Place::Parked(_))
+            || waiting.against.woken(self.plugins, &waiting.pod, &Event::PodChanged)
     }
 
     /// Forgets a pod.
@@ -158,7 +160,7 @@ impl<O: Order> Queue<O> {
     /// Takes back a pod whose attempt failed for reasons that lie outside of it.
     pub fn retry(&mut self, attempt: Attempt, now: Instant) {
         let waiting = self.returned(attempt, now);
-        self.to_backoff(waiting);
+        self.back_off(waiting);
     }
 
     /// Something happened: pods that it may help are tried again, after their back-off.
@@ -234,13 +236,13 @@ impl<O: Order> Queue<O> {
     fn unpark(&mut self, key: &PodKey, now: Instant) {
         let Some(waiting) = self.take(key) else { return };
         if now < waiting.backoff_ends {
-            self.to_backoff(waiting);
+            self.back_off(waiting);
         } else {
             self.insert(waiting, false);
         }
     }
 
-    fn to_backoff(&mut self, mut waiting: Waiting<O::Key>) {
+    fn back_off(&mut self, mut waiting: Waiting<O::Key>) {
         self.serial += 1;
         waiting.place = Place::Backoff((waiting.backoff_ends, self.serial));
         self.put_back(waiting);

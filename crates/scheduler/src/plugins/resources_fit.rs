@@ -60,12 +60,15 @@ impl Score for ResourcesFit {
 
 /// Free share from 0 to [`MAX_SCORE`]; `None` of a resource the node does not have.
 fn free(total: i64, taken: i64) -> Option<i64> {
-    match total {
-        0 => None,
-        _ if taken > total => Some(0),
-        _ => i64::try_from(i128::from(total - taken) * i128::from(MAX_SCORE) / i128::from(total))
-            .ok(),
+    if total == 0 {
+        return None;
     }
+    let rest = total.saturating_sub(taken).max(0);
+    // Only amounts beyond 90 PB need the slow division.
+    Some(match rest.checked_mul(MAX_SCORE) {
+        Some(product) => product / total,
+        None => rest / (total / MAX_SCORE).max(1),
+    })
 }
 
 /// What the node has too little of.

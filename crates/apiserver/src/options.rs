@@ -17,7 +17,8 @@ use crate::{authn::StaticToken, flow::FlowOptions};
 /// Settings.
 #[derive(Clone)]
 pub struct ApiServerOptions {
-    /// Where clients and pods reach this server; written into the `kubernetes` Service's endpoints.
+    /// Where clients and pods reach this server; written into the `kubernetes` Service's endpoints unless it is
+    /// a loopback address.
     pub advertise: SocketAddr,
     /// The cluster IP of the `kubernetes` Service.
     pub service_ip: IpAddr,

@@ -131,6 +131,10 @@ pub(crate) async fn endpoints(writer: &Writer, advertised: &Advertised) -> Resul
             (merged != *stored).then_some(merged)
         })
         .await?;
+    if advertised.address.ip().is_loopback() {
+        // Kubernetes allows no such endpoint: it would mean another machine to everybody who reads it.
+        return Ok(());
+    }
     let (address, port) = (advertised.address.ip().to_string(), advertised.address.port());
     let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
     let subsets = json!([{"addresses": [{"ip": address}], "ports": ports}]);

@@ -15,6 +15,9 @@ use serve::Body;
 use super::respond;
 use crate::request::Query;
 
+/// The media type kubectl asks for.
+const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// What is served, by path below `/openapi/v3/`.
 pub(crate) struct OpenApi {
     versions: BTreeMap<String, Version>,
@@ -106,9 +109,13 @@ impl OpenApi {
         Some(response)
     }
 
-    /// The old single document, for clients that read JSON. kubectl wants protobuf here, is told that there is
-    /// none, and goes on without.
+    /// The old single document, for clients that read JSON. In protobuf it is empty: kubectl up to 1.27 fails
+    /// without one, but takes nothing from it that version 3 has.
     fn v2(&self, headers: &HeaderMap) -> Response<Body> {
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if accept.contains("com.github.proto-openapi.spec.v2") {
+            return respond::bytes(StatusCode::OK, V2_PROTOBUF_TYPE, empty_v2_protobuf());
+        }
         if !accepts_json(headers) {
             return respond::text(StatusCode::NOT_ACCEPTABLE, "only application/json is served\n");
         }
@@ -131,6 +138,19 @@ impl OpenApi {
         });
         respond::json(StatusCode::OK, document.to_string())
     }
+}
+
+/// A document of gnostic's `openapi.v2.Document` with nothing but what is required: `swagger` (field 1) and
+/// `info` (2), which holds `title` (1) and `version` (2).
+fn empty_v2_protobuf() -> Vec<u8> {
+    fn text(field: u8, value: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(value.len()).unwrap_or(0);
+        let mut out = vec![field << 3 | 2, length];
+        out.extend_from_slice(value);
+        out
+    }
+    let info = [text(1, b"Kubernetes"), text(2, b"unversioned")].concat();
+    [text(1, b"2.0"), text(2, &info)].concat()
 }
 
 /// The operations of a path without what version 3 says differently: bodies and responses.

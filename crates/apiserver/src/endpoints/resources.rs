@@ -162,7 +162,10 @@ async fn json_body(context: &Context<'_>, body: Body) -> Result<Bytes, Status> {
     let bytes = read(body).await?;
     match format {
         BodyFormat::Json => Ok(bytes),
-        BodyFormat::Yaml if bytes.is_empty() => Ok(bytes),
+        BodyFormat::Yaml | BodyFormat::Protobuf if bytes.is_empty() => Ok(bytes),
+        BodyFormat::Protobuf => codec::protobuf::to_json(&bytes)
+            .map(Bytes::from)
+            .map_err(|error| Status::bad_request(error.to_string())),
         BodyFormat::Yaml => codec::yaml::to_json(&bytes)
             .map(Bytes::from)
             .map_err(|error| Status::bad_request(error.to_string())),

@@ -32,7 +32,8 @@ impl Drop for Cluster {
 impl Cluster {
     /// A server with all system objects written.
     pub async fn start() -> Self {
-        Self::start_with(ApiServerOptions::default()).await
+        let advertise = "192.0.2.1:6443".parse().expect("address");
+        Self::start_with(ApiServerOptions { advertise, ..ApiServerOptions::default() }).await
     }
 
     pub async fn start_with(options: ApiServerOptions) -> Self {

@@ -33,6 +33,18 @@ pub enum NftError {
     Slow,
 }
 
+/// Where a program called by its bare name is: on the path, or where Debian keeps it, which is on
+/// no ordinary user's path and not on every service's.
+fn find(nft: &Path) -> PathBuf {
+    if nft.components().count() > 1 {
+        return nft.to_owned();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    let mut found = std::env::split_paths(&path).chain(usual).map(|directory| directory.join(nft));
+    found.find(|candidate| candidate.is_file()).unwrap_or_else(|| nft.to_owned())
+}
+
 fn not_run(nft: &Path, error: std::io::Error) -> NftError {
     if error.kind() == std::io::ErrorKind::NotFound {
         NftError::Missing(nft.to_owned())
@@ -48,7 +60,7 @@ fn refused(stderr: &[u8]) -> NftError {
 
 /// Applies `script`, waiting on this thread.
 pub(crate) fn apply(nft: &Path, script: &str) -> Result<(), NftError> {
-    let mut child = Command::new(nft)
+    let mut child = Command::new(find(nft))
         .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -65,7 +77,7 @@ pub(crate) fn apply(nft: &Path, script: &str) -> Result<(), NftError> {
 
 /// Applies `script` without blocking the thread.
 pub(crate) async fn apply_async(nft: &Path, script: String) -> Result<(), NftError> {
-    let mut child = tokio::process::Command::new(nft)
+    let mut child = tokio::process::Command::new(find(nft))
         .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

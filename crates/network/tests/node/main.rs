@@ -24,6 +24,8 @@ const TESTS: &[Test] = &[
     ("attach::host_ports", attach::host_ports),
     ("attach::lost_namespaces", attach::lost_namespaces),
     ("services::ways_in", services::ways_in),
+    ("services::ways_in_unfiltered", services::ways_in_unfiltered),
+    ("services::endpoints_on_the_node", services::endpoints_on_the_node),
     ("services::affinity", services::affinity),
     ("services::nobody_serves", services::nobody_serves),
     ("services::datagrams_follow_endpoints", services::datagrams_follow_endpoints),

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::Fake,
-    world::{Node, Pod, Server, ask, ask_udp, name, open, peer},
+    world::{Node, Pod, Server, answer_udp, ask, ask_udp, name, open, peer},
 };
 
 /// A proxy at work on a Fake API.
@@ -183,7 +183,7 @@ pub(crate) fn ways_in(node: &Node) {
     }
     // Nobody outside reaches the node's loopback addresses.
     node.outside.run(|| {
-        crate::world::ip("route add 127.0.0.2/32 via 192.0.2.1");
+        crate::world::ip("route replace 127.0.0.2/32 via 192.0.2.1");
         std::fs::write("/proc/sys/net/ipv4/conf/far0/route_localnet", "1").expect("sysctl");
     });
     node.outside
@@ -238,6 +238,62 @@ pub(crate) fn ways_in(node: &Node) {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
     cluster.stop();
     kept.stop(node);
+    client.stop(node);
+}
+
+/// The same on a kernel that leaves bridged traffic alone.
+pub(crate) fn ways_in_unfiltered(node: &Node) {
+    let setting = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    let Ok(before) = std::fs::read_to_string(setting) else { return };
+    std::fs::write(setting, "0").expect("sysctl");
+    ways_in(node);
+    std::fs::write(setting, before).expect("sysctl");
+}
+
+/// Endpoints that are the node itself, as the API server's and the DNS server's are.
+pub(crate) fn endpoints_on_the_node(node: &Node) {
+    let api = Fake::new();
+    put_service(
+        &api,
+        "api",
+        json!({
+            "type": "ClusterIP", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"],
+            "ports": [{"port": 443, "protocol": "TCP"}],
+        }),
+    );
+    put_service(
+        &api,
+        "dns",
+        json!({
+            "type": "ClusterIP", "clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"],
+            "internalTrafficPolicy": "Local",
+            "ports": [{"port": 53, "protocol": "UDP"}],
+        }),
+    );
+    let listener = std::net::TcpListener::bind("192.0.2.1:6443").expect("bind");
+    let _server = Server::start(listener, "api".to_owned());
+    let socket = UdpSocket::bind("10.244.0.1:53").expect("bind");
+    let stop = answer_udp(socket, "dns".to_owned());
+    let client = Pod::start(node, "node-client");
+    let cluster = Cluster::start(node, api);
+    put_slice(&cluster.api, "dns", "UDP", 53, &[("10.244.0.1".to_owned(), "ready")]);
+    put_and_wait(&cluster, "api", "TCP", 6443, &[("192.0.2.1".to_owned(), "ready")]);
+    // On a machine without any network of its own, too.
+    for default_route in [true, false] {
+        if !default_route {
+            crate::world::ip("route del default");
+        }
+        let greeting = client.ask("10.96.0.1:443").expect("pod");
+        assert_eq!(peer(&greeting), client.address.to_string());
+        ask("10.96.0.1:443".parse().expect("address")).expect("node");
+        let socket = client.namespace.run(|| UdpSocket::bind("0.0.0.0:0").expect("bind"));
+        assert_eq!(ask_udp(&socket, "10.96.0.10:53").expect("pod"), "dns");
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+        assert_eq!(ask_udp(&socket, "10.96.0.10:53").expect("node"), "dns");
+    }
+    crate::world::ip("route add default via 192.0.2.9");
+    stop.store(true, Ordering::Relaxed);
+    cluster.stop();
     client.stop(node);
 }
 

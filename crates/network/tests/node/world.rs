@@ -200,24 +200,29 @@ impl Pod {
     /// A server that answers every datagram with the pod's name.
     pub(crate) fn listen_udp(&self, port: u16) -> Arc<AtomicBool> {
         let socket = self.namespace.run(move || UdpSocket::bind(("0.0.0.0", port)).expect("bind"));
-        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("timeout");
-        let (stop, name) = (Arc::new(AtomicBool::new(false)), self.name.clone());
-        let stopped = stop.clone();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 64];
-            while !stopped.load(Ordering::Relaxed) {
-                if let Ok((_, from)) = socket.recv_from(&mut buffer) {
-                    let _ = socket.send_to(name.as_bytes(), from);
-                }
-            }
-        });
-        stop
+        answer_udp(socket, self.name.clone())
     }
 
     pub(crate) fn ask(&self, to: &str) -> io::Result<String> {
         let to: SocketAddr = to.parse().expect("address");
         self.namespace.run(move || ask(to))
     }
+}
+
+/// Answers every datagram with `name` until told to stop.
+pub(crate) fn answer_udp(socket: UdpSocket, name: String) -> Arc<AtomicBool> {
+    socket.set_read_timeout(Some(Duration::from_millis(50))).expect("timeout");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while !stopped.load(Ordering::Relaxed) {
+            if let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(name.as_bytes(), from);
+            }
+        }
+    });
+    stop
 }
 
 pub(crate) struct Server {
@@ -228,7 +233,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn start(listener: TcpListener, name: String) -> Self {
+    pub(crate) fn start(listener: TcpListener, name: String) -> Self {
         listener.set_nonblocking(true).expect("non-blocking");
         let stop = Arc::new(AtomicBool::new(false));
         let active = Arc::new(AtomicUsize::new(0));

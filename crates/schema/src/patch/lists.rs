@@ -89,7 +89,7 @@ fn key_of<'a>(item: &'a Map<String, Value>, key: &str) -> Result<&'a Value, Patc
 
 /// Merge keys are compared as text, so that `80` in a patch finds `80` whatever its type.
 fn same(one: &Value, other: &Value) -> bool {
-    one == other || (one.is_number() && other.is_number() && one.to_string() == other.to_string())
+    one == other || (one.is_number() && other.is_number() && *one == *other)
 }
 
 fn merge_sets(old: &[Value], new: Vec<Value>) -> Vec<Value> {

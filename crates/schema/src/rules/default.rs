@@ -78,11 +78,10 @@ pub(super) fn default(of: &Type, value: &mut Value) {
         fill_in(object, name, value.clone());
     }
     for field in of.fields {
-        if field.of.object().is_some_and(|inner| STEPS[usize::from(inner.id)].reached) {
-            if let Some(value) = object.get_mut(field.name) {
+        if field.of.object().is_some_and(|inner| STEPS[usize::from(inner.id)].reached)
+            && let Some(value) = object.get_mut(field.name) {
                 walk(&field.of, value);
             }
-        }
     }
 }
 

@@ -106,11 +106,10 @@ fn secret(secret: &mut Map<String, Value>) {
 
 fn namespace(namespace: &mut Map<String, Value>) {
     let name = namespace.at("metadata").text("name").to_owned();
-    if let (Some(metadata), false) = (object_in(namespace, "metadata"), name.is_empty()) {
-        if let Some(labels) = object_in(metadata, "labels") {
+    if let (Some(metadata), false) = (object_in(namespace, "metadata"), name.is_empty())
+        && let Some(labels) = object_in(metadata, "labels") {
             labels.insert("kubernetes.io/metadata.name".to_owned(), Value::String(name));
         }
-    }
     if let Some(status) = object_in(namespace, "status") {
         fill_in(status, "phase", "Active");
     }
@@ -121,16 +120,14 @@ fn replication_controller(controller: &mut Map<String, Value>) {
     if labels.is_empty() {
         return;
     }
-    if let Some(spec) = object_in(controller, "spec") {
-        if spec.entries("selector").is_empty() {
+    if let Some(spec) = object_in(controller, "spec")
+        && spec.entries("selector").is_empty() {
             spec.insert("selector".to_owned(), Value::Object(labels.clone()));
         }
-    }
-    if let Some(metadata) = object_in(controller, "metadata") {
-        if metadata.entries("labels").is_empty() {
+    if let Some(metadata) = object_in(controller, "metadata")
+        && metadata.entries("labels").is_empty() {
             metadata.insert("labels".to_owned(), Value::Object(labels));
         }
-    }
 }
 
 fn limit_range_item(item: &mut Map<String, Value>) {

@@ -43,12 +43,11 @@ fn deployment(deployment: &mut Map<String, Value>) {
     fill_in(spec, "replicas", 1);
     if let Some(strategy) = object_in(spec, "strategy") {
         fill_in(strategy, "type", "RollingUpdate");
-        if strategy.text("type") == "RollingUpdate" {
-            if let Some(rolling) = object_in(strategy, "rollingUpdate") {
+        if strategy.text("type") == "RollingUpdate"
+            && let Some(rolling) = object_in(strategy, "rollingUpdate") {
                 fill_in(rolling, "maxUnavailable", "25%");
                 fill_in(rolling, "maxSurge", "25%");
             }
-        }
     }
     fill_in(spec, "revisionHistoryLimit", 10);
     fill_in(spec, "progressDeadlineSeconds", 600);
@@ -58,12 +57,11 @@ fn daemon_set(set: &mut Map<String, Value>) {
     let Some(spec) = object_in(set, "spec") else { return };
     if let Some(strategy) = object_in(spec, "updateStrategy") {
         fill_in(strategy, "type", "RollingUpdate");
-        if strategy.text("type") == "RollingUpdate" {
-            if let Some(rolling) = object_in(strategy, "rollingUpdate") {
+        if strategy.text("type") == "RollingUpdate"
+            && let Some(rolling) = object_in(strategy, "rollingUpdate") {
                 fill_in(rolling, "maxUnavailable", 1);
                 fill_in(rolling, "maxSurge", 0);
             }
-        }
     }
     fill_in(spec, "revisionHistoryLimit", 10);
 }
@@ -108,11 +106,10 @@ fn job(job: &mut Map<String, Value>) {
     if labels.is_empty() {
         return;
     }
-    if let Some(metadata) = object_in(job, "metadata") {
-        if metadata.entries("labels").is_empty() {
+    if let Some(metadata) = object_in(job, "metadata")
+        && metadata.entries("labels").is_empty() {
             metadata.insert("labels".to_owned(), Value::Object(labels));
         }
-    }
 }
 
 fn pod_autoscaler(scaler: &mut Map<String, Value>) {

@@ -18,7 +18,7 @@ pub(crate) use options::Options;
 
 use crate::admission::Operation;
 use crate::header::Header;
-use crate::object::{Object, complete, meta_text, metadata, parse};
+use crate::object::{Object, complete, encode, meta_text, metadata, parse};
 use crate::outcome::{Answer, Outcome};
 use crate::params::Propagation;
 use crate::pipeline::{
@@ -96,6 +96,10 @@ async fn carry_out(
             let code = if options.orphan_dependents == Some(false) { 202 } else { 200 };
             if dry_run {
                 return Ok(value_outcome(context, code, object, Some(record.modified)));
+            }
+            if encode(&object) == record.value {
+                let object = Object::new(context.row(), key.clone(), record.clone());
+                return Ok(object_outcome(context, code, &object));
             }
             let expect = Expect::Modified(record.modified);
             let record = commit(context, key, expect, &object).await?;

@@ -187,11 +187,16 @@ pub(crate) fn meta_text<'a>(value: &'a Value, field: &str) -> &'a str {
 /// Sets a field, or removes it when the new value is null.
 pub(crate) fn set_or_remove(value: &mut Value, field: &str, new: &Value) {
     if let Value::Object(object) = value {
-        if new.is_null() {
-            object.remove(field);
-        } else {
-            object.insert(field.to_owned(), new.clone());
-        }
+        set_or_remove_in(object, field, new);
+    }
+}
+
+/// As [`set_or_remove`] in the fields of an object.
+pub(crate) fn set_or_remove_in(object: &mut Map<String, Value>, field: &str, new: &Value) {
+    if new.is_null() {
+        object.remove(field);
+    } else {
+        object.insert(field.to_owned(), new.clone());
     }
 }
 

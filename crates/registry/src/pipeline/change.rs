@@ -123,11 +123,7 @@ pub(crate) async fn write(
         } else {
             None
         };
-        match change.part {
-            Part::Status | Part::Approval => validate::status(context, &object, &old)?,
-            Part::Any => {}
-            _ => validate::update(context, &object, &old)?,
-        }
+        validate_change(context, change.part, &object, &old)?;
         admit::validate(context, subject, Some(&object)).await?;
         if context.request.params.dry_run {
             return Ok(Written::Gone(object, revision));
@@ -235,6 +231,22 @@ fn prepare_update(context: &Context<'_>, part: Part, object: &mut Value, old: &V
     }
     if !matches!(part, Part::Status | Part::Approval | Part::Finalize) {
         prepare::bump_generation(row, object, old);
+    }
+}
+
+/// The validate stage of a changed object.
+fn validate_change(
+    context: &Context<'_>,
+    part: Part,
+    object: &Value,
+    old: &Value,
+) -> Result<(), Status> {
+    match part {
+        Part::Main | Part::Finalize => validate::update(context, object, old),
+        Part::Status | Part::Approval => validate::status(context, object, old),
+        Part::EphemeralContainers => validate::part(context, object, old, pod::validate_ephemeral),
+        Part::Resize => validate::part(context, object, old, pod::validate_resize),
+        Part::Any => Ok(()),
     }
 }
 

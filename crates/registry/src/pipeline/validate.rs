@@ -32,6 +32,20 @@ pub(super) fn status(context: &Context<'_>, object: &Value, old: &Value) -> Resu
     refuse(context, object, errors)
 }
 
+/// Checks a pod of which a part changed that an update may not change: the whole by the rules of
+/// pods, the change by those of the part.
+pub(super) fn part(
+    context: &Context<'_>,
+    object: &Value,
+    old: &Value,
+    rules: fn(&Value, &Value) -> Vec<FieldError>,
+) -> Result<(), Status> {
+    let mut errors = metadata::validate_update(object, old);
+    errors.extend(schema::rules::validate_update(&context.stored.kind, object, object));
+    errors.extend(rules(object, old));
+    refuse(context, object, errors)
+}
+
 fn refuse(context: &Context<'_>, object: &Value, errors: Vec<FieldError>) -> Result<(), Status> {
     if errors.is_empty() {
         return Ok(());

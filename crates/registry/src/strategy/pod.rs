@@ -1,12 +1,16 @@
 //! Pods: first status, quality of service, graceful deletion, and what each subresource may
 //! change.
 
+mod parts;
+
 use meta::Quantity;
 use serde_json::{Map, Value, json};
 
 use super::{Strategy, generic};
-use crate::object::{child, metadata, set_or_remove};
+use crate::object::{child, metadata};
 use crate::request::UserInfo;
+
+pub(crate) use parts::{prepare_ephemeral, prepare_resize, validate_ephemeral, validate_resize};
 
 /// `v1 Pod`.
 #[derive(Debug)]
@@ -86,44 +90,6 @@ pub(crate) fn qos_class(spec: &Value) -> &'static str {
         (true, true) => "Guaranteed",
         (true, false) => "Burstable",
     }
-}
-
-/// Restores what the ephemeralcontainers subresource may not change: everything but that list.
-pub(crate) fn prepare_ephemeral(object: &mut Value, old: &Value) {
-    let list = object["spec"]["ephemeralContainers"].clone();
-    restore(object, old);
-    set_or_remove(&mut object["spec"], "ephemeralContainers", &list);
-}
-
-/// Restores what the resize subresource may not change: everything but the resources and resize
-/// policies of containers. Renamed or reordered containers are left for validation to refuse.
-pub(crate) fn prepare_resize(object: &mut Value, old: &Value) {
-    let asked = object["spec"].clone();
-    restore(object, old);
-    for list in ["containers", "initContainers"] {
-        let (Some(asked), Some(kept)) =
-            (asked[list].as_array(), object["spec"][list].as_array_mut())
-        else {
-            continue;
-        };
-        let names = |list: &[Value]| list.iter().map(|c| c["name"].clone()).collect::<Vec<_>>();
-        if names(asked) != names(kept) {
-            kept.clone_from(asked);
-            continue;
-        }
-        for (kept, asked) in kept.iter_mut().zip(asked) {
-            set_or_remove(kept, "resources", &asked["resources"]);
-            set_or_remove(kept, "resizePolicy", &asked["resizePolicy"]);
-        }
-    }
-    set_or_remove(&mut object["spec"], "resources", &asked["resources"]);
-}
-
-/// The old object with the new one's resourceVersion.
-fn restore(object: &mut Value, old: &Value) {
-    let version = object["metadata"]["resourceVersion"].clone();
-    *object = old.clone();
-    metadata(object).insert("resourceVersion".to_owned(), version);
 }
 
 /// What a binding asks of a pod.

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::Strategy;
-use crate::object::{child, set_or_remove};
+use crate::object::{child, set_or_remove, set_or_remove_in};
 use crate::request::UserInfo;
 
 /// `v1 Service`.
@@ -85,8 +85,8 @@ fn keep_allocated(object: &mut Value, old: &Value) {
         if plural.as_array().is_none_or(Vec::is_empty) {
             let (singular, plural) =
                 (old["spec"]["clusterIP"].clone(), old["spec"]["clusterIPs"].clone());
-            set_or_remove(&mut object["spec"], "clusterIP", &singular);
-            set_or_remove(&mut object["spec"], "clusterIPs", &plural);
+            set_or_remove_in(child(object, "spec"), "clusterIP", &singular);
+            set_or_remove_in(child(object, "spec"), "clusterIPs", &plural);
         }
     }
     if has_node_ports(object) && has_node_ports(old) {
@@ -109,7 +109,9 @@ fn keep_node_ports(object: &mut Value, old: &Value) {
     let list = |object: &Value| object["spec"]["ports"].as_array().cloned().unwrap_or_default();
     let old_ports = list(old);
     let mut used: Vec<u64> = list(object).iter().filter_map(node_port).collect();
-    let Some(ports) = object["spec"]["ports"].as_array_mut() else { return };
+    let Some(ports) = child(object, "spec").get_mut("ports").and_then(Value::as_array_mut) else {
+        return;
+    };
     for port in ports.iter_mut().filter(|p| node_port(p).is_none()) {
         let kept = old_ports.iter().find(|o| identity(o) == identity(port)).and_then(node_port);
         if let Some(kept) = kept.filter(|p| !used.contains(p)) {

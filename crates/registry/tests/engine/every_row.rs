@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use skiff_registry::{EventType, Outcome, Row};
 
 /// What a minimal object of a kind needs beside its metadata.
-fn content(row: &Row) -> Value {
+pub(crate) fn content(row: &Row) -> Value {
     let pod = json!({"containers": [{"name": "c", "image": "i"}]});
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": pod});
     let selector = json!({"matchLabels": {"a": "b"}});
@@ -115,7 +115,7 @@ fn content(row: &Row) -> Value {
 /// A PEM request, base64 as JSON carries bytes; its content is not looked at here.
 const CSR: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIUE1IY0NBUUF3RlRFVE1CRUdBMVVFQXd3S2RHVnpkQzFqYkdsbGJuUXdXVEFUQmdjcWhrak9QUUlCQmdncQpoa2pPUFFNQkJ3TkNBQVEKLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg==";
 
-fn name(row: &Row) -> &'static str {
+pub(crate) fn name(row: &Row) -> &'static str {
     match row.kind.kind.as_str() {
         "APIService" => "v1.example.com",
         "CustomResourceDefinition" => "foos.example.com",

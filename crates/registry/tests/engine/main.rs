@@ -1,6 +1,7 @@
 //! The engine in process, on the embedded store.
 
 mod admission;
+mod bad_input;
 mod common;
 mod every_row;
 mod pipeline;

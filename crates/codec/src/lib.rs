@@ -6,12 +6,14 @@
 //! - [`media`]: content negotiation.
 //! - [`yaml`]: YAML to JSON and back.
 //! - [`partial`]: `PartialObjectMetadata` and its list.
+//! - [`protobuf`]: Kubernetes protobuf to JSON.
 //! - [`table`](mod@table): `Table`, what `kubectl get` prints.
 //! - [`frame`]: one event of a watch.
 
 pub mod frame;
 pub mod media;
 pub mod partial;
+pub mod protobuf;
 pub mod table;
 pub mod yaml;
 

@@ -155,6 +155,8 @@ pub enum BodyFormat {
     Json,
     /// YAML, to be turned into JSON by [`crate::yaml::to_json`].
     Yaml,
+    /// Protobuf, to be turned into JSON by [`crate::protobuf::to_json`].
+    Protobuf,
 }
 
 /// Reads the `Content-Type` of a body that holds an object; a missing one means JSON.
@@ -165,6 +167,7 @@ pub fn body_format(header: Option<&str>) -> Result<BodyFormat, Status> {
     match essence(header).as_str() {
         "" | "application/json" | "*/*" => Ok(BodyFormat::Json),
         "application/yaml" => Ok(BodyFormat::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(BodyFormat::Protobuf),
         _ => Err(Status::unsupported_media_type(SERVED)),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Facts are names, numbers, keys and rules; prose descriptions are never carried over.
 
+mod protobuf;
 mod rbac;
 mod rows;
 mod schema;
@@ -21,6 +22,7 @@ pub(crate) fn run(reference: &Path) -> anyhow::Result<()> {
         reference.display()
     );
     // One line a generator.
+    protobuf::generate(&reference)?;
     rbac::generate(&reference)?;
     rows::generate(&reference)?;
     schema::generate(&reference)?;

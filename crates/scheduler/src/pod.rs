@@ -133,7 +133,7 @@ impl PodInfo {
                 .unwrap_or("default-scheduler")
                 .into(),
             unscheduled: condition.map(|one| (text(&one.reason), text(&one.message))),
-            wants: spec.map(Wants::new).unwrap_or_default(),
+            wants: spec.map(wants).unwrap_or_default(),
         }
     }
 
@@ -151,8 +151,22 @@ impl PodInfo {
     }
 }
 
+/// Of a pod that has its node only what it takes there is worth keeping.
+fn wants(spec: &PodSpec) -> Wants {
+    if spec.node_name.as_deref().is_none_or(str::is_empty) {
+        return Wants::new(spec);
+    }
+    Wants {
+        priority: spec.priority.unwrap_or(0),
+        requests: requests(spec),
+        assumed: assumed_requests(spec),
+        host_ports: host_ports(spec),
+        ..Wants::default()
+    }
+}
+
 impl Wants {
-    /// Parses what a pod asks of its node.
+    /// Parses what a pod without a node asks of one.
     #[must_use]
     pub fn new(spec: &PodSpec) -> Self {
         let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());

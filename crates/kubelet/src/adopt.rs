@@ -67,7 +67,6 @@ fn seen_container(container: &v1::Container, status: &v1::ContainerStatus) -> Se
         name: metadata.name,
         id: container.id.clone(),
         attempt: metadata.attempt,
-        sandbox: container.pod_sandbox_id.clone(),
         image,
         phase,
     }

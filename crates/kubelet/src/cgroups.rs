@@ -134,11 +134,6 @@ impl Cgroups {
         }
     }
 
-    /// The root group's path.
-    pub(crate) fn root(&self) -> &str {
-        &self.root
-    }
-
     fn dirs(&self, path: &str) -> Vec<PathBuf> {
         let relative = path.trim_start_matches('/');
         match &self.layout {

@@ -261,8 +261,6 @@ pub(crate) struct SeenContainer {
     pub(crate) id: String,
     /// Its number.
     pub(crate) attempt: u32,
-    /// The sandbox it is in.
-    pub(crate) sandbox: String,
     /// The image it was made from.
     pub(crate) image: ImageReady,
     /// Where it stands.

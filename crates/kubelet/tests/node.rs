@@ -1,0 +1,295 @@
+//! The kubelet against a real containerd and a real API server: what pods see, how they start, fail, restart and end.
+//! Needs root, containerd, runc and busybox-static.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1 as api;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use support::{Node, condition, container_id, is_ready, object, phase, status, waiting_reason};
+
+fn sleeper() -> serde_json::Value {
+    json!({"containers": [{"name": "c"}], "terminationGracePeriodSeconds": 1})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_runs_is_left_alone_by_restarts_and_goes() {
+    let mut node = Node::start("life").await;
+    let nodes: Api<api::Node> = Api::all(node.client.clone());
+    let since = Instant::now();
+    loop {
+        let ready =
+            nodes.get_opt(support::NODE).await.unwrap().and_then(|n| n.status).is_some_and(|s| {
+                s.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+            });
+        if ready {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "the node never becomes ready");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    println!("node ready after {:?}", since.elapsed());
+
+    // The first pod warms caches up; the second is what a user sees.
+    for name in ["first", "second"] {
+        let since = Instant::now();
+        node.run(name, sleeper()).await;
+        let pod = node.wait(name, "became ready", is_ready).await;
+        println!("{name}: ready after {:?}", since.elapsed());
+        let known = pod.status.clone().unwrap();
+        assert_eq!(known.pod_ip.as_deref(), Some("192.0.2.77"));
+        assert_eq!(known.qos_class.as_deref(), Some("BestEffort"));
+        assert_eq!(condition(&pod, "PodReadyToStartContainers"), Some("True"));
+        assert_eq!(status(&pod, "c").unwrap().restart_count, 0);
+    }
+    let before = node.get("first").await.unwrap();
+
+    node.stop_kubelet().await;
+    let running = node.runtime.list_containers(Default::default()).await.unwrap().len();
+    assert_eq!(running, 2);
+    // While no kubelet runs, one pod is removed from the API altogether.
+    node.pods().delete("second", &DeleteParams::default().grace_period(0)).await.unwrap();
+    node.start_kubelet();
+    let since = Instant::now();
+    while node.runtime.list_containers(Default::default()).await.unwrap().len() > 1 {
+        assert!(since.elapsed() < Duration::from_secs(30), "a pod that is gone still runs");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let after = node.wait("first", "stayed ready", is_ready).await;
+    assert_eq!(container_id(&before, "c"), container_id(&after, "c"));
+    assert_eq!(status(&after, "c").unwrap().restart_count, 0);
+
+    let since = Instant::now();
+    node.pods().delete("first", &DeleteParams::default()).await.unwrap();
+    node.wait_gone("first").await;
+    println!("gone after {:?}", since.elapsed());
+    assert!(node.runtime.list_pod_sandboxes(Default::default()).await.unwrap().is_empty());
+    let uid = before.metadata.uid.unwrap();
+    assert!(!node.options.root_dir.join("pods").join(uid).exists());
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_container_sees() {
+    let node = Node::start("sees").await;
+    let maps: Api<api::ConfigMap> = node.api();
+    let secrets: Api<api::Secret> = node.api();
+    let map: api::ConfigMap =
+        object(json!({"metadata": {"name": "cm"}, "data": {"a": "1", "b": "2"}}));
+    maps.create(&PostParams::default(), &map).await.unwrap();
+    let secret: api::Secret =
+        object(json!({"metadata": {"name": "s"}, "stringData": {"token": "t0p"}}));
+    secrets.create(&PostParams::default(), &secret).await.unwrap();
+    node.run_object(json!({"metadata": {"name": "p", "labels": {"app": "x"}}, "spec": {
+        "hostname": "me", "terminationGracePeriodSeconds": 1,
+        "securityContext": {"fsGroup": 4242},
+        "volumes": [
+            {"name": "cm", "configMap": {"name": "cm"}},
+            {"name": "all", "projected": {"sources": [
+                {"secret": {"name": "s", "items": [{"key": "token", "path": "deep/token"}]}},
+                {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+                {"serviceAccountToken": {"path": "jwt", "expirationSeconds": 600}}]}},
+            {"name": "ram", "emptyDir": {"medium": "Memory"}},
+            {"name": "disk", "emptyDir": {}}],
+        "containers": [{"name": "c",
+            "env": [
+                {"name": "PLAIN", "value": "x-$(FROM)"},
+                {"name": "FROM", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "a"}}},
+                {"name": "AGAIN", "value": "$(FROM)$(FROM)"},
+                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}}],
+            "envFrom": [{"prefix": "S_", "secretRef": {"name": "s"}}],
+            "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"cpu": "100m"}},
+            "volumeMounts": [
+                {"name": "cm", "mountPath": "/cm"}, {"name": "all", "mountPath": "/all"},
+                {"name": "ram", "mountPath": "/ram"}, {"name": "disk", "mountPath": "/disk"},
+                {"name": "cm", "mountPath": "/one", "subPath": "b"},
+                {"name": "disk", "mountPath": "/part", "subPath": "x/y"}]}]}}))
+        .await;
+    let pod = node.wait("p", "became ready", is_ready).await;
+    let sh = |script: &'static str| {
+        let (node, pod) = (&node, &pod);
+        async move { node.exec(pod, "c", &["/bin/busybox", "sh", "-c", script]).await }
+    };
+    assert_eq!(
+        sh("echo $PLAIN $FROM $AGAIN $S_token $IP $CPU").await,
+        "x-$(FROM) 1 11 t0p 192.0.2.77 500\n"
+    );
+    assert_eq!(sh("echo $KUBERNETES_SERVICE_PORT_HTTPS").await, "443\n");
+    assert_eq!(sh("busybox cat /cm/a /cm/b /all/deep/token /one").await, "12t0p2");
+    assert_eq!(sh("busybox cat /all/labels").await, "app=\"x\"");
+    assert_eq!(
+        sh("busybox cut -d. -f1-3 /all/jwt | busybox tr -d -c . | busybox wc -c").await.trim(),
+        "2"
+    );
+    assert_eq!(sh("busybox hostname").await, "me\n");
+    assert!(sh("busybox cat /etc/hosts").await.contains("192.0.2.77\tme"));
+    assert!(
+        sh("busybox cat /etc/resolv.conf")
+            .await
+            .contains("search default.svc.cluster.local svc.cluster.local")
+    );
+    assert!(sh("busybox mount").await.contains("tmpfs on /ram type tmpfs"));
+    assert_eq!(
+        sh("echo hi > /part/f; busybox cat /disk/x/y/f; busybox stat -c %g /disk").await,
+        "hi\n4242\n"
+    );
+    let limit =
+        sh("busybox cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max")
+            .await;
+    assert!(limit.contains("67108864"), "{limit}");
+
+    // A changed source shows up by itself.
+    let patch = json!({"data": {"a": "changed"}});
+    maps.patch("cm", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    let since = Instant::now();
+    while sh("busybox cat /cm/a").await != "changed" {
+        assert!(since.elapsed() < Duration::from_secs(20), "the volume never changes");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crashes_and_mistakes_are_told_and_recovered_from() {
+    let node = Node::start("crash").await;
+    let once = |command: &str| json!(["/bin/busybox", "sh", "-c", command]);
+    node.run("crash", json!({"containers": [{"name": "c", "command": once("echo bye > /dev/termination-log; exit 3")}]}))
+        .await;
+    node.run("missing", json!({"containers": [{"name": "c", "image": "skiff.local/none:1", "imagePullPolicy": "Never"}]}))
+        .await;
+    node.run("unpullable", json!({"containers": [{"name": "c", "image": "127.0.0.1:1/none:1"}]}))
+        .await;
+    node.run("badname", json!({"containers": [{"name": "c", "image": "skiff.local/Bad Name"}]}))
+        .await;
+    node.run("nocommand", json!({"containers": [{"name": "c", "command": ["/no/such"]}]})).await;
+    node.run(
+        "nokey",
+        json!({"containers": [{"name": "c",
+            "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "later", "key": "k"}}}]}]}),
+    )
+    .await;
+    node.run(
+        "novolume",
+        json!({"volumes": [{"name": "v", "secret": {"secretName": "later"}}],
+            "containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]}),
+    )
+    .await;
+    node.run(
+        "job",
+        json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": once("exit 0")}]}),
+    )
+    .await;
+    node.run(
+        "failed",
+        json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": once("exit 1")}]}),
+    )
+    .await;
+
+    let looping = |p: &api::Pod| waiting_reason(p, "c").as_deref() == Some("CrashLoopBackOff");
+    let pod = node.wait("crash", "looped", looping).await;
+    let known = status(&pod, "c").unwrap();
+    let last = known.last_state.clone().unwrap().terminated.unwrap();
+    assert_eq!(
+        (last.exit_code, last.reason.as_deref(), last.message.as_deref()),
+        (3, Some("Error"), Some("bye\n"))
+    );
+    assert_eq!(known.restart_count, 1);
+    let message = known.state.clone().unwrap().waiting.unwrap().message.unwrap();
+    assert!(
+        message.starts_with("back-off 10s restarting failed container=c pod=crash_default("),
+        "{message}"
+    );
+    node.wait_event(
+        "crash",
+        "BackOff: Back-off restarting failed container c in pod crash_default(",
+    )
+    .await;
+
+    let waits = |name: &'static str, reason: &'static str| {
+        let node = &node;
+        async move {
+            node.wait(name, reason, |p| waiting_reason(p, "c").as_deref() == Some(reason)).await;
+        }
+    };
+    waits("missing", "ErrImageNeverPull").await;
+    waits("badname", "InvalidImageName").await;
+    waits("unpullable", "ImagePullBackOff").await;
+    node.wait_event("unpullable", "Failed: Failed to pull image \"127.0.0.1:1/none:1\"").await;
+    waits("nokey", "CreateContainerConfigError").await;
+    waits("nocommand", "CrashLoopBackOff").await;
+    node.wait_event(
+        "novolume",
+        "FailedMount: MountVolume.SetUp failed for volume \"v\" : secret \"later\" not found",
+    )
+    .await;
+    waits("novolume", "ContainerCreating").await;
+    let done = node.wait("job", "succeeded", |p| phase(p) == "Succeeded").await;
+    assert_eq!(condition(&done, "Ready"), Some("False"));
+    node.wait("failed", "failed", |p| phase(p) == "Failed").await;
+
+    // The causes go, and so do the troubles.
+    let map: api::ConfigMap = object(json!({"metadata": {"name": "later"}, "data": {"k": "1"}}));
+    node.api::<api::ConfigMap>().create(&PostParams::default(), &map).await.unwrap();
+    let secret: api::Secret =
+        object(json!({"metadata": {"name": "later"}, "stringData": {"k": "1"}}));
+    node.api::<api::Secret>().create(&PostParams::default(), &secret).await.unwrap();
+    node.wait("nokey", "became ready", is_ready).await;
+    node.wait("novolume", "became ready", is_ready).await;
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn order_probes_hooks_and_endings() {
+    let node = Node::start("order").await;
+    let sh = |command: &str| json!(["/bin/busybox", "sh", "-c", command]);
+    let volume = json!([{"name": "v", "emptyDir": {}}]);
+    let mounts = json!([{"name": "v", "mountPath": "/v"}]);
+    node.run(
+        "order",
+        json!({"terminationGracePeriodSeconds": 5, "volumes": volume,
+        "initContainers": [
+            {"name": "one", "command": sh("echo one >> /v/log"), "volumeMounts": mounts},
+            {"name": "side", "restartPolicy": "Always", "volumeMounts": mounts,
+             "command": sh("echo side >> /v/log; busybox sleep 1000000"),
+             "startupProbe": {"exec": {"command": sh("busybox test -e /v/go || { echo go > /v/go; exit 1; }")}, "periodSeconds": 1}},
+            {"name": "two", "command": sh("echo two >> /v/log"), "volumeMounts": mounts}],
+        "containers": [{"name": "c", "volumeMounts": mounts,
+            "command": sh("echo main >> /v/log; trap 'exit 0' TERM; while :; do busybox sleep 0.1; done"),
+            "readinessProbe": {"exec": {"command": sh("busybox test -e /v/ready")}, "periodSeconds": 1},
+            "livenessProbe": {"exec": {"command": sh("busybox test ! -e /v/dead")}, "periodSeconds": 1, "failureThreshold": 1},
+            "lifecycle": {"postStart": {"exec": {"command": sh("echo hook >> /v/log")}},
+                          "preStop": {"exec": {"command": sh("echo bye >> /v/log")}}}}]}),
+    )
+    .await;
+    let pod = node
+        .wait("order", "ran", |p| status(p, "c").is_some_and(|s| s.started == Some(true)))
+        .await;
+    assert_eq!(phase(&pod), "Running");
+    assert_eq!(condition(&pod, "Initialized"), Some("True"));
+    assert_eq!(condition(&pod, "Ready"), Some("False"));
+    let log = node.exec(&pod, "c", &["/bin/busybox", "cat", "/v/log"]).await;
+    assert_eq!(log, "one\nside\ntwo\nmain\nhook\n");
+
+    node.exec(&pod, "c", &["/bin/busybox", "touch", "/v/ready"]).await;
+    let pod = node.wait("order", "became ready", is_ready).await;
+    let first = container_id(&pod, "c");
+    node.exec(&pod, "c", &["/bin/busybox", "sh", "-c", "echo > /v/dead"]).await;
+    node.wait_event("order", "Killing: Container c failed liveness probe, will be restarted").await;
+    node.exec(&pod, "side", &["/bin/busybox", "rm", "/v/dead"]).await;
+    let pod =
+        node.wait("order", "restarted", |p| is_ready(p) && container_id(p, "c") != first).await;
+    let known = status(&pod, "c").unwrap();
+    assert_eq!(known.restart_count, 1);
+    assert_eq!(status(&pod, "side").unwrap().restart_count, 0);
+
+    node.pods().delete("order", &DeleteParams::default()).await.unwrap();
+    node.wait_gone("order").await;
+    node.wait_event("order", "Killing: Stopping container side").await;
+    node.finish().await;
+}

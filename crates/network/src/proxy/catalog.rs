@@ -11,7 +11,7 @@ use client::{Change, ObjectKey};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use meta::Revision;
 
-use super::endpoints::draining;
+use super::endpoints::{draining, ready};
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
@@ -31,6 +31,8 @@ pub(crate) struct Catalog {
     touched: BTreeSet<ObjectKey>,
     /// Newest revision of any slice seen.
     revision: Revision,
+    /// Whether a ready endpoint became anything else since this was last taken.
+    withdrawn: bool,
 }
 
 impl Catalog {
@@ -52,6 +54,10 @@ impl Catalog {
         }
         if let (Some(new), Some(slice)) = (new, &after) {
             self.touch(&new, |entry| drop(entry.slices.insert(key.name.clone(), slice.clone())));
+        }
+        if let Some(before) = &before {
+            let still = after.as_deref().map(ready).unwrap_or_default();
+            self.withdrawn |= !ready(before).is_subset(&still);
         }
         let version = after.as_ref().and_then(|slice| slice.metadata.resource_version.as_deref());
         if let Some(revision) = version.and_then(|text| text.parse().ok()) {
@@ -77,9 +83,10 @@ impl Catalog {
             .collect()
     }
 
-    /// Whether endpoints are terminating anywhere.
-    pub(crate) fn is_draining(&self) -> bool {
-        !self.draining.is_empty()
+    /// Whether somebody may wait for what has been taken in: endpoints are terminating, or were
+    /// withdrawn since the last call.
+    pub(crate) fn take_awaited(&mut self) -> bool {
+        std::mem::take(&mut self.withdrawn) || !self.draining.is_empty()
     }
 
     /// The newest revision of any slice taken in.

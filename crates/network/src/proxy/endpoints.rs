@@ -3,7 +3,11 @@
 //! Only ready ones; while there are none, those that are terminating and still serve (KEP-1669).
 //! Knows nothing of nftables.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
 
 use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
 
@@ -66,6 +70,13 @@ pub(crate) fn choose(
     here.sort();
     here.dedup();
     Chosen { cluster, local, here }
+}
+
+/// The first addresses of a slice's ready endpoints.
+pub(crate) fn ready(slice: &EndpointSlice) -> BTreeSet<&str> {
+    let endpoints = slice.endpoints.iter().flatten();
+    let ready = endpoints.filter(|endpoint| condition(endpoint) == Some(Condition::Ready));
+    ready.filter_map(|endpoint| endpoint.addresses.first()).map(String::as_str).collect()
 }
 
 /// How many endpoints of a slice are terminating.

@@ -93,7 +93,6 @@ impl Proxy {
         }
         let mut service_changes = services.subscribe();
         let mut slice_changes = slices.subscribe();
-        let mut revisions = slices.revisions();
 
         let leases: Api<Lease> = Api::namespaced(self.caches.client(), LEASE_NAMESPACE);
         let (programmed, receiver) = watch::channel(Programmed::default());
@@ -108,14 +107,16 @@ impl Proxy {
         let mut watch_over = tokio::time::interval(WATCH_OVER);
         watch_over.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            // Contents are at least as new as a revision read before them.
-            let seen = (*revisions.borrow_and_update()).unwrap_or_default();
             self.drain(&mut service_changes, &mut slice_changes);
             let again = self.program().await;
             if again.is_none() {
-                programmed.send_replace(Programmed {
-                    revision: Some(seen.max(self.catalog.revision())),
-                    draining: self.catalog.is_draining(),
+                let revision = self.catalog.revision();
+                let awaited = self.catalog.take_awaited();
+                programmed.send_modify(|programmed| {
+                    programmed.revision = Some(revision);
+                    if awaited {
+                        programmed.awaited = revision;
+                    }
                 });
             }
             let retry = async {
@@ -133,7 +134,6 @@ impl Proxy {
                     Some(change) => self.catalog.slice(change),
                     None => break,
                 },
-                changed = revisions.changed() => if changed.is_err() { break },
                 () = retry => {}
                 _ = watch_over.tick() => self.look_after(),
                 () = shutdown.cancelled() => break,

@@ -1,7 +1,7 @@
 //! Telling the node's kubelets which revision of EndpointSlices the table has (the drain
 //! contract): an annotation on one Lease a node.
 //!
-//! At once while pods drain, since a SIGTERM waits for it; seldom otherwise. Knows nothing of the
+//! At once when endpoints are withdrawn, since a SIGTERM waits for it; seldom otherwise. Knows nothing of the
 //! table.
 
 use std::time::Duration;
@@ -38,8 +38,8 @@ pub fn lease_name(node: &str) -> String {
 pub(crate) struct Programmed {
     /// `None` until the table was made once.
     pub(crate) revision: Option<Revision>,
-    /// Whether endpoints are terminating.
-    pub(crate) draining: bool,
+    /// The newest revision that somebody may be waiting for.
+    pub(crate) awaited: Revision,
 }
 
 /// Publishes what `programmed` says until shutdown. Never gives up: it retries with back-off.
@@ -54,15 +54,12 @@ pub(crate) async fn publish(
     let mut retry = FIRST_RETRY;
     loop {
         let now = *programmed.borrow_and_update();
-        let due = match now.revision {
-            Some(revision) if published.is_none_or(|before| revision > before) => {
-                if now.draining || published.is_none() {
-                    Some(Instant::now())
-                } else {
-                    Some(last + LAZY)
-                }
-            }
-            _ => None,
+        let due = match (now.revision, published) {
+            (None, _) => None,
+            (Some(_), None) => Some(Instant::now()),
+            (Some(_), Some(before)) if now.awaited > before => Some(Instant::now()),
+            (Some(revision), Some(before)) if revision > before => Some(last + LAZY),
+            (Some(_), Some(_)) => None,
         };
         match (due, now.revision) {
             (Some(at), Some(revision)) if at <= Instant::now() => {

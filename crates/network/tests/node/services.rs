@@ -536,6 +536,11 @@ pub(crate) fn table_is_restored(node: &Node) {
         }),
     );
     put_and_wait(&cluster, "other", "TCP", 8080, &ready(&[&pod]));
+    // The Service itself may come a moment after its endpoints.
+    let began = Instant::now();
+    while !node.nft().contains("10.96.0.40") {
+        assert!(began.elapsed() < Duration::from_secs(10), "the table stays lost");
+    }
     for to in ["10.96.0.40:80", "10.96.0.20:80", "127.0.0.1:30080", "127.0.0.1:8088"] {
         assert_eq!(name(&ask(to.parse().expect("address")).expect(to)), "restored");
     }

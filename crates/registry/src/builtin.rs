@@ -62,6 +62,12 @@ fn row(line: &str, storages: &mut BTreeMap<String, Arc<Storage>>) -> Row {
         upsert: traits.contains(&"upsert"),
         storage,
         strategy: strategy::of(&kind),
+        head: format!(
+            r#"{{"kind":"{}","apiVersion":"{}","metadata":{{"#,
+            kind.kind,
+            kind.api_version()
+        )
+        .into(),
         kind,
     }
 }

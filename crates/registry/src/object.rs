@@ -149,8 +149,7 @@ fn write_json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 
 /// Appends the served form of stored bytes to `out`.
 fn splice(row: &Row, revision: Revision, stored: &[u8], out: &mut Vec<u8>) {
-    let (kind, api_version) = (&row.kind.kind, row.api_version());
-    let _ = write!(out, r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{{"#);
+    out.extend_from_slice(row.head.as_bytes());
     splice_metadata(revision, stored, out);
 }
 

@@ -97,6 +97,8 @@ pub struct Row {
     pub upsert: bool,
     /// Where objects are kept; `None` for kinds that are only questions (reviews, bindings).
     pub storage: Option<Arc<Storage>>,
+    /// What a served object starts with: kind, version, and the opening of its metadata.
+    pub(crate) head: Box<str>,
     /// Behaviour that data cannot say.
     pub(crate) strategy: &'static dyn Strategy,
 }

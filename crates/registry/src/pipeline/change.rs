@@ -129,7 +129,7 @@ pub(crate) async fn write(
             return Ok(Written::Gone(object, revision));
         }
         if finished(context, &object, &old) {
-            match vanish(context, &key, revision, &object).await {
+            match vanish(context, &key, revision, &old).await {
                 Ok(revision) => return Ok(Written::Gone(object, revision)),
                 Err(Failure::Conflict) => continue,
                 Err(Failure::Refused(status)) => return Err(status),

@@ -192,3 +192,82 @@ async fn unconditional_patches_never_lose_one_another() {
     let object = bench.json("get", "configmaps/a", "d", "", "").await;
     assert_eq!(object["data"].as_object().map(serde_json::Map::len), Some(80));
 }
+
+/// What a watcher believes to be there.
+#[derive(Default)]
+struct View(std::collections::BTreeSet<String>);
+
+impl View {
+    fn apply(&mut self, event: &str) {
+        match event.split_once(' ') {
+            Some(("ADDED" | "MODIFIED", name)) => {
+                assert!(self.0.insert(name.to_owned()) || event.starts_with('M'), "{event} twice")
+            }
+            Some(("DELETED", name)) => {
+                assert!(self.0.remove(name), "{event} of what was not there")
+            }
+            _ => panic!("{event}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_of_a_node_miss_nothing_and_see_nothing_twice() {
+    const PODS: usize = 60;
+    let bench = Arc::new(Bench::new());
+    let shutdown = CancellationToken::new();
+    let keeper = tokio::spawn({
+        let (engine, shutdown) = (bench.engine.clone(), shutdown.clone());
+        async move { engine.run(shutdown).await }
+    });
+    let writer = tokio::spawn({
+        let bench = bench.clone();
+        async move {
+            for number in 0..PODS {
+                let name = format!("pod-{number:03}");
+                bench
+                    .json("create", "pods", "d", "", &pod(&name, &format!("n{}", number % 3)))
+                    .await;
+                if number % 4 == 3 {
+                    let gone = format!("pods/pod-{:03}", number - 3);
+                    bench.json("delete", &gone, "d", "gracePeriodSeconds=0", "").await;
+                }
+            }
+        }
+    });
+    let query = "fieldSelector=spec.nodeName=n0";
+    let mut watchers = Vec::new();
+    for _ in 0..12 {
+        // Some begin with the state, some where a list left off.
+        let mut view = View::default();
+        let stream = if watchers.len() % 2 == 0 {
+            watch(&bench, "pods", "", query).await
+        } else {
+            let list = bench.json("list", "pods", "", query, "").await;
+            for item in list["items"].as_array().expect("items") {
+                view.apply(&format!("ADDED {}", item["metadata"]["name"].as_str().expect("name")));
+            }
+            let revision = list["metadata"]["resourceVersion"].as_str().expect("revision");
+            watch(&bench, "pods", "", &format!("{query}&resourceVersion={revision}")).await
+        };
+        watchers.push((stream, view));
+        tokio::task::yield_now().await;
+    }
+    writer.await.expect("writer");
+    bench.json("create", "pods", "d", "", &pod("the-end", "n0")).await;
+    let list = bench.json("list", "pods", "", query, "").await;
+    let there: Vec<&str> = list["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .filter_map(|i| i["metadata"]["name"].as_str())
+        .collect();
+    for (mut stream, mut view) in watchers {
+        while !view.0.contains("the-end") {
+            view.apply(&next(&mut stream).await);
+        }
+        assert_eq!(view.0.iter().map(String::as_str).collect::<Vec<_>>(), there);
+    }
+    shutdown.cancel();
+    keeper.await.expect("the keeper ends");
+}

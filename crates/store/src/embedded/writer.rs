@@ -16,7 +16,7 @@ use super::{
     Options,
     history::History,
     log::{Log, LogError},
-    queue::{Commit, Job, Queue, Taken},
+    queue::{Commit, Job, Patience, Queue, Taken},
     recover::{Recovered, recover},
 };
 use crate::{CommitError, Durability, SealError, Snapshot, batch::Batch, hub::Hub, snapshot::Map};
@@ -26,6 +26,8 @@ use crate::{CommitError, Durability, SealError, Snapshot, batch::Batch, hub::Hub
 const RELAXED_DELAY: Duration = Duration::from_millis(800);
 /// Revisions that are reserved at a time.
 pub(super) const RESERVE: u64 = 10_000;
+/// The longest that commits wait for others to share their sync.
+const MAX_PATIENCE: Duration = Duration::from_millis(1);
 /// How long to leave a disk that failed alone before a commit tries it again.
 const HEAL_DELAY: Duration = Duration::from_millis(200);
 /// How long until it is tried again when nobody commits.
@@ -67,6 +69,7 @@ pub(super) struct Writer<N> {
     /// When the oldest change was written that is not synced yet.
     unsynced: Option<Instant>,
     compaction: Option<Compaction<N>>,
+    patience: Patience,
     clock: u64,
 }
 
@@ -96,6 +99,7 @@ impl<N: Send + Sync + 'static> Writer<N> {
             last,
             unsynced: None,
             compaction: None,
+            patience: Patience::default(),
             clock: now(),
         }
     }
@@ -103,7 +107,7 @@ impl<N: Send + Sync + 'static> Writer<N> {
     /// Works until the queue is closed and empty.
     pub(super) fn run(mut self) {
         loop {
-            match self.queue.take(self.deadline()) {
+            match self.queue.take(self.deadline(), self.patience) {
                 Taken::Commits(commits) => self.commit(commits),
                 Taken::Job(Job::Compact(revision, reply)) => self.start_compaction(
                     revision.0.min(self.hub.snapshot().revision().0),
@@ -150,8 +154,10 @@ impl<N: Send + Sync + 'static> Writer<N> {
             durable |= answer.is_ok() && durability == Durability::Durable;
             answers.push((reply, answer, permit));
         }
+        let begin = Instant::now();
         let written = if batch.events().is_empty() { Ok(()) } else { self.write(&batch, durable) };
         self.last = batch.last();
+        self.learn(answers.len(), durable, begin.elapsed());
         match written {
             Ok(()) => {
                 let applied = answers.iter().filter(|(_, answer, _)| answer.is_ok()).count();
@@ -170,6 +176,15 @@ impl<N: Send + Sync + 'static> Writer<N> {
                 }
             }
         }
+    }
+
+    /// Decides how long the next commits wait for company: not at all if this
+    /// was alone, and a small part of what the disk takes otherwise.
+    fn learn(&mut self, together: usize, durable: bool, took: Duration) {
+        let waiting = self.queue.len();
+        let alone = together == 1 && waiting == 0;
+        let wait = if durable && !alone { (took / 4).min(MAX_PATIENCE) } else { Duration::ZERO };
+        self.patience = Patience { enough: together + waiting, wait };
     }
 
     fn publish(&mut self, batch: Batch<N>) {

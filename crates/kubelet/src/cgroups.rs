@@ -242,7 +242,7 @@ fn remove(dir: &Path) -> io::Result<()> {
 }
 
 /// Removes the groups of a node that is gone for good: everything below `root`, and `root`.
-pub fn remove_cgroups(root: &str) {
+pub(crate) fn remove_all(root: &str) {
     let relative = root.trim_matches('/');
     if relative.is_empty() {
         return;

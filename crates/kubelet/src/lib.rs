@@ -32,8 +32,16 @@ mod sources;
 mod spec;
 mod volumes;
 
-pub use cgroups::remove_cgroups;
+use std::path::Path;
+
 pub use error::KubeletError;
 pub use kubelet::{Kubelet, KubeletDependencies};
 pub use options::KubeletOptions;
 pub use server::ServerIdentity;
+
+/// Removes from the kernel what the pods of a node left there: mounts below the kubelet's root directory and control
+/// groups below `cgroup_root`. For a node whose containers have all been stopped; files stay.
+pub fn remove_traces(root_dir: &Path, cgroup_root: &str) {
+    mounts::unmount_below(root_dir);
+    cgroups::remove_all(cgroup_root);
+}

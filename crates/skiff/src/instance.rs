@@ -63,8 +63,12 @@ impl Instance {
     /// Takes the data directory, which is made where it is missing.
     pub(crate) fn acquire(layout: &Layout) -> anyhow::Result<Self> {
         let root = layout.root();
-        std::fs::create_dir_all(root)
-            .with_context(|| format!("data directory {} cannot be made: choose another with --data-dir", root.display()))?;
+        std::fs::create_dir_all(root).with_context(|| {
+            format!(
+                "data directory {} cannot be made: choose another with --data-dir",
+                root.display()
+            )
+        })?;
         let path = layout.instance();
         let file = OpenOptions::new()
             .read(true)
@@ -129,11 +133,15 @@ pub(crate) fn find(layout: &Layout) -> anyhow::Result<Option<(Description, bool)
 /// `None` for an empty file: a process took the directory and ended before it described itself.
 fn parse(file: &mut File) -> anyhow::Result<Option<Description>> {
     let mut text = String::new();
-    file.rewind().and_then(|()| file.take(64 * 1024).read_to_string(&mut text)).context("read instance.json")?;
+    file.rewind()
+        .and_then(|()| file.take(64 * 1024).read_to_string(&mut text))
+        .context("read instance.json")?;
     if text.trim().is_empty() {
         return Ok(None);
     }
-    serde_json::from_str(&text).context("instance.json in the data directory is damaged: remove it if skiff does not run").map(Some)
+    serde_json::from_str(&text)
+        .context("instance.json in the data directory is damaged: remove it if skiff does not run")
+        .map(Some)
 }
 
 #[cfg(test)]

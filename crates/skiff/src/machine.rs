@@ -32,7 +32,9 @@ fn first_address(ignore_interface: &str) -> Option<IpAddr> {
     let interfaces = nix::ifaddrs::getifaddrs().ok()?;
     interfaces
         .filter(|interface| interface.interface_name != ignore_interface)
-        .filter_map(|interface| interface.address?.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::ip))
+        .filter_map(|interface| {
+            interface.address?.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::ip)
+        })
         .find(|address| !address.is_loopback() && !address.is_link_local())
         .map(IpAddr::V4)
 }

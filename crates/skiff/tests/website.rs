@@ -11,7 +11,10 @@ const MANY: usize = 20_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn example(file: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("crates/skiff is two levels deep");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("crates/skiff is two levels deep");
     let path: PathBuf = root.join("examples/website").join(file);
     path.to_str().expect("the path is UTF-8").to_owned()
 }
@@ -29,7 +32,8 @@ fn parse(body: &str) -> (&str, &str) {
 }
 
 fn versions(report: &Report) -> Vec<&str> {
-    let mut versions: Vec<&str> = report.answers.iter().map(|answer| parse(&answer.body).0).collect();
+    let mut versions: Vec<&str> =
+        report.answers.iter().map(|answer| parse(&answer.body).0).collect();
     versions.sort_unstable();
     versions.dedup();
     versions
@@ -37,7 +41,13 @@ fn versions(report: &Report) -> Vec<&str> {
 
 /// How many workers there are, and how they are spread, is fixed; how long they run is up to the story.
 fn load(cluster: &Cluster) -> Load {
-    let service = cluster.kubectl(&["get", "service", "website", "-o", "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}"]);
+    let service = cluster.kubectl(&[
+        "get",
+        "service",
+        "website",
+        "-o",
+        "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}",
+    ]);
     let targets = [service.as_str(), "127.0.0.1:30080", "10.77.0.2:30080"];
     let options = LoadOptions {
         targets: targets.iter().map(|target| target.parse().expect("an address")).collect(),
@@ -58,7 +68,8 @@ fn a_website_is_updated_without_a_failed_request() {
     cluster.kubectl(&["apply", "-f", &example("1.0.0.yaml")]);
     rollout(&cluster);
     let load = load(&cluster);
-    let reached = |count: usize| eventually("the load to go on", PATIENCE, || load.count() >= count);
+    let reached =
+        |count: usize| eventually("the load to go on", PATIENCE, || load.count() >= count);
     reached(1_000);
 
     cluster.kubectl(&["apply", "-f", &example("1.1.0.yaml")]);
@@ -69,11 +80,29 @@ fn a_website_is_updated_without_a_failed_request() {
     cluster.kubectl(&["apply", "-f", &example("1.2.0.yaml")]);
     eventually("the broken version to be restarted", PATIENCE, || {
         cluster
-            .try_kubectl(&["get", "pods", "-l", "app=website", "-o", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"])
-            .is_ok_and(|counts| counts.split(' ').any(|count| count.parse().is_ok_and(|n: u32| n > 0)))
+            .try_kubectl(&[
+                "get",
+                "pods",
+                "-l",
+                "app=website",
+                "-o",
+                "jsonpath={.items[*].status.containerStatuses[*].restartCount}",
+            ])
+            .is_ok_and(|counts| {
+                counts.split(' ').any(|count| count.parse().is_ok_and(|n: u32| n > 0))
+            })
     });
-    let available = cluster.kubectl(&["get", "deploy", "website", "-o", "jsonpath={.status.availableReplicas}"]);
-    assert!(available.parse().is_ok_and(|n: u32| n >= 3), "{available} available while 1.2.0 fails");
+    let available = cluster.kubectl(&[
+        "get",
+        "deploy",
+        "website",
+        "-o",
+        "jsonpath={.status.availableReplicas}",
+    ]);
+    assert!(
+        available.parse().is_ok_and(|n: u32| n >= 3),
+        "{available} available while 1.2.0 fails"
+    );
     cluster.kubectl(&["rollout", "undo", "deploy/website"]);
     rollout(&cluster);
 
@@ -81,17 +110,31 @@ fn a_website_is_updated_without_a_failed_request() {
     rollout(&cluster);
     cluster.kubectl(&["scale", "deploy/website", "--replicas=2"]);
     eventually("the pods to be gone", PATIENCE, || {
-        cluster.try_kubectl(&["get", "pods", "-l", "app=website", "-o", "name"]).is_ok_and(|pods| pods.lines().count() == 2)
+        cluster
+            .try_kubectl(&["get", "pods", "-l", "app=website", "-o", "name"])
+            .is_ok_and(|pods| pods.lines().count() == 2)
     });
     let end = load.count().max(MANY);
     reached(end);
 
     let report = load.finish();
-    println!("{} requests on new connections, {} on kept ones, {} retries", report.fresh, report.kept, report.retries);
-    assert!(report.failures.is_empty(), "{} failed: {:#?}", report.failures.len(), &report.failures[..report.failures.len().min(10)]);
+    println!(
+        "{} requests on new connections, {} on kept ones, {} retries",
+        report.fresh, report.kept, report.retries
+    );
+    assert!(
+        report.failures.is_empty(),
+        "{} failed: {:#?}",
+        report.failures.len(),
+        &report.failures[..report.failures.len().min(10)]
+    );
     assert!(report.answers.len() >= MANY, "{} answers", report.answers.len());
     assert!(report.fresh >= MANY / 4 && report.kept >= MANY / 4);
     assert_eq!(versions(&report), ["1.0.0", "1.1.0"], "the broken version must reach nobody");
-    let last_old = report.answers.iter().rposition(|answer| parse(&answer.body).0 == "1.0.0").expect("1.0.0 was seen");
+    let last_old = report
+        .answers
+        .iter()
+        .rposition(|answer| parse(&answer.body).0 == "1.0.0")
+        .expect("1.0.0 was seen");
     assert!(last_old <= old_gone, "1.0.0 answered after its rollout was over");
 }

@@ -6,8 +6,10 @@ mod container_logs;
 mod containers;
 mod metrics;
 mod pods;
+mod remote;
 mod respond;
 mod stats;
+mod streams;
 
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use rustls::pki_types::CertificateDer;
 use serve::{Body, Server, ServerOptions, tls::Certificate, tls::ServerTls};
 use tokio_util::sync::CancellationToken;
 
+use self::remote::Purpose;
 use self::respond::{method_not_allowed, not_found, text};
 use crate::{KubeletError, KubeletOptions, context::Context};
 
@@ -88,6 +91,13 @@ async fn route(
         ["containerLogs", namespace, pod, container] if read => {
             container_logs::serve(context, &request, namespace, pod, container, shutdown)
         }
+        ["exec", target @ ..] => {
+            streams::command(&context, Purpose::Exec, target, request, shutdown).await
+        }
+        ["attach", target @ ..] => {
+            streams::command(&context, Purpose::Attach, target, request, shutdown).await
+        }
+        ["portForward", target @ ..] => streams::forward(&context, target, request, shutdown).await,
         ["healthz" | "pods" | "runningpods" | "metrics" | "stats" | "containerLogs", ..]
             if !read =>
         {

@@ -31,25 +31,24 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub const NODE: &str = "node-under-test";
-pub const IMAGE: &str = "skiff.local/busybox:1";
+pub(crate) const NODE: &str = "node-under-test";
+pub(crate) const IMAGE: &str = "skiff.local/busybox:1";
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Node {
-    pub server: ApiServer,
-    pub client: kube::Client,
-    pub runtime: Arc<dyn Runtime>,
-    pub containerd: ContainerdOptions,
-    pub options: KubeletOptions,
-    pub authority: Authority,
+pub(crate) struct Node {
+    pub(crate) client: kube::Client,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) containerd: ContainerdOptions,
+    pub(crate) options: KubeletOptions,
+    pub(crate) authority: Authority,
     kubelet: Option<(JoinHandle<()>, CancellationToken)>,
     shutdown: CancellationToken,
     directory: TempDir,
 }
 
 impl Node {
-    pub async fn start(name: &str) -> Self {
+    pub(crate) async fn start(name: &str) -> Self {
         let filter = std::env::var("SKIFF_LOG").unwrap_or_else(|_| "warn".into());
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let directory = tempfile::Builder::new().prefix("skiff-kubelet").tempdir().unwrap();
@@ -82,7 +81,7 @@ impl Node {
     }
 
     /// A kubelet with nothing but what the disk, the runtime and the API have.
-    pub fn start_kubelet(&mut self) {
+    pub(crate) fn start_kubelet(&mut self) {
         let stop = CancellationToken::new();
         let identity =
             self.authority.issue(&Profile::server("kubelet", vec![NODE.into()], vec![])).unwrap();
@@ -106,7 +105,7 @@ impl Node {
         self.kubelet = Some((task, stop));
     }
 
-    pub async fn stop_kubelet(&mut self) {
+    pub(crate) async fn stop_kubelet(&mut self) {
         if let Some((task, stop)) = self.kubelet.take() {
             stop.cancel();
             task.await.unwrap();
@@ -114,34 +113,37 @@ impl Node {
     }
 
     /// Ends everything and checks that nothing is left.
-    pub async fn finish(mut self) {
+    pub(crate) async fn finish(mut self) {
         self.stop_kubelet().await;
         stop_all(&self.containerd, Duration::ZERO).await;
-        skiff_kubelet::remove_cgroups(&self.options.cgroup_root);
+        skiff_kubelet::remove_traces(&self.options.root_dir, &self.options.cgroup_root);
         self.shutdown.cancel();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let place = self.directory.path().to_string_lossy().into_owned();
+        let groups =
+            Path::new("/sys/fs/cgroup/memory").join(self.options.cgroup_root.trim_matches('/'));
+        assert!(!groups.exists(), "{} is left", groups.display());
         let left: Vec<&str> = mounts.lines().filter(|line| line.contains(&place)).collect();
         assert!(left.is_empty(), "mounts are left: {left:#?}");
     }
 
-    pub fn api<K>(&self) -> Api<K>
+    pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), "default")
     }
 
-    pub fn pods(&self) -> Api<api::Pod> {
+    pub(crate) fn pods(&self) -> Api<api::Pod> {
         self.api()
     }
 
     /// Creates a pod bound to the node; busybox unless the container says otherwise.
-    pub async fn run(&self, name: &str, spec: Value) -> api::Pod {
+    pub(crate) async fn run(&self, name: &str, spec: Value) -> api::Pod {
         self.run_object(json!({"metadata": {"name": name}, "spec": spec})).await
     }
 
-    pub async fn run_object(&self, mut pod: Value) -> api::Pod {
+    pub(crate) async fn run_object(&self, mut pod: Value) -> api::Pod {
         pod["spec"]["nodeName"] = json!(NODE);
         if pod["spec"]["automountServiceAccountToken"].is_null() {
             pod["spec"]["automountServiceAccountToken"] = json!(false);
@@ -156,12 +158,12 @@ impl Node {
         self.pods().create(&PostParams::default(), &object(pod)).await.unwrap()
     }
 
-    pub async fn get(&self, name: &str) -> Option<api::Pod> {
+    pub(crate) async fn get(&self, name: &str) -> Option<api::Pod> {
         self.pods().get_opt(name).await.unwrap()
     }
 
     /// Waits until a pod satisfies a condition and returns it.
-    pub async fn wait(
+    pub(crate) async fn wait(
         &self,
         name: &str,
         what: &str,
@@ -186,7 +188,7 @@ impl Node {
         }
     }
 
-    pub async fn wait_gone(&self, name: &str) {
+    pub(crate) async fn wait_gone(&self, name: &str) {
         let since = Instant::now();
         while self.get(name).await.is_some() {
             assert!(since.elapsed() < PATIENCE, "{name} is never deleted");
@@ -195,7 +197,7 @@ impl Node {
     }
 
     /// Events about a pod as `reason: message`.
-    pub async fn events(&self, name: &str) -> Vec<String> {
+    pub(crate) async fn events(&self, name: &str) -> Vec<String> {
         let events: Api<api::Event> = self.api();
         let listed = events.list(&Default::default()).await.unwrap();
         let about =
@@ -205,7 +207,7 @@ impl Node {
             .collect()
     }
 
-    pub async fn wait_event(&self, name: &str, text: &str) {
+    pub(crate) async fn wait_event(&self, name: &str, text: &str) {
         let since = Instant::now();
         loop {
             let events = self.events(name).await;
@@ -218,7 +220,7 @@ impl Node {
     }
 
     /// Runs a command in a pod's container and returns what it prints.
-    pub async fn exec(&self, pod: &api::Pod, container: &str, command: &[&str]) -> String {
+    pub(crate) async fn exec(&self, pod: &api::Pod, container: &str, command: &[&str]) -> String {
         let id = container_id(pod, container);
         let command = command.iter().map(|w| (*w).to_owned()).collect();
         let answer = self.runtime.exec_sync(id, command, Duration::from_secs(10)).await.unwrap();
@@ -230,35 +232,35 @@ impl Node {
     }
 }
 
-pub fn object<T: DeserializeOwned>(value: Value) -> T {
+pub(crate) fn object<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
 }
 
-pub fn status<'a>(pod: &'a api::Pod, container: &str) -> Option<&'a api::ContainerStatus> {
+pub(crate) fn status<'a>(pod: &'a api::Pod, container: &str) -> Option<&'a api::ContainerStatus> {
     let status = pod.status.as_ref()?;
     let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     all.into_iter().find(|s| s.name == container)
 }
 
-pub fn container_id(pod: &api::Pod, container: &str) -> String {
+pub(crate) fn container_id(pod: &api::Pod, container: &str) -> String {
     let id = status(pod, container).and_then(|s| s.container_id.clone()).unwrap_or_default();
     id.trim_start_matches("containerd://").to_owned()
 }
 
-pub fn waiting_reason(pod: &api::Pod, container: &str) -> Option<String> {
+pub(crate) fn waiting_reason(pod: &api::Pod, container: &str) -> Option<String> {
     status(pod, container)?.state.as_ref()?.waiting.as_ref()?.reason.clone()
 }
 
-pub fn is_ready(pod: &api::Pod) -> bool {
+pub(crate) fn is_ready(pod: &api::Pod) -> bool {
     condition(pod, "Ready") == Some("True")
 }
 
-pub fn condition<'a>(pod: &'a api::Pod, kind: &str) -> Option<&'a str> {
+pub(crate) fn condition<'a>(pod: &'a api::Pod, kind: &str) -> Option<&'a str> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|c| c.type_ == kind).map(|c| c.status.as_str())
 }
 
-pub fn phase(pod: &api::Pod) -> &str {
+pub(crate) fn phase(pod: &api::Pod) -> &str {
     pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default()
 }
 

@@ -12,7 +12,9 @@ pub(super) fn root() -> Finding {
     let verdict = if nix::unistd::geteuid().is_root() {
         Verdict::Good("running as root".into())
     } else {
-        Verdict::Bad("skiff must run as root to make containers and networks: run it with sudo".into())
+        Verdict::Bad(
+            "skiff must run as root to make containers and networks: run it with sudo".into(),
+        )
     };
     Finding { what: "user", verdict }
 }
@@ -21,8 +23,13 @@ pub(super) fn version() -> Finding {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let verdict = match parse_release(&release) {
         Some(found) if found >= OLDEST => Verdict::Good(format!("Linux {}", release.trim())),
-        Some(_) => Verdict::Poor(format!("Linux {} is older than 5.15, the oldest that is tested", release.trim())),
-        None => Verdict::Poor(format!("cannot tell the version of Linux from {:?}", release.trim())),
+        Some(_) => Verdict::Poor(format!(
+            "Linux {} is older than 5.15, the oldest that is tested",
+            release.trim()
+        )),
+        None => {
+            Verdict::Poor(format!("cannot tell the version of Linux from {:?}", release.trim()))
+        }
     };
     Finding { what: "kernel", verdict }
 }
@@ -35,7 +42,9 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
 pub(super) fn cgroups() -> Finding {
     let verdict = match fs::read_to_string("/proc/self/mounts") {
         Ok(mounts) => judge_cgroups(&mounts, |path| fs::read_to_string(path).unwrap_or_default()),
-        Err(error) => Verdict::Bad(format!("/proc/self/mounts cannot be read ({error}): mount /proc")),
+        Err(error) => {
+            Verdict::Bad(format!("/proc/self/mounts cannot be read ({error}): mount /proc"))
+        }
     };
     Finding { what: "cgroups", verdict }
 }
@@ -63,7 +72,8 @@ fn judge_cgroups(mounts: &str, read: impl Fn(&Path) -> String) -> Verdict {
     }
     versions.sort_unstable();
     versions.dedup();
-    let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !found.iter().any(|f| f == name)).collect();
+    let missing: Vec<&str> =
+        NEEDED.into_iter().filter(|name| !found.iter().any(|f| f == name)).collect();
     if missing.is_empty() {
         Verdict::Good(format!("{} with cpu, memory, pids", versions.join(" and ")))
     } else {
@@ -101,7 +111,9 @@ pub(super) fn capabilities() -> Finding {
     let verdict = if !has(CAP_SYS_ADMIN) || !has(CAP_NET_ADMIN) {
         Verdict::Bad("CAP_SYS_ADMIN and CAP_NET_ADMIN are needed: run on the host or in a privileged container".into())
     } else if !has(CAP_SYS_RESOURCE) {
-        Verdict::Poor("without CAP_SYS_RESOURCE out-of-memory scores and limits stay as they are".into())
+        Verdict::Poor(
+            "without CAP_SYS_RESOURCE out-of-memory scores and limits stay as they are".into(),
+        )
     } else {
         Verdict::Good("administration of system, network and resources".into())
     };

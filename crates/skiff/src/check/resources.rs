@@ -12,9 +12,9 @@ const COMFORTABLE_SPACE: u64 = 2 << 30;
 pub(super) fn port(port: u16) -> Finding {
     let verdict = match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
         Ok(_) => Verdict::Good(format!("{port} is free")),
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            Verdict::Bad(format!("port {port} is taken by another process: stop that (see `ss -ltnp`), or choose another port"))
-        }
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Verdict::Bad(format!(
+            "port {port} is taken by another process: stop that (see `ss -ltnp`), or choose another port"
+        )),
         Err(error) => Verdict::Bad(format!("port {port} cannot be listened on: {error}")),
     };
     Finding { what: "port", verdict }
@@ -41,12 +41,17 @@ fn probe(path: &Path) -> std::io::Result<()> {
 pub(super) fn space(path: &Path) -> Finding {
     let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
     let verdict = match nix::sys::statvfs::statvfs(existing) {
-        Err(error) => Verdict::Poor(format!("the free space of {} is unknown: {error}", existing.display())),
+        Err(error) => {
+            Verdict::Poor(format!("the free space of {} is unknown: {error}", existing.display()))
+        }
         Ok(found) => {
             let free = found.blocks_available() * found.fragment_size();
             let text = format!("{:.1} GiB free", free as f64 / f64::from(1 << 30));
             if free < COMFORTABLE_SPACE {
-                Verdict::Poor(format!("{text} at {}: images and logs need more", existing.display()))
+                Verdict::Poor(format!(
+                    "{text} at {}: images and logs need more",
+                    existing.display()
+                ))
             } else {
                 Verdict::Good(text)
             }

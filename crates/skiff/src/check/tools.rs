@@ -20,12 +20,16 @@ pub(super) fn nft() -> Finding {
 pub(super) fn runtime(program: &'static str) -> Finding {
     let verdict = match find(program) {
         Some(path) => Verdict::Good(path.display().to_string()),
-        None => Verdict::Bad(format!("{program} is not installed: apt-get install containerd runc")),
+        None => {
+            Verdict::Bad(format!("{program} is not installed: apt-get install containerd runc"))
+        }
     };
     Finding { what: program, verdict }
 }
 
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|candidate| candidate.is_file())
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
 }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use apiserver::{ApiServer, ApiServerOptions, Dependencies};
-use client::Caches;
+use controllers::{Controllers, ControllersOptions};
 use pki::{Authority, Profile, TokenKeys};
 use registry::{Header, Rows};
+use scheduler::{Scheduler, SchedulerOptions};
 use serve::tls::{Certificate, ServerTls, client_config};
 use serve::{Server, ServerOptions};
 use store::Embedded;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Part, Plan};
+use super::{Part, Plan, identity};
 
 /// Keys under this prefix are sealed at rest.
 const SEALED: &str = "/registry/secrets/";
@@ -34,7 +35,9 @@ impl ControlPlane {
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let keys = Keys::load(plan)?;
-        let server = Server::bind(plan.options.listen, Some(keys.server_tls), ServerOptions::default()).await?;
+        let server =
+            Server::bind(plan.options.listen, Some(keys.server_tls), ServerOptions::default())
+                .await?;
         let rows = Arc::new(Rows::builtin());
         let store = open_store(plan, &rows).await?;
         let dependencies = Dependencies {
@@ -43,11 +46,15 @@ impl ControlPlane {
             token_keys: keys.tokens,
             kubelet_tls: keys.kubelet_tls,
         };
-        let api = ApiServer::new(api_options(plan, &keys.authority)?, dependencies, shutdown.clone()).await?;
+        let api =
+            ApiServer::new(api_options(plan, &keys.authority)?, dependencies, shutdown.clone())
+                .await?;
         parts.spawn(listen(server, api.clone(), shutdown.clone()));
         api.bootstrap().await?;
         let running = api.clone();
         parts.spawn(async move { ("the API server", running.run().await.map_err(Into::into)) });
+        start_controllers(&api, keys.authority.certificate(), parts, shutdown);
+        start_scheduler(&api, parts, shutdown);
         Ok(Self { api, authority: keys.authority, store })
     }
 
@@ -75,13 +82,19 @@ impl Keys {
         let certificate = Certificate::new(server.chain()?, server.private_key()?)?;
         let server_tls = ServerTls::new(certificate, Some(std::slice::from_ref(&ca)))?;
         let profile = Profile::client("kube-apiserver-kubelet-client", Some("system:masters"));
-        let kubelet_client = authority.identity(&directory, "apiserver-kubelet-client", &profile)?;
-        let kubelet_tls = client_config(&[ca], Some((kubelet_client.chain()?, kubelet_client.private_key()?)))?;
+        let kubelet_client =
+            authority.identity(&directory, "apiserver-kubelet-client", &profile)?;
+        let kubelet_tls =
+            client_config(&[ca], Some((kubelet_client.chain()?, kubelet_client.private_key()?)))?;
         let tokens = TokenKeys::load_or_create(&directory.join("service-accounts.key"))?;
         let admin = Profile::client("kubernetes-admin", Some("system:masters"));
         let admin = authority.identity(&directory, "admin", &admin)?;
-        let kubeconfig =
-            pki::kubeconfig("skiff", &format!("https://{}", plan.server()), authority.certificate(), &admin);
+        let kubeconfig = pki::kubeconfig(
+            "skiff",
+            &format!("https://{}", plan.server()),
+            authority.certificate(),
+            &admin,
+        );
         pki::write_private(&plan.layout.kubeconfig(), kubeconfig.as_bytes())?;
         Ok(Self { authority, server_tls, tokens, kubelet_tls })
     }
@@ -90,11 +103,17 @@ impl Keys {
 fn server_profile(plan: &Plan) -> anyhow::Result<Profile> {
     let domain = &plan.options.cluster_domain;
     let mut names: Vec<String> =
-        ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();
+        ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+            .map(str::to_owned)
+            .into();
     names.push(format!("kubernetes.default.svc.{domain}"));
     names.push(plan.node_name.clone());
-    let mut addresses =
-        vec![IpAddr::from([127, 0, 0, 1]), plan.service_address(1)?, plan.node_address, plan.server().ip()];
+    let mut addresses = vec![
+        IpAddr::from([127, 0, 0, 1]),
+        plan.service_address(1)?,
+        plan.node_address,
+        plan.server().ip(),
+    ];
     addresses.sort_unstable();
     addresses.dedup();
     Ok(Profile::server("kube-apiserver", names, addresses))
@@ -102,7 +121,8 @@ fn server_profile(plan: &Plan) -> anyhow::Result<Profile> {
 
 /// Reading the log is blocking work.
 async fn open_store(plan: &Plan, rows: &Arc<Rows>) -> anyhow::Result<Embedded<Header>> {
-    let options = store::Options::new(plan.layout.database()).seal(plan.layout.storage_key(), [SEALED]);
+    let options =
+        store::Options::new(plan.layout.database()).seal(plan.layout.storage_key(), [SEALED]);
     let header = registry::header_reader(rows.clone());
     let open = move || Embedded::open(options, header);
     Ok(tokio::task::spawn_blocking(open).await.context("open the store")??)
@@ -126,4 +146,30 @@ fn api_options(plan: &Plan, authority: &Authority) -> anyhow::Result<ApiServerOp
 async fn listen(server: Server, api: ApiServer, shutdown: CancellationToken) -> Part {
     server.run(api, shutdown).await;
     ("the API server's listener", Ok(()))
+}
+
+/// The controllers act as one user; every controller's own role is a part of what it may do.
+fn start_controllers(
+    api: &ApiServer,
+    root_ca: &str,
+    parts: &mut JoinSet<Part>,
+    shutdown: &CancellationToken,
+) {
+    let caches =
+        identity::caches(api, "system:kube-controller-manager", &["system:masters"], shutdown);
+    let options =
+        ControllersOptions { root_ca: Some(root_ca.to_owned()), ..ControllersOptions::default() };
+    let controllers = Controllers::new(options, caches.clone(), caches.client());
+    let shutdown = shutdown.clone();
+    parts.spawn(
+        async move { ("the controllers", controllers.run(shutdown).await.map_err(Into::into)) },
+    );
+}
+
+fn start_scheduler(api: &ApiServer, parts: &mut JoinSet<Part>, shutdown: &CancellationToken) {
+    let caches = identity::caches(api, "system:kube-scheduler", &[], shutdown);
+    let scheduler = Scheduler::new(SchedulerOptions::default(), caches);
+    let shutdown = shutdown.clone();
+    parts
+        .spawn(async move { ("the scheduler", scheduler.run(shutdown).await.map_err(Into::into)) });
 }

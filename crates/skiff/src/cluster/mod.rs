@@ -4,6 +4,7 @@
 //! identity, and none knows that the others are in the same process.
 
 mod control_plane;
+mod identity;
 mod node;
 
 use std::net::{IpAddr, SocketAddr};
@@ -87,28 +88,40 @@ impl Plan {
         let layout = options.target.layout();
         let node_name = options.node_name.clone().map_or_else(machine::node_name, Ok)?;
         if let Some(problem) = meta::names::is_dns1123_subdomain(&node_name).into_iter().next() {
-            bail!("{node_name:?} cannot be a node's name: {problem}; give another with --node-name");
+            bail!(
+                "{node_name:?} cannot be a node's name: {problem}; give another with --node-name"
+            );
         }
-        let Some(pod_network) = options.cluster_cidr.subnets(24).ok().and_then(|mut networks| networks.next()) else {
-            bail!("--cluster-cidr {} has no room for a node: give at least a /24", options.cluster_cidr);
+        let Some(pod_network) =
+            options.cluster_cidr.subnets(24).ok().and_then(|mut networks| networks.next())
+        else {
+            bail!(
+                "--cluster-cidr {} has no room for a node: give at least a /24",
+                options.cluster_cidr
+            );
         };
         let gateway = pod_network.hosts().next().context("a /24 has hosts")?;
-        let node_address =
-            options.node_ip.or_else(|| machine::node_address(&options.bridge)).unwrap_or(IpAddr::V4(gateway));
+        let node_address = options
+            .node_ip
+            .or_else(|| machine::node_address(&options.bridge))
+            .unwrap_or(IpAddr::V4(gateway));
         Ok(Self { options, layout, node_name, node_address, pod_network })
     }
 
     /// The API server's address as seen from this machine.
     pub(crate) fn server(&self) -> SocketAddr {
         let listen = self.options.listen;
-        let address = if listen.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { listen.ip() };
+        let address =
+            if listen.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { listen.ip() };
         SocketAddr::new(address, listen.port())
     }
 
     /// The n-th address of the Services' range: 1 is the API server's, 10 the DNS's.
     pub(crate) fn service_address(&self, index: usize) -> anyhow::Result<IpAddr> {
         let address = self.options.service_cidr.hosts().nth(index - 1);
-        address.map(IpAddr::V4).with_context(|| format!("--service-cidr {} is too small", self.options.service_cidr))
+        address
+            .map(IpAddr::V4)
+            .with_context(|| format!("--service-cidr {} is too small", self.options.service_cidr))
     }
 
     fn description(&self) -> Description {
@@ -136,8 +149,13 @@ pub(crate) fn runtime_options(layout: &Layout) -> ContainerdOptions {
 }
 
 /// The network of a node, from what was written about it.
-pub(crate) fn network_options(layout: &Layout, description: &Description) -> anyhow::Result<NetworkOptions> {
-    let parse = |text: &str| text.parse().with_context(|| format!("{text:?} in instance.json is no network"));
+pub(crate) fn network_options(
+    layout: &Layout,
+    description: &Description,
+) -> anyhow::Result<NetworkOptions> {
+    let parse = |text: &str| {
+        text.parse().with_context(|| format!("{text:?} in instance.json is no network"))
+    };
     Ok(NetworkOptions {
         bridge: description.bridge.clone(),
         table: description.table.clone(),
@@ -168,12 +186,15 @@ pub(crate) async fn up(options: UpOptions, shutdown: CancellationToken) -> anyho
         network.clone(),
     ));
     let mut parts = JoinSet::new();
-    let control = ControlPlane::start(&plan, &mut parts, &shutdown).await.context("start the control plane")?;
+    let control = ControlPlane::start(&plan, &mut parts, &shutdown)
+        .await
+        .context("start the control plane")?;
     step("the API server answers");
     let runtime = runtime.await.context("start the node")?.context("start the node")?;
     description.snapshotter = runtime.snapshotter();
     instance.describe(&description)?;
     step("the container runtime answers");
+    node::start(&plan, network, runtime, &control, &mut parts, &shutdown)?;
     wait(parts, &shutdown).await?;
     control.close().await;
     drop(instance);
@@ -192,10 +213,14 @@ pub(crate) type Part = (&'static str, anyhow::Result<()>);
 async fn wait(mut parts: JoinSet<Part>, shutdown: &CancellationToken) -> anyhow::Result<()> {
     let mut failure = None;
     while let Some(ended) = parts.join_next().await {
-        let (name, outcome) = ended.context("a part of the cluster panicked").unwrap_or_else(|error| ("?", Err(error)));
+        let (name, outcome) = ended
+            .context("a part of the cluster panicked")
+            .unwrap_or_else(|error| ("?", Err(error)));
         let problem = match outcome {
             Err(error) => Some(error.context(format!("{name} failed"))),
-            Ok(()) if !shutdown.is_cancelled() => Some(anyhow::anyhow!("{name} ended unexpectedly")),
+            Ok(()) if !shutdown.is_cancelled() => {
+                Some(anyhow::anyhow!("{name} ended unexpectedly"))
+            }
             Ok(()) => None,
         };
         if let Some(problem) = problem {

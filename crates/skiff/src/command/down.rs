@@ -2,11 +2,13 @@
 //!
 //! Works on whatever is still there: a cluster that runs, or the remains of one that was killed.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -31,7 +33,9 @@ pub(crate) fn run(layout: &Layout, purge: bool) -> anyhow::Result<ExitCode> {
         purge_data(layout)?;
     }
     match found {
-        Some(_) => eprintln!("nothing of the cluster in {} is left running", layout.root().display()),
+        Some(_) => {
+            eprintln!("nothing of the cluster in {} is left running", layout.root().display())
+        }
         None => eprintln!("no cluster was ever started in {}", layout.root().display()),
     }
     Ok(ExitCode::SUCCESS)
@@ -42,7 +46,9 @@ fn stop_process(layout: &Layout, description: &Description) -> anyhow::Result<()
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         match kill(pid, signal) {
             Ok(()) | Err(Errno::ESRCH) => {}
-            Err(error) => return Err(error).with_context(|| format!("stop process {pid}: are you root?")),
+            Err(error) => {
+                return Err(error).with_context(|| format!("stop process {pid}: are you root?"));
+            }
         }
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -62,16 +68,34 @@ fn remove_traces(layout: &Layout, description: &Description) -> anyhow::Result<(
         let _ = std::fs::remove_dir_all(layout.runtime());
     }
     network::cleanup(&network_options(layout, description)?).context("remove the pod network")?;
+    kubelet::remove_traces(&layout.kubelet(), &description.cgroup);
+    unmount_below(&layout.kubelet())
+}
+
+/// Volumes in memory are mounts of their own. The last mounted goes first.
+fn unmount_below(directory: &Path) -> anyhow::Result<()> {
+    for mount in mounts()?.iter().rev().filter(|mount| mount.starts_with(directory)) {
+        umount2(mount, MntFlags::MNT_DETACH)
+            .with_context(|| format!("unmount {}", mount.display()))?;
+    }
     Ok(())
+}
+
+/// Where something is mounted, in the order of mounting.
+fn mounts() -> anyhow::Result<Vec<PathBuf>> {
+    let table = std::fs::read_to_string("/proc/self/mounts").context("read the mounts")?;
+    Ok(table.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from).collect())
 }
 
 /// Never removes what is still mounted: that may be a user's data.
 fn purge_data(layout: &Layout) -> anyhow::Result<()> {
     let root = layout.root().canonicalize().context("resolve the data directory")?;
-    let mounts = std::fs::read_to_string("/proc/self/mounts").context("read the mounts")?;
-    let below = format!("{}/", root.display());
-    if let Some(mount) = mounts.lines().filter_map(|line| line.split(' ').nth(1)).find(|path| path.starts_with(&below)) {
-        bail!("{mount} is still mounted: unmount it, then run `skiff down --purge` again");
+    if let Some(mount) = mounts()?.iter().find(|mount| mount.starts_with(&root) && **mount != root)
+    {
+        bail!(
+            "{} is still mounted: unmount it, then run `skiff down --purge` again",
+            mount.display()
+        );
     }
     if !layout.is_ours() {
         bail!("{} does not look like a data directory of skiff: not removed", root.display());

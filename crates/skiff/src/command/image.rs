@@ -16,14 +16,20 @@ pub(crate) fn run(layout: &Layout, action: ImageAction) -> anyhow::Result<ExitCo
     let socket = description.runtime_socket.unwrap_or_else(|| runtime_options(layout).socket());
     super::block_on(async {
         match action {
-            ImageAction::Import { files } => import(&socket, description.snapshotter.as_deref(), files).await,
+            ImageAction::Import { files } => {
+                import(&socket, description.snapshotter.as_deref(), files).await
+            }
             ImageAction::List => list(&socket).await,
         }
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn import(socket: &std::path::Path, snapshotter: Option<&str>, files: Vec<PathBuf>) -> anyhow::Result<()> {
+async fn import(
+    socket: &std::path::Path,
+    snapshotter: Option<&str>,
+    files: Vec<PathBuf>,
+) -> anyhow::Result<()> {
     let snapshotter = match snapshotter {
         Some("native") => Snapshotter::Native,
         _ => Snapshotter::Overlay,
@@ -37,12 +43,16 @@ async fn import(socket: &std::path::Path, snapshotter: Option<&str>, files: Vec<
 }
 
 async fn list(socket: &std::path::Path) -> anyhow::Result<()> {
-    let images = cri::GrpcRuntime::new(socket).list_images().await.context("ask the container runtime for its images")?;
+    let images = cri::GrpcRuntime::new(socket)
+        .list_images()
+        .await
+        .context("ask the container runtime for its images")?;
     let mut rows: Vec<(String, String, u64)> = images
         .into_iter()
         .flat_map(|image| {
             let id = short(&image.id);
-            let names = if image.repo_tags.is_empty() { image.repo_digests } else { image.repo_tags };
+            let names =
+                if image.repo_tags.is_empty() { image.repo_digests } else { image.repo_tags };
             names.into_iter().map(move |name| (name, id.clone(), image.size))
         })
         .collect();

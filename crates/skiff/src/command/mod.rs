@@ -15,7 +15,11 @@ use crate::layout::Layout;
 
 /// Runs one command's future on a runtime of its own.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the async runtime")?.block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the async runtime")?
+        .block_on(work)
 }
 
 /// The description of the cluster in the data directory, which must be running.

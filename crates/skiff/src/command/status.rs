@@ -15,10 +15,19 @@ pub(crate) fn run(layout: &Layout) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     };
     if !serving {
-        println!("cluster in {} is stopped (last run by skiff {})", layout.root().display(), description.version);
+        println!(
+            "cluster in {} is stopped (last run by skiff {})",
+            layout.root().display(),
+            description.version
+        );
         return Ok(ExitCode::FAILURE);
     }
-    println!("cluster     {} (skiff {}, process {})", layout.root().display(), description.version, description.pid);
+    println!(
+        "cluster     {} (skiff {}, process {})",
+        layout.root().display(),
+        description.version,
+        description.pid
+    );
     println!("server      {}", description.server);
     println!("kubeconfig  {}", layout.kubeconfig().display());
     let well = super::block_on(report(layout))?;
@@ -27,8 +36,12 @@ pub(crate) fn run(layout: &Layout) -> anyhow::Result<ExitCode> {
 
 /// Prints nodes and pods; whether all nodes are Ready.
 async fn report(layout: &Layout) -> anyhow::Result<bool> {
-    let client = client::from_kubeconfig(&layout.kubeconfig()).await.context("connect to the API server")?;
-    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("list nodes")?;
+    let client =
+        client::from_kubeconfig(&layout.kubeconfig()).await.context("connect to the API server")?;
+    let nodes = Api::<Node>::all(client.clone())
+        .list(&ListParams::default())
+        .await
+        .context("list nodes")?;
     let mut well = !nodes.items.is_empty();
     for node in &nodes.items {
         let ready = is_ready(node);

@@ -22,7 +22,10 @@ pub(crate) fn run(options: UpOptions) -> anyhow::Result<ExitCode> {
 
 fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
     log(&options.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
     let outcome = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         tokio::spawn(cancel_on_signal(shutdown.clone()));
@@ -36,11 +39,17 @@ fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
 fn log(filter: &str) {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| "info".into());
     // A second subscriber in one process can only come from a test.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
 }
 
 async fn cancel_on_signal(shutdown: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return tracing::warn!("signals cannot be received: stop skiff with SIGKILL");
     };
     tokio::select! {
@@ -54,8 +63,12 @@ async fn cancel_on_signal(shutdown: CancellationToken) {
 fn detach(options: &UpOptions) -> anyhow::Result<ExitCode> {
     let layout = options.target.layout();
     let progress = Progress::new();
-    std::fs::create_dir_all(layout.root())
-        .with_context(|| format!("data directory {} cannot be made: choose another with --data-dir", layout.root().display()))?;
+    std::fs::create_dir_all(layout.root()).with_context(|| {
+        format!(
+            "data directory {} cannot be made: choose another with --data-dir",
+            layout.root().display()
+        )
+    })?;
     let log_start = std::fs::metadata(layout.log()).map_or(0, |log| log.len());
     let mut child = start_in_background(&layout)?;
     wait_until_ready(&layout, log_start, &mut child, &progress)?;
@@ -66,7 +79,11 @@ fn detach(options: &UpOptions) -> anyhow::Result<ExitCode> {
 
 /// The same command line without `--detach`, in a session of its own.
 fn start_in_background(layout: &Layout) -> anyhow::Result<Child> {
-    let log = OpenOptions::new().create(true).append(true).open(layout.log()).context("open the log in the data directory")?;
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(layout.log())
+        .context("open the log in the data directory")?;
     let executable = std::env::current_exe().context("find this executable")?;
     let mut command = Command::new(executable);
     command
@@ -78,7 +95,12 @@ fn start_in_background(layout: &Layout) -> anyhow::Result<Child> {
     command.spawn().context("start skiff in the background")
 }
 
-fn wait_until_ready(layout: &Layout, log_start: u64, child: &mut Child, progress: &Progress) -> anyhow::Result<()> {
+fn wait_until_ready(
+    layout: &Layout,
+    log_start: u64,
+    child: &mut Child,
+    progress: &Progress,
+) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
     let mut seen = 0;
     loop {
@@ -90,7 +112,10 @@ fn wait_until_ready(layout: &Layout, log_start: u64, child: &mut Child, progress
             bail!("skiff ended while starting ({status}):\n{}", last_lines(layout, log_start));
         }
         if Instant::now() > deadline {
-            bail!("the node is not Ready after {READY_TIMEOUT:?}; skiff goes on trying, see {}", layout.log().display());
+            bail!(
+                "the node is not Ready after {READY_TIMEOUT:?}; skiff goes on trying, see {}",
+                layout.log().display()
+            );
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -3,16 +3,11 @@
 mod support;
 
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
 use pki::{Profile, kubeconfig};
-use serve::{
-    Server, ServerOptions,
-    tls::{Certificate, ServerTls},
-};
 use support::Cluster;
 
 const WEBSITE: &str = r#"
@@ -51,21 +46,6 @@ fn installed() -> Vec<PathBuf> {
         .filter(|path| path.exists())
         .collect();
     if versions.is_empty() { vec![found] } else { versions }
-}
-
-async fn serve(cluster: &Cluster) -> SocketAddr {
-    let profile =
-        Profile::server("kube-apiserver", vec![], vec!["127.0.0.1".parse().expect("address")]);
-    let identity = cluster.authority.issue(&profile).expect("certificate");
-    let certificate =
-        Certificate::new(identity.chain().expect("chain"), identity.private_key().expect("key"));
-    let authority = [cluster.authority.certificate_der().expect("certificate")];
-    let tls = ServerTls::new(certificate.expect("usable"), Some(&authority)).expect("TLS");
-    let address = "127.0.0.1:0".parse().expect("address");
-    let server = Server::bind(address, Some(tls), ServerOptions::default()).await.expect("listens");
-    let address = server.local_address().expect("address");
-    tokio::spawn(server.run(cluster.server.clone(), cluster.shutdown.clone()));
-    address
 }
 
 struct Kubectl<'a> {
@@ -130,7 +110,7 @@ async fn kubectl_cannot_tell_the_difference() {
         return;
     }
     let cluster = Cluster::start().await;
-    let address = serve(&cluster).await;
+    let address = cluster.listen(cluster.server.clone()).await;
     let identity = cluster
         .authority
         .issue(&Profile::client("admin", Some("system:masters")))

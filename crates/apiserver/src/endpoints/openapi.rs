@@ -112,7 +112,8 @@ impl OpenApi {
     /// The old single document, for clients that read JSON. In protobuf it is empty: kubectl up to 1.27 fails
     /// without one, but takes nothing from it that version 3 has.
     fn v2(&self, headers: &HeaderMap) -> Response<Body> {
-        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let accept =
+            headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if accept.contains("com.github.proto-openapi.spec.v2") {
             return respond::bytes(StatusCode::OK, V2_PROTOBUF_TYPE, empty_v2_protobuf());
         }

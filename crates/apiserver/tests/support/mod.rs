@@ -2,13 +2,16 @@
 
 #![expect(dead_code, reason = "each test file uses its own part")]
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use http::{Method, Request, StatusCode};
 use pki::{Authority, Profile, TokenKeys};
 use registry::{Rows, UserInfo, header_reader};
 use serde_json::Value;
-use serve::Body;
+use serve::{
+    Body, Handler, Server, ServerOptions,
+    tls::{Certificate, ServerTls},
+};
 use skiff_apiserver::{ApiServer, ApiServerOptions, Dependencies, authenticated};
 use store::Embedded;
 use tempfile::TempDir;
@@ -65,6 +68,24 @@ impl Cluster {
         server.bootstrap().await.expect("bootstrap");
         tokio::spawn(server.clone().run());
         Self { server, authority, directory, shutdown }
+    }
+
+    /// Listens with TLS on loopback, with a certificate of the cluster's authority.
+    pub async fn listen(&self, handler: impl Handler) -> SocketAddr {
+        let localhost = "127.0.0.1".parse().expect("address");
+        let profile = Profile::server("server", vec![], vec![localhost]);
+        let identity = self.authority.issue(&profile).expect("certificate");
+        let certificate = Certificate::new(
+            identity.chain().expect("chain"),
+            identity.private_key().expect("key"),
+        );
+        let authority = [self.authority.certificate_der().expect("certificate")];
+        let tls = ServerTls::new(certificate.expect("usable"), Some(&authority)).expect("TLS");
+        let server = Server::bind((localhost, 0).into(), Some(tls), ServerOptions::default()).await;
+        let server = server.expect("listens");
+        let address = server.local_address().expect("address");
+        tokio::spawn(server.run(handler, self.shutdown.clone()));
+        address
     }
 
     pub fn admin(&self) -> Client<'_> {

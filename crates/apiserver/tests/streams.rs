@@ -1,0 +1,174 @@
+//! What is passed on to kubelets and pods: logs, upgraded streams, proxied requests; and in-process clients.
+
+mod support;
+
+use http::{Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::{Api, ListParams, WatchEvent, WatchParams};
+use pki::Profile;
+use serde_json::json;
+use serve::{Body, ClientCertificate, Peer};
+use std::{net::SocketAddr, sync::Arc};
+use support::Cluster;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Shows what it was asked, echoes what comes after an upgrade.
+async fn kubelet(mut request: Request<Body>) -> Response<Body> {
+    let certificate = request.extensions().get::<Arc<Peer>>().map(|peer| match &peer.certificate {
+        ClientCertificate::Verified(chain) => {
+            pki::Subject::parse(&chain[0]).expect("a subject").common_name
+        }
+        _ => "nobody".to_owned(),
+    });
+    assert!(!request.headers().contains_key(header::AUTHORIZATION));
+    let target = request.uri().to_string();
+    if target.starts_with("/containerLogs/default/p/waiting") {
+        let mut response = Response::new(Body::from(
+            "container \"waiting\" in pod \"p\" is waiting to start".to_owned(),
+        ));
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        return response;
+    }
+    if !target.starts_with("/exec/") {
+        return Response::new(Body::from(format!(
+            "{target} as {}",
+            certificate.unwrap_or_default()
+        )));
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let mut io = TokioIo::new(upgrade.await.expect("upgrades"));
+        io.write_all(target.as_bytes()).await.expect("writes");
+        let mut buffer = [0; 4];
+        io.read_exact(&mut buffer).await.expect("reads");
+        io.write_all(&buffer).await.expect("writes");
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+    response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("SPDY/3.1"));
+    response
+}
+
+/// A node whose kubelet is at `address`, and a pod on it.
+async fn node_with_pod(cluster: &Cluster, address: SocketAddr) {
+    let admin = cluster.admin();
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    let mut node = admin.post("/api/v1/nodes", &node).await.json();
+    node["status"] = json!({
+        "addresses": [{"type": "InternalIP", "address": address.ip().to_string()}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port()}}
+    });
+    let told = admin.put("/api/v1/nodes/n1/status", &node).await;
+    assert_eq!(told.code, StatusCode::OK, "{}", told.text());
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
+    admin.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
+        "nodeName": "n1", "serviceAccountName": "robot",
+        "containers": [{"name": "main", "image": "i"}, {"name": "waiting", "image": "i"}]}});
+    let made = admin.post("/api/v1/namespaces/default/pods", &pod).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.text());
+}
+
+#[tokio::test]
+async fn logs_come_from_the_kubelet() {
+    let cluster = Cluster::start().await;
+    let address = cluster.listen(kubelet).await;
+    node_with_pod(&cluster, address).await;
+    let admin = cluster.admin();
+    let path = "/api/v1/namespaces/default/pods/p/log";
+    let log = admin.get(&format!("{path}?container=main&tailLines=5&follow=true")).await;
+    assert_eq!(
+        log.text(),
+        "/containerLogs/default/p/main?follow=true&tailLines=5 as kube-apiserver-kubelet-client"
+    );
+    let waiting = admin.get(&format!("{path}?container=waiting")).await;
+    assert_eq!(waiting.code, StatusCode::BAD_REQUEST);
+    assert_eq!(waiting.message(), "container \"waiting\" in pod \"p\" is waiting to start");
+    assert_eq!(
+        admin.get(path).await.message(),
+        "a container name must be specified for pod p, choose one of: [main waiting]"
+    );
+    let invalid = admin.get(&format!("{path}?container=main&limitBytes=0")).await;
+    assert_eq!(invalid.code, StatusCode::UNPROCESSABLE_ENTITY);
+    let proxied = admin.get("/api/v1/nodes/n1/proxy/stats/summary?a=b").await;
+    assert_eq!(proxied.text(), "/stats/summary?a=b as kube-apiserver-kubelet-client");
+    let moved = admin.get("/api/v1/nodes/n1/proxy").await;
+    assert_eq!(moved.headers["location"], "/api/v1/nodes/n1/proxy/");
+    let refused = cluster.user("jane", &[]).get(&format!("{path}?container=main")).await;
+    assert!(
+        refused.message().contains("cannot get resource \"pods/log\""),
+        "{}",
+        refused.message()
+    );
+}
+
+#[tokio::test]
+async fn upgraded_streams_are_copied_both_ways() {
+    let cluster = Cluster::start().await;
+    let address = cluster.listen(kubelet).await;
+    node_with_pod(&cluster, address).await;
+    let server = cluster.listen(cluster.server.clone()).await;
+    let identity = cluster
+        .authority
+        .issue(&Profile::client("admin", Some("system:masters")))
+        .expect("certificate");
+    let config = serve::tls::client_config(
+        &[cluster.authority.certificate_der().expect("certificate")],
+        Some((identity.chain().expect("chain"), identity.private_key().expect("key"))),
+    );
+    let connector = tokio_rustls::TlsConnector::from(config.expect("TLS"));
+    let socket = tokio::net::TcpStream::connect(server).await.expect("connects");
+    let name = "127.0.0.1".try_into().expect("name");
+    let mut stream = connector.connect(name, socket).await.expect("handshake");
+    let request = "POST /api/v1/namespaces/default/pods/p/exec?container=main&command=sh&command=-c&stdin=true&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.expect("writes");
+    let mut answer = Vec::new();
+    let expected = "/exec/default/p/main?input=1&output=1&command=sh&command=-c";
+    while !String::from_utf8_lossy(&answer).ends_with(expected) {
+        assert_ne!(
+            stream.read_buf(&mut answer).await.expect("reads"),
+            0,
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
+    stream.write_all(b"ping").await.expect("writes");
+    let mut echo = [0; 4];
+    stream.read_exact(&mut echo).await.expect("reads");
+    assert_eq!(&echo, b"ping");
+}
+
+#[tokio::test]
+async fn components_in_the_process_use_the_same_api() {
+    use futures::{StreamExt, TryStreamExt};
+    let cluster = Cluster::start().await;
+    let admin = skiff_apiserver::authenticated("admin", ["system:masters"]);
+    let client = kube::Client::new(cluster.server.in_process(admin), "default");
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let listed = namespaces.list(&ListParams::default()).await.expect("lists");
+    assert_eq!(listed.items.len(), 4);
+    let maps: Api<ConfigMap> = Api::default_namespaced(client);
+    let current = maps.list(&ListParams::default()).await.expect("lists").metadata.resource_version;
+    let mut events = maps
+        .watch(&WatchParams::default(), &current.unwrap_or_default())
+        .await
+        .expect("watches")
+        .boxed();
+    let mut map = ConfigMap::default();
+    map.metadata.name = Some("a".into());
+    maps.create(&kube::api::PostParams::default(), &map).await.expect("creates");
+    match events.try_next().await.expect("an event") {
+        Some(WatchEvent::Added(map)) => assert_eq!(map.metadata.name.as_deref(), Some("a")),
+        other => panic!("{other:?}"),
+    }
+    let nobody = cluster.server.in_process(skiff_apiserver::authenticated("nobody", [""; 0]));
+    let maps: Api<ConfigMap> = Api::default_namespaced(kube::Client::new(nobody, "default"));
+    match maps.get("a").await {
+        Err(kube::Error::Api(status)) => assert_eq!(status.code, 403),
+        other => panic!("{other:?}"),
+    }
+}

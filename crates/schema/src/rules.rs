@@ -5,18 +5,23 @@
 //! kind. A kind that is not built in has no rules, and every function here does nothing for it.
 
 mod at;
+mod batch;
 mod cluster;
 mod config;
 mod default;
 mod endpoints;
+mod enums;
 mod event;
+mod fixed;
 mod generic;
 mod metadata;
+mod networking;
 mod pod;
 mod rbac;
 mod resources;
 mod selector;
 mod service;
+mod storage;
 mod table;
 mod workload;
 
@@ -58,7 +63,7 @@ pub fn validate(kind: &GroupVersionKind, object: &Value) -> Vec<FieldError> {
     let hooks = table::hooks(kind);
     (hooks.validate)(object, &mut errors);
     if let Some(of) = table::generic(kind) {
-        generic::required(of, object, &mut errors);
+        add_missing(&mut errors, |more| generic::validate(of, object, more));
     }
     errors
 }
@@ -69,9 +74,18 @@ pub fn validate_update(kind: &GroupVersionKind, new: &Value, old: &Value) -> Vec
     let mut errors = Vec::new();
     (table::hooks(kind).validate_update)(new, old, &mut errors);
     if let Some(of) = table::generic(kind) {
-        generic::required(of, new, &mut errors);
+        add_missing(&mut errors, |more| generic::validate(of, new, more));
+        fixed::validate(kind, new, old, &mut errors);
     }
     errors
+}
+
+/// Adds what a check says of fields that nothing was said of yet.
+fn add_missing(errors: &mut Vec<FieldError>, check: impl FnOnce(&mut Vec<FieldError>)) {
+    let mut more = Vec::new();
+    check(&mut more);
+    more.retain(|new| !errors.iter().any(|old| old.path == new.path));
+    errors.append(&mut more);
 }
 
 /// Everything wrong with an update of the status; metadata apart.

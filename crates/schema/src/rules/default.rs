@@ -79,9 +79,10 @@ pub(super) fn default(of: &Type, value: &mut Value) {
     }
     for field in of.fields {
         if field.of.object().is_some_and(|inner| STEPS[usize::from(inner.id)].reached)
-            && let Some(value) = object.get_mut(field.name) {
-                walk(&field.of, value);
-            }
+            && let Some(value) = object.get_mut(field.name)
+        {
+            walk(&field.of, value);
+        }
     }
 }
 

@@ -140,14 +140,13 @@ fn slice_endpoints(slice: &Value, errors: &mut Errors) {
 
 fn endpoint_address(list: &At<'_>, address: &At<'_>, family: &str, errors: &mut Errors) {
     match family {
-        "IPv4" | "IPv6"
-            if address.ip(errors) => {
-                if is_ipv6(address.str()) != (family == "IPv6") {
-                    let text = format!("must be an {family} address");
-                    errors.push(FieldError::invalid(&list.path, address.str(), text));
-                }
-                address.endpoint_ip(errors);
+        "IPv4" | "IPv6" if address.ip(errors) => {
+            if is_ipv6(address.str()) != (family == "IPv6") {
+                let text = format!("must be an {family} address");
+                errors.push(FieldError::invalid(&list.path, address.str(), text));
             }
+            address.endpoint_ip(errors);
+        }
         "FQDN" => {
             let name = json!(address.str().strip_suffix('.').unwrap_or(address.str()));
             let at = At { value: &name, path: address.path.clone() };

@@ -1,48 +1,70 @@
-//! Validation from the type graph alone, for kinds without rules of their own.
+//! Validation from the type graph: for kinds without rules of their own, and for what their rules leave out.
 
-use meta::{FieldError, FieldPath};
 use serde_json::Value;
 
+use super::at::{At, Errors};
+use super::{enums, selector};
 use crate::types::{self, Of, Type};
 
-/// Reports required text that is absent in everything but metadata and status.
+/// Reports required text that is absent, unknown words and bad label selectors in everything but metadata and
+/// status.
 ///
 /// Go does not tell absent objects, lists and numbers from empty ones, so upstream cannot require those here.
-pub(super) fn required(of: &Type, object: &Value, errors: &mut Vec<FieldError>) {
-    for field in of.fields {
-        if matches!(field.name, "metadata" | "status") {
-            continue;
-        }
-        check(field, object, &FieldPath::root(), errors);
+pub(super) fn validate(of: &Type, object: &Value, errors: &mut Errors) {
+    let root = At::root(object);
+    for field in of.fields.iter().filter(|field| field.name != "status") {
+        check(of, field, &root, errors);
     }
 }
 
-fn check(field: &types::Field, object: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    let path = path.child(field.name);
-    match object.get(field.name) {
-        Some(value) => walk(&field.of, value, &path, errors),
-        None if field.required && matches!(field.of, Of::String) => {
-            errors.push(FieldError::required(&path, ""))
+fn check(owner: &Type, field: &types::Field, object: &At<'_>, errors: &mut Errors) {
+    let at = object.field(field.name);
+    match (at.value, field.of) {
+        (Value::Null, Of::String) if field.required => return at.required("", errors),
+        (Value::Null, _) => return,
+        // Metadata has rules of its own, and templates of pods those of pods.
+        _ if field.name == "metadata"
+            || matches!(field.of.object(), Some(of) if of.short_name() == "PodTemplateSpec") =>
+        {
+            return;
         }
-        None => {}
+        _ => {}
+    }
+    if let Some(words) = enums::of(owner.short_name(), field.name) {
+        words_of(&at, object, field.name, words, errors);
+    }
+    walk(&field.of, &at, errors);
+}
+
+fn words_of(at: &At<'_>, object: &At<'_>, name: &str, words: &[&str], errors: &mut Errors) {
+    if at.value.is_array() {
+        for item in object.each(name).filter(|item| !words.contains(&item.str())) {
+            item.unsupported(words, errors);
+        }
+    } else if !words.contains(&at.str()) {
+        at.unsupported(words, errors);
     }
 }
 
-fn walk(of: &Of, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    match (of, value) {
+fn walk(of: &Of, at: &At<'_>, errors: &mut Errors) {
+    match (of, at.value) {
         (Of::Object(id), Value::Object(_)) => {
-            for field in types::by_id(*id).fields.iter().filter(|field| field.name != "metadata") {
-                check(field, value, path, errors);
+            let of = types::by_id(*id);
+            if of.short_name() == "LabelSelector" {
+                return selector::label_selector(at, errors);
+            }
+            for field in of.fields {
+                check(of, field, at, errors);
             }
         }
         (Of::List(of), Value::Array(items)) if of.object().is_some() => {
-            for (index, item) in items.iter().enumerate() {
-                walk(of, item, &path.index(index), errors);
+            for (index, value) in items.iter().enumerate() {
+                walk(of, &At { value, path: at.path.index(index) }, errors);
             }
         }
         (Of::Map(of), Value::Object(entries)) if of.object().is_some() => {
             for (key, value) in entries {
-                walk(of, value, &path.key(key), errors);
+                walk(of, &At { value, path: at.path.key(key) }, errors);
             }
         }
         _ => {}

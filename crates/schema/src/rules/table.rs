@@ -2,7 +2,10 @@
 
 use meta::GroupVersionKind;
 
-use super::{Hooks, cluster, config, endpoints, event, metadata, pod, rbac, service, workload};
+use super::{
+    Hooks, batch, cluster, config, endpoints, event, metadata, networking, pod, rbac, service,
+    storage, workload,
+};
 use crate::types::{self, Type};
 
 /// What kinds without rules of their own do.
@@ -16,14 +19,15 @@ const NONE: Hooks = Hooks {
 
 /// The functions of a kind.
 pub(super) fn hooks(kind: &GroupVersionKind) -> Hooks {
-    own(kind).unwrap_or(NONE)
+    own(kind).or_else(|| added(kind)).unwrap_or(NONE)
 }
 
-/// The type of a built-in kind whose validation comes from the type graph alone.
+/// The type of a built-in kind that is validated from the type graph too.
 pub(super) fn generic(kind: &GroupVersionKind) -> Option<&'static Type> {
     if own(kind).is_some() { None } else { types::by_kind(&kind.group, &kind.version, &kind.kind) }
 }
 
+/// Kinds whose rules are complete.
 fn own(kind: &GroupVersionKind) -> Option<Hooks> {
     Some(match (kind.group.as_str(), kind.kind.as_str()) {
         ("", "Binding") => pod::BINDING,
@@ -50,6 +54,21 @@ fn own(kind: &GroupVersionKind) -> Option<Hooks> {
         ("rbac.authorization.k8s.io", "Role") => rbac::ROLE,
         ("rbac.authorization.k8s.io", "RoleBinding") => rbac::ROLE_BINDING,
         ("scheduling.k8s.io", "PriorityClass") => cluster::PRIORITY_CLASS,
+        _ => return None,
+    })
+}
+
+/// Kinds whose rules add to what the type graph says.
+fn added(kind: &GroupVersionKind) -> Option<Hooks> {
+    Some(match (kind.group.as_str(), kind.kind.as_str()) {
+        ("", "PersistentVolume") => storage::PERSISTENT_VOLUME,
+        ("", "PersistentVolumeClaim") => storage::PERSISTENT_VOLUME_CLAIM,
+        ("autoscaling", "HorizontalPodAutoscaler") => storage::POD_AUTOSCALER,
+        ("batch", "CronJob") => batch::CRON_JOB,
+        ("batch", "Job") => batch::JOB,
+        ("networking.k8s.io", "Ingress") => networking::INGRESS,
+        ("networking.k8s.io", "NetworkPolicy") => networking::NETWORK_POLICY,
+        ("policy", "PodDisruptionBudget") => storage::POD_DISRUPTION_BUDGET,
         _ => return None,
     })
 }

@@ -311,6 +311,114 @@ fn kinds_without_rules_of_their_own() {
 }
 
 #[test]
+fn jobs() {
+    let of = kind("batch/v1", "Job");
+    let job = |policy: &str| {
+        let mut job = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": template(json!({}))}});
+        job["spec"]["template"]["spec"]["restartPolicy"] = json!(policy);
+        prepare_create(&of, &mut job);
+        job
+    };
+    check(&of, job("Never"), &[]);
+    assert_eq!(job("Never")["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
+    check(
+        &of,
+        job("Always"),
+        &[
+            "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
+        ],
+    );
+    let mut other = job("Never");
+    other["spec"]["template"]["spec"]["containers"][0]["image"] = json!("j");
+    let errors = {
+        let (mut old, mut new) = (job("Never"), other);
+        default(&of, &mut old);
+        default(&of, &mut new);
+        said(&validate_update(&of, &new, &old))
+    };
+    assert_eq!(errors.len(), 1);
+    assert!(
+        errors[0].starts_with("spec.template: Invalid value: ")
+            && errors[0].ends_with("field is immutable")
+    );
+}
+
+#[test]
+fn ingresses_and_policies() {
+    let path =
+        |path: Value| json!({"spec": {"rules": [{"host": "a.b", "http": {"paths": [path]}}]}});
+    let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
+    let of = kind("networking.k8s.io/v1", "Ingress");
+    check(&of, path(json!({"path": "/", "pathType": "Prefix", "backend": backend})), &[]);
+    check(
+        &of,
+        path(json!({"path": "x", "pathType": "Exact", "backend": {"service": {"name": "s"}}})),
+        &[
+            "spec.rules[0].http.paths[0].path: Invalid value: \"x\": must be an absolute path",
+            "spec.rules[0].http.paths[0].backend: Required value: port name or number is required",
+        ],
+    );
+    let of = kind("networking.k8s.io/v1", "NetworkPolicy");
+    check(
+        &of,
+        json!({"spec": {"podSelector": {}, "policyTypes": ["Both"],
+            "ingress": [{"from": [{}, {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}}]}]}}),
+        &[
+            "spec.ingress[0].from[0]: Required value: must specify a peer",
+            "spec.ingress[0].from[1].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
+            "spec.policyTypes[0]: Unsupported value: \"Both\": supported values: \"Ingress\", \"Egress\"",
+        ],
+    );
+}
+
+#[test]
+fn claims_budgets_and_autoscalers() {
+    let claim = |size: &str| json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}});
+    let of = kind("v1", "PersistentVolumeClaim");
+    check(&of, claim("1Gi"), &[]);
+    check(
+        &of,
+        json!({"spec": {}}),
+        &[
+            "spec.accessModes: Required value: at least 1 access mode is required",
+            "spec.resources[storage]: Required value",
+        ],
+    );
+    check_update(
+        &of,
+        claim("1Gi"),
+        claim("2Gi"),
+        &["spec: Forbidden: spec is immutable after creation except resources.requests and \
+           volumeAttributesClassName for bound claims"],
+    );
+    check(
+        &kind("policy/v1", "PodDisruptionBudget"),
+        json!({"spec": {"minAvailable": "120%"}}),
+        &["spec.minAvailable: Invalid value: \"120%\": must not be greater than 100%"],
+    );
+    check(
+        &kind("autoscaling/v2", "HorizontalPodAutoscaler"),
+        json!({"spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "minReplicas": 3, "maxReplicas": 2}}),
+        &["spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`"],
+    );
+}
+
+#[test]
+fn fields_that_stay() {
+    check_update(
+        &kind("storage.k8s.io/v1", "StorageClass"),
+        json!({"provisioner": "a"}),
+        json!({"provisioner": "b"}),
+        &["provisioner: Invalid value: \"b\": field is immutable"],
+    );
+    check(
+        &kind("storage.k8s.io/v1", "StorageClass"),
+        json!({"provisioner": "a", "reclaimPolicy": "Keep"}),
+        &["reclaimPolicy: Unsupported value: \"Keep\": supported values: \"Delete\", \"Retain\""],
+    );
+}
+
+#[test]
 fn names_depend_on_the_kind() {
     assert!(check_name(&kind("v1", "Service"), "1a", false).is_empty());
     assert!(!check_name(&kind("v1", "Namespace"), "a.b", false).is_empty());

@@ -211,7 +211,7 @@ fn deployment_strategy(strategy: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn int_or_percent(at: &At<'_>, errors: &mut Errors) {
+pub(super) fn int_or_percent(at: &At<'_>, errors: &mut Errors) {
     if at.value.is_string() { at.check(names::is_percent, errors) } else { at.not_negative(errors) }
 }
 
@@ -227,7 +227,7 @@ fn percent(text: &str) -> Option<i64> {
     text.strip_suffix('%')?.parse().ok()
 }
 
-fn at_most_all(at: &At<'_>, errors: &mut Errors) {
+pub(super) fn at_most_all(at: &At<'_>, errors: &mut Errors) {
     if at.value.as_str().and_then(percent).is_some_and(|percent| percent > 100) {
         at.invalid("must not be greater than 100%", errors);
     }

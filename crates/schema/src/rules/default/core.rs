@@ -107,9 +107,10 @@ fn secret(secret: &mut Map<String, Value>) {
 fn namespace(namespace: &mut Map<String, Value>) {
     let name = namespace.at("metadata").text("name").to_owned();
     if let (Some(metadata), false) = (object_in(namespace, "metadata"), name.is_empty())
-        && let Some(labels) = object_in(metadata, "labels") {
-            labels.insert("kubernetes.io/metadata.name".to_owned(), Value::String(name));
-        }
+        && let Some(labels) = object_in(metadata, "labels")
+    {
+        labels.insert("kubernetes.io/metadata.name".to_owned(), Value::String(name));
+    }
     if let Some(status) = object_in(namespace, "status") {
         fill_in(status, "phase", "Active");
     }
@@ -121,13 +122,15 @@ fn replication_controller(controller: &mut Map<String, Value>) {
         return;
     }
     if let Some(spec) = object_in(controller, "spec")
-        && spec.entries("selector").is_empty() {
-            spec.insert("selector".to_owned(), Value::Object(labels.clone()));
-        }
+        && spec.entries("selector").is_empty()
+    {
+        spec.insert("selector".to_owned(), Value::Object(labels.clone()));
+    }
     if let Some(metadata) = object_in(controller, "metadata")
-        && metadata.entries("labels").is_empty() {
-            metadata.insert("labels".to_owned(), Value::Object(labels));
-        }
+        && metadata.entries("labels").is_empty()
+    {
+        metadata.insert("labels".to_owned(), Value::Object(labels));
+    }
 }
 
 fn limit_range_item(item: &mut Map<String, Value>) {

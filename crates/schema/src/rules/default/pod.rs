@@ -86,9 +86,10 @@ fn pod_requests(spec: &mut Map<String, Value>) {
         }
     }
     if !requests.is_empty()
-        && let Some(resources) = spec.get_mut("resources").and_then(Value::as_object_mut) {
-            resources.insert("requests".to_owned(), Value::Object(requests));
-        }
+        && let Some(resources) = spec.get_mut("resources").and_then(Value::as_object_mut)
+    {
+        resources.insert("requests".to_owned(), Value::Object(requests));
+    }
 }
 
 fn host_ports(container: &mut Value) {

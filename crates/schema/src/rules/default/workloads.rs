@@ -44,10 +44,11 @@ fn deployment(deployment: &mut Map<String, Value>) {
     if let Some(strategy) = object_in(spec, "strategy") {
         fill_in(strategy, "type", "RollingUpdate");
         if strategy.text("type") == "RollingUpdate"
-            && let Some(rolling) = object_in(strategy, "rollingUpdate") {
-                fill_in(rolling, "maxUnavailable", "25%");
-                fill_in(rolling, "maxSurge", "25%");
-            }
+            && let Some(rolling) = object_in(strategy, "rollingUpdate")
+        {
+            fill_in(rolling, "maxUnavailable", "25%");
+            fill_in(rolling, "maxSurge", "25%");
+        }
     }
     fill_in(spec, "revisionHistoryLimit", 10);
     fill_in(spec, "progressDeadlineSeconds", 600);
@@ -58,10 +59,11 @@ fn daemon_set(set: &mut Map<String, Value>) {
     if let Some(strategy) = object_in(spec, "updateStrategy") {
         fill_in(strategy, "type", "RollingUpdate");
         if strategy.text("type") == "RollingUpdate"
-            && let Some(rolling) = object_in(strategy, "rollingUpdate") {
-                fill_in(rolling, "maxUnavailable", 1);
-                fill_in(rolling, "maxSurge", 0);
-            }
+            && let Some(rolling) = object_in(strategy, "rollingUpdate")
+        {
+            fill_in(rolling, "maxUnavailable", 1);
+            fill_in(rolling, "maxSurge", 0);
+        }
     }
     fill_in(spec, "revisionHistoryLimit", 10);
 }
@@ -107,9 +109,10 @@ fn job(job: &mut Map<String, Value>) {
         return;
     }
     if let Some(metadata) = object_in(job, "metadata")
-        && metadata.entries("labels").is_empty() {
-            metadata.insert("labels".to_owned(), Value::Object(labels));
-        }
+        && metadata.entries("labels").is_empty()
+    {
+        metadata.insert("labels".to_owned(), Value::Object(labels));
+    }
 }
 
 fn pod_autoscaler(scaler: &mut Map<String, Value>) {

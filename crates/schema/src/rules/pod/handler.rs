@@ -45,9 +45,10 @@ pub(super) fn lifecycle(lifecycle: &At<'_>, grace: Option<i64>, os: &str, errors
         }
     }
     if let Some(signal) = lifecycle.some("stopSignal")
-        && os.is_empty() {
-            signal.forbidden("may not be set for containers with empty `spec.os.name`", errors);
-        }
+        && os.is_empty()
+    {
+        signal.forbidden("may not be set for containers with empty `spec.os.name`", errors);
+    }
 }
 
 /// Exactly one of the ways to probe or to hook.

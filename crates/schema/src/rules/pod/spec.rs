@@ -52,9 +52,10 @@ pub(super) fn validate(spec: &At<'_>, meta: Option<&Value>, errors: &mut Errors)
     optional_subdomain(&spec.field("serviceAccountName"), errors);
     optional_subdomain(&spec.field("nodeName"), errors);
     if let Some(deadline) = spec.some("activeDeadlineSeconds")
-        && !(1..=i64::from(i32::MAX)).contains(&deadline.number()) {
-            deadline.invalid(names::range_error(1, i64::from(i32::MAX)), errors);
-        }
+        && !(1..=i64::from(i32::MAX)).contains(&deadline.number())
+    {
+        deadline.invalid(names::range_error(1, i64::from(i32::MAX)), errors);
+    }
     optional_label(&spec.field("hostname"), errors);
     optional_label(&spec.field("subdomain"), errors);
     affinity::tolerations(spec, errors);

@@ -31,10 +31,11 @@ pub(super) fn validate(new: &Value, old: &Value, errors: &mut Errors) {
     addresses(&status, "podIPs", errors);
     let host = status.field("hostIPs");
     if let Some(first) = host.value.as_array().and_then(|ips| ips.first())
-        && first.text("ip") != status.str_of("hostIP") {
-            let at = At { value: first.at("ip"), path: host.path.index(0).child("ip") };
-            at.invalid("must be equal to `hostIP`", errors);
-        }
+        && first.text("ip") != status.str_of("hostIP")
+    {
+        let at = At { value: first.at("ip"), path: host.path.index(0).child("ip") };
+        at.invalid("must be equal to `hostIP`", errors);
+    }
     addresses(&status, "hostIPs", errors);
 }
 

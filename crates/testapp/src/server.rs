@@ -2,11 +2,12 @@
 //!
 //! After SIGTERM the server goes on accepting: whoever still comes is served, and told to
 //! close. Idle connections get a moment for a last request, then are closed; requests under
-//! way are finished. It exits with 0 when nothing is left, or when its grace is over.
+//! way are finished. When nobody comes any more, or two seconds after that moment, the socket
+//! closes. It exits with 0 when nothing is left, or when its grace is over.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ use crate::{signals, tools};
 const IDLE: Duration = Duration::from_secs(90);
 /// How long a client may take to receive an answer.
 const WRITE: Duration = Duration::from_secs(20);
+/// How long after the drain newcomers are still served.
+const NEWCOMERS: Duration = Duration::from_secs(2);
 /// Stack of a connection's thread, in bytes.
 const STACK: usize = 128 * 1024;
 
@@ -67,7 +70,7 @@ impl Server {
     #[cfg(test)]
     fn address(&self) -> SocketAddr {
         let mut address = self.listener.local_addr().unwrap();
-        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
         address
     }
 
@@ -95,23 +98,31 @@ impl Server {
     }
 
     /// Whether everything was finished in time.
-    fn drain(&self) -> bool {
+    fn drain(self) -> bool {
         let deadline = Instant::now() + self.options.grace;
         self.shared.site.drain();
-        self.shared.wait_empty(Instant::now() + self.options.drain);
+        thread::sleep(self.options.drain.min(self.options.grace));
         self.shared.close_idle();
-        loop {
-            if !self.shared.wait_empty(deadline) {
-                return false;
-            }
-            // Nobody may be left in the kernel's queue when the socket closes.
-            if self.listener.set_nonblocking(true).is_err() {
-                return true;
-            }
-            match self.listener.accept() {
-                Ok((stream, peer)) => self.shared.serve(stream, peer),
-                Err(_) => return true,
-            }
+        // Those who still come are served, but not for ever.
+        let quiet = self.shared.wait_empty(deadline.min(Instant::now() + NEWCOMERS));
+        self.stop_accepting();
+        let shared = Arc::clone(&self.shared);
+        drop(self);
+        shared.wait_empty(deadline) || quiet
+    }
+
+    /// Serves whoever is left in the kernel's queue; after that the socket may close.
+    fn stop_accepting(&self) {
+        if self.listener.set_nonblocking(true).is_err() {
+            return;
+        }
+        // The other thread waits in a call that does not notice: give it something to accept.
+        if let Ok(mut address) = self.listener.local_addr() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+            let _ = TcpStream::connect_timeout(&address, Duration::from_millis(100));
+        }
+        while let Ok((stream, peer)) = self.listener.accept() {
+            self.shared.serve(stream, peer);
         }
     }
 }

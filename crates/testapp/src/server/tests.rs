@@ -109,7 +109,7 @@ fn finishes_requests_and_closes_idle_connections() {
 
 #[test]
 fn serves_newcomers_while_draining() {
-    let running = start(10_000, 8);
+    let running = start(1_000, 8);
     let mut kept = Client::new(running.address);
     kept.get("/healthz").unwrap();
     running.stop.send(()).unwrap();

@@ -123,12 +123,12 @@ fn job_spec(spec: &At<'_>, errors: &mut Errors) {
         }
     }
     let template = spec.field("template");
-    if !spec.value.at("selector").is_null() {
-        if let Ok(selector) = meta::Selector::from_label_selector(spec.value.at("selector")) {
-            let labels = template.field("metadata").field("labels");
-            if !super::selector::matches(&selector, labels.value) {
-                labels.invalid("`selector` does not match template `labels`", errors);
-            }
+    if !spec.value.at("selector").is_null()
+        && let Ok(selector) = meta::Selector::from_label_selector(spec.value.at("selector"))
+    {
+        let labels = template.field("metadata").field("labels");
+        if !super::selector::matches(&selector, labels.value) {
+            labels.invalid("`selector` does not match template `labels`", errors);
         }
     }
     pod::template(&template, errors);

@@ -179,10 +179,10 @@ fn peer(peer: &At<'_>, errors: &mut Errors) {
     cidr.cidr(errors);
     for except in block.each("except") {
         except.cidr(errors);
-        if let (Some(outer), Some(inner)) = (parse(cidr.str()), parse(except.str())) {
-            if !within(outer, inner) {
-                except.invalid("must be a strict subset of `cidr`", errors);
-            }
+        if let (Some(outer), Some(inner)) = (parse(cidr.str()), parse(except.str()))
+            && !within(outer, inner)
+        {
+            except.invalid("must be a strict subset of `cidr`", errors);
         }
     }
 }

@@ -9,6 +9,8 @@ use futures::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::Io;
 use crate::session::{BUFFER, CHANNELS, Channel, Packet, Session, Wanted};
@@ -121,13 +123,15 @@ async fn write<I: Io>(
                 None => continue,
             },
             Some(data) => dialect.write(channel, &data),
-            None if dialect.closes => Message::binary(vec![CLOSE, channel as u8]),
+            // Only clients end single channels; ours end with the connection.
             None => continue,
         };
         if sink.send(message).await.is_err() {
             return;
         }
     }
+    let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    let _ = sink.send(Message::Close(Some(normal))).await;
     let _ = sink.close().await;
 }
 

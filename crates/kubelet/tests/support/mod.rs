@@ -64,7 +64,6 @@ impl Node {
         options.cgroup_root = format!("/skiff-test-{name}");
         let runtime: Arc<dyn Runtime> = Arc::new(cri::GrpcRuntime::new(&containerd.socket()));
         let mut node = Self {
-            server,
             client,
             runtime,
             containerd,

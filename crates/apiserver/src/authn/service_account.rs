@@ -108,13 +108,16 @@ pub struct Reference {
     pub uid: String,
 }
 
+/// A token whose signature was good, until then.
+type Verified = (Instant, Arc<Claims>);
+
 /// Signs and verifies tokens of service accounts.
 pub struct ServiceAccounts {
     keys: TokenKeys,
     issuer: String,
     audiences: Vec<String>,
     lookup: Arc<dyn Lookup>,
-    verified: Mutex<HashMap<[u8; 32], (Instant, Arc<Claims>)>>,
+    verified: Mutex<HashMap<[u8; 32], Verified>>,
 }
 
 impl ServiceAccounts {

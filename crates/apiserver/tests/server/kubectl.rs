@@ -1,14 +1,12 @@
 //! Real kubectl, oldest and newest that are installed, against a listener with TLS on loopback.
 
-mod support;
-
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
+use crate::support::Cluster;
 use pki::{Profile, kubeconfig};
-use support::Cluster;
 
 const WEBSITE: &str = r#"
 apiVersion: apps/v1

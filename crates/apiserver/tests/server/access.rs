@@ -1,10 +1,8 @@
 //! Who gets in and what they may do: tokens, RBAC, kubelets, impersonation, reviews, admission.
 
-mod support;
-
+use crate::support::{Client, Cluster};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::{Client, Cluster};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
@@ -43,7 +41,7 @@ async fn pod(admin: &Client<'_>, name: &str, node: &str) -> Value {
     made.json()
 }
 
-async fn token(client: &Client<'_>, spec: Value) -> support::Answer {
+async fn token(client: &Client<'_>, spec: Value) -> crate::support::Answer {
     let request =
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
     client.post("/api/v1/namespaces/default/serviceaccounts/robot/token", &request).await

@@ -1,7 +1,6 @@
 //! What is passed on to kubelets and pods: logs, upgraded streams, proxied requests; and in-process clients.
 
-mod support;
-
+use crate::support::Cluster;
 use http::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -10,7 +9,6 @@ use pki::Profile;
 use serde_json::json;
 use serve::{Body, ClientCertificate, Peer};
 use std::{net::SocketAddr, sync::Arc};
-use support::Cluster;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Shows what it was asked, echoes what comes after an upgrade.

@@ -1,10 +1,8 @@
 //! The API over HTTP semantics, without TCP: what clients see of resources, discovery and errors.
 
-mod support;
-
+use crate::support::Cluster;
 use http::{Method, StatusCode};
 use serde_json::json;
-use support::Cluster;
 
 #[tokio::test]
 async fn objects_are_made_read_changed_and_deleted() {

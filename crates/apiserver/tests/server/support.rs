@@ -1,7 +1,5 @@
 //! A server over an embedded store in a temporary directory, and requests to it without TCP.
 
-#![expect(dead_code, reason = "each test file uses its own part")]
-
 use std::{net::SocketAddr, sync::Arc};
 
 use http::{Method, Request, StatusCode};
@@ -19,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// A running server; everything ends when it is dropped.
-pub struct Cluster {
-    pub server: ApiServer,
-    pub authority: Authority,
-    pub directory: TempDir,
-    pub shutdown: CancellationToken,
+pub(crate) struct Cluster {
+    pub(crate) server: ApiServer,
+    pub(crate) authority: Authority,
+    pub(crate) directory: TempDir,
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl Drop for Cluster {
@@ -34,12 +32,12 @@ impl Drop for Cluster {
 
 impl Cluster {
     /// A server with all system objects written.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let advertise = "192.0.2.1:6443".parse().expect("address");
         Self::start_with(ApiServerOptions { advertise, ..ApiServerOptions::default() }).await
     }
 
-    pub async fn start_with(options: ApiServerOptions) -> Self {
+    pub(crate) async fn start_with(options: ApiServerOptions) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let rows = Arc::new(Rows::builtin());
         let store = Embedded::open(
@@ -71,7 +69,7 @@ impl Cluster {
     }
 
     /// Listens with TLS on loopback, with a certificate of the cluster's authority.
-    pub async fn listen(&self, handler: impl Handler) -> SocketAddr {
+    pub(crate) async fn listen(&self, handler: impl Handler) -> SocketAddr {
         let localhost = "127.0.0.1".parse().expect("address");
         let profile = Profile::server("server", vec![], vec![localhost]);
         let identity = self.authority.issue(&profile).expect("certificate");
@@ -88,11 +86,11 @@ impl Cluster {
         address
     }
 
-    pub fn admin(&self) -> Client<'_> {
+    pub(crate) fn admin(&self) -> Client<'_> {
         self.user("admin", &["system:masters"])
     }
 
-    pub fn user(&self, name: &str, groups: &[&str]) -> Client<'_> {
+    pub(crate) fn user(&self, name: &str, groups: &[&str]) -> Client<'_> {
         Client {
             server: &self.server,
             user: Some(authenticated(name, groups.iter().copied())),
@@ -101,13 +99,13 @@ impl Cluster {
     }
 
     /// Requests that carry a token, or nothing at all.
-    pub fn token(&self, token: Option<&str>) -> Client<'_> {
+    pub(crate) fn token(&self, token: Option<&str>) -> Client<'_> {
         Client { server: &self.server, user: None, token: token.map(str::to_owned) }
     }
 }
 
 /// Sends requests as one user.
-pub struct Client<'a> {
+pub(crate) struct Client<'a> {
     server: &'a ApiServer,
     user: Option<Arc<UserInfo>>,
     token: Option<String>,
@@ -115,30 +113,30 @@ pub struct Client<'a> {
 
 /// An answer, read whole.
 #[derive(Debug)]
-pub struct Answer {
-    pub code: StatusCode,
-    pub headers: http::HeaderMap,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) code: StatusCode,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// The message of a failure.
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         self.json()["message"].as_str().unwrap_or_default().to_owned()
     }
 }
 
 impl Client<'_> {
-    pub async fn send(&self, request: Request<Body>) -> http::Response<Body> {
+    pub(crate) async fn send(&self, request: Request<Body>) -> http::Response<Body> {
         match &self.user {
             Some(user) => {
                 self.server.in_process(user.clone()).oneshot(request).await.expect("never fails")
@@ -147,7 +145,7 @@ impl Client<'_> {
         }
     }
 
-    pub async fn call(
+    pub(crate) async fn call(
         &self,
         method: Method,
         path: &str,
@@ -167,21 +165,21 @@ impl Client<'_> {
         Answer { code: parts.status, headers: parts.headers, body }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, &[], "").await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.call(Method::POST, path, &[("content-type", "application/json")], body.to_string())
             .await
     }
 
-    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
         self.call(Method::PUT, path, &[("content-type", "application/json")], body.to_string())
             .await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.call(Method::DELETE, path, &[], "").await
     }
 }

@@ -1,0 +1,7 @@
+//! The whole API server: over HTTP semantics without TCP, over TLS, and with real kubectl.
+
+mod access;
+mod api;
+mod kubectl;
+mod streams;
+mod support;

@@ -74,15 +74,18 @@ fn untolerated<'a>(pod: &PodInfo, facts: &'a NodeFacts) -> Option<&'a Taint> {
 
 /// Whether any of the tolerations bears the taint.
 pub(super) fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
-    let text = |field: &Option<String>| field.as_deref().unwrap_or_default().to_owned();
     tolerations.iter().any(|one| {
-        let (effect, key) = (text(&one.effect), text(&one.key));
+        let (effect, key) = (text(one.effect.as_ref()), text(one.key.as_ref()));
         (effect.is_empty() || effect == taint.effect)
             && (key.is_empty() || key == taint.key)
             && match one.operator.as_deref() {
                 Some("Exists") => true,
-                None | Some("" | "Equal") => text(&one.value) == text(&taint.value),
+                None | Some("" | "Equal") => text(one.value.as_ref()) == text(taint.value.as_ref()),
                 Some(_) => false,
             }
     })
+}
+
+fn text(field: Option<&String>) -> &str {
+    field.map_or("", String::as_str)
 }

@@ -106,6 +106,7 @@ impl<N: Send + Sync + 'static> Embedded<N> {
     ) -> Result<Self, OpenError> {
         let path = database(&options.directory);
         let lock = lock(&options.directory)?;
+        flush_wal(&options).map_err(|error| refuse(&path, error))?;
         let mut log = Log::open(&options).map_err(|error| refuse(&path, error))?;
         let found = recover(&log, &options, None, now(), note)
             .and_then(|found| begin(&mut log, found))
@@ -268,6 +269,22 @@ fn refuse(path: &Path, error: LogError) -> OpenError {
         LogError::Foreign => OpenError::Foreign { path },
         LogError::Seal(error) => OpenError::Seal(error),
     }
+}
+
+/// Makes sure that the WAL which SQLite will read is on disk. After a failed
+/// sync the kernel may call pages clean that never got there; SQLite would copy
+/// them into the database, lose the power half way, and be left with neither.
+/// A store that was closed in order has no WAL.
+fn flush_wal(options: &Options) -> Result<(), LogError> {
+    if options.unsafe_no_fsync {
+        return Ok(());
+    }
+    let wal = database(&options.directory).with_extension("db-wal");
+    let flush = options.vfs.as_ref().map_or(rewrite as _, |vfs| vfs.rewrite);
+    flush(&wal).map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull => LogError::Full,
+        _ => LogError::Io(format!("{}: {error}", wal.display())),
+    })
 }
 
 /// Writes a file's bytes over themselves and waits for the disk: whatever the

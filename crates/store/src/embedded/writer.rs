@@ -263,18 +263,12 @@ impl<N: Send + Sync + 'static> Writer<N> {
 
     /// Opens the log anew and makes it hold exactly what is published.
     ///
-    /// After a failed sync the kernel may call pages clean that never reached
-    /// the disk, and SQLite's copy of the WAL into the database would rest on
-    /// them. So the WAL is written again and synced before anything else. What
-    /// the failed transaction left behind is withdrawn; what relaxed commits
-    /// lost is written again from memory; and everything is read back and
-    /// compared before the next commit.
+    /// The WAL is written again and synced before anything else. What the failed
+    /// transaction left behind is withdrawn; what relaxed commits lost is
+    /// written again from memory; and everything is read back and compared
+    /// before the next commit.
     fn heal(&mut self) -> Result<Log, LogError> {
-        let directory = &self.options.directory;
-        let wal = super::log::database(directory).with_extension("db-wal");
-        let flush = self.options.vfs.as_ref().map_or(super::rewrite as _, |vfs| vfs.rewrite);
-        flush(&wal).map_err(|error| LogError::Io(format!("{}: {error}", wal.display())))?;
-
+        super::flush_wal(&self.options)?;
         let mut log = Log::open(&self.options)?;
         let published = self.hub.snapshot();
         let revision = published.revision().0;

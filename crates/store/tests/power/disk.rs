@@ -174,6 +174,14 @@ impl Disk {
         Self::with(state.image.clone().unwrap(), seed)
     }
 
+    /// What a new process finds after the old one was killed: what it wrote, be
+    /// it synced or not. The old one reaches nothing any more.
+    pub(crate) fn survivor(&self, seed: u64) -> Self {
+        let mut state = self.state();
+        state.image.get_or_insert_default();
+        Self::with(state.files.clone(), seed)
+    }
+
     /// Lets the next `times` operations of a kind fail. With `evict`, a failed
     /// sync also throws away what readers saw.
     pub(crate) fn fail(&self, kind: Kind, times: u64, evict: bool) {

@@ -327,26 +327,45 @@ async fn failed_reads_are_survived() {
     }
 }
 
-/// A loss of power while the store mends itself, or before it does.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn power_may_go_while_a_fault_is_mended() {
-    for seed in 0..12 {
-        let mut random = StdRng::seed_from_u64(seed);
-        let setup = Setup::new(Disk::new(seed), false);
-        let store = setup.open().unwrap();
-        let ledger = Mutex::new(Ledger::default());
-        load(&store, &ledger, 20).await;
-        setup.disk.fail(Kind::Sync, random.random_range(1..3), random.random());
-        load(&store, &ledger, 5).await;
+/// A sync fails that has much to lose, and the power goes before the store has
+/// mended itself.
+async fn fault_then_cut(seed: u64) -> Result<(), String> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let setup = Setup::new(Disk::new(seed), false);
+    let store = setup.open()?;
+    let ledger = Mutex::new(Ledger::default());
+    load(&store, &ledger, 20).await;
+    for round in 0..24 {
+        let next = ledger.lock().unwrap().tried[&(round % TASKS)] + 1;
+        write(&store, &ledger, round % TASKS, next, false).await.map_err(|e| e.to_string())?;
+    }
+    setup.disk.fail(Kind::Sync, random.random_range(1..3), random.random_ratio(1, 4));
+    load(&store, &ledger, 1).await;
+    let remains = if random.random() {
         setup.disk.cut_after(random.random_range(1..40));
         tokio::time::sleep(Duration::from_millis(210)).await;
         load(&store, &ledger, 5).await;
-        let remains = setup.disk.remains(seed);
-        drop(store);
-        let setup = Setup::new(remains, false);
-        let store = setup.open().unwrap();
-        let mut ledger = ledger.into_inner().unwrap();
-        check(&store, &mut ledger).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        setup.disk.remains(seed)
+    } else {
+        // The process is killed before that, and the power goes in the next life.
+        let next = Setup::new(setup.disk.survivor(seed), false);
+        let store = next.open()?;
+        check(&store, &mut ledger.lock().unwrap())?;
+        next.disk.cut_after(random.random_range(1..40));
+        load(&store, &ledger, 30).await;
+        next.disk.remains(seed)
+    };
+    drop(store);
+    let setup = Setup::new(remains, false);
+    let store = setup.open()?;
+    check(&store, &mut ledger.into_inner().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn power_may_go_while_a_fault_is_mended() {
+    let results = futures::future::join_all((0..160).map(fault_then_cut)).await;
+    for (seed, result) in results.into_iter().enumerate() {
+        result.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
 }
 

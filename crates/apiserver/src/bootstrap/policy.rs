@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 
 use crate::authz::rule::Rule;
 
-const TABLE: &str = include_str!("../../facts/rbac.txt");
+/// Upstream's defaults, and what skiff's own parts need beyond them.
+const TABLES: [&str; 2] =
+    [include_str!("../../facts/rbac.txt"), include_str!("../../facts/skiff-rbac.txt")];
 const GROUP: &str = "rbac.authorization.k8s.io";
 /// The annotation that lets start-up extend an object again.
 pub(super) const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
@@ -30,7 +32,7 @@ pub(super) struct Default {
 /// All default objects.
 pub(super) fn defaults() -> Vec<Default> {
     let mut objects: Vec<Default> = Vec::new();
-    for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
+    for line in TABLES.into_iter().flat_map(str::lines).filter(|line| !line.starts_with('#')) {
         match line.strip_prefix('\t') {
             None => objects.extend(header(line)),
             Some(line) => {

@@ -146,7 +146,7 @@ fn start_network(
     parts: &mut JoinSet<Part>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let caches = identity::caches(&control.api, "system:kube-proxy", &["system:masters"], shutdown);
+    let caches = identity::caches(&control.api, "system:kube-proxy", &[], shutdown);
     let gateway = network.gateway();
     let IpAddr::V4(service_ip) = plan.service_address(DNS_ADDRESS)? else {
         bail!("--service-cidr must be an IPv4 network");
@@ -177,7 +177,7 @@ struct Newcomer {
 
 fn plan_node(plan: &Plan, control: &ControlPlane) -> Newcomer {
     let client =
-        identity::client(&control.api, "system:kube-controller-manager", &["system:masters"]);
+        identity::client(&control.api, "system:kube-controller-manager", &[]);
     Newcomer {
         nodes: Api::all(client),
         name: plan.node_name.clone(),

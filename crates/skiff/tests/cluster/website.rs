@@ -61,7 +61,7 @@ fn load(cluster: &Cluster) -> Load {
 
 #[test]
 fn a_website_is_updated_without_a_failed_request() {
-    let cluster = Cluster::start(env!("CARGO_BIN_EXE_skiff"));
+    let cluster = Cluster::start(crate::SKIFF);
     cluster.import(&website_images());
     assert!(cluster.kubectl(&["get", "nodes"]).contains("Ready"));
 
@@ -84,7 +84,7 @@ fn a_website_is_updated_without_a_failed_request() {
                 "get",
                 "pods",
                 "-l",
-                "app=website",
+                "app.kubernetes.io/name=website",
                 "-o",
                 "jsonpath={.items[*].status.containerStatuses[*].restartCount}",
             ])
@@ -111,7 +111,7 @@ fn a_website_is_updated_without_a_failed_request() {
     cluster.kubectl(&["scale", "deploy/website", "--replicas=2"]);
     eventually("the pods to be gone", PATIENCE, || {
         cluster
-            .try_kubectl(&["get", "pods", "-l", "app=website", "-o", "name"])
+            .try_kubectl(&["get", "pods", "-l", "app.kubernetes.io/name=website", "-o", "name"])
             .is_ok_and(|pods| pods.lines().count() == 2)
     });
     let end = load.count().max(MANY);

@@ -1,6 +1,6 @@
-//! The default roles and bindings, read from the checked-in table.
+//! The default roles and bindings, read from the checked-in tables.
 //!
-//! The table has a line for each object: kind, `namespace/name` or name, then `+label=value` for labels beside
+//! A table has a line for each object: kind, `namespace/name` or name, then `+label=value` for labels beside
 //! the usual one, `*label=value` for aggregation selectors, and for bindings the role (`ClusterRole/name`) and
 //! the subjects (`User=name`, `ServiceAccount=namespace/name`). Indented lines are rules:
 //! `verbs|groups|resources|names|urls`, comma-separated, the core group written `core`.

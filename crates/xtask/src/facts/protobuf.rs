@@ -101,13 +101,22 @@ impl Table<'_> {
         let properties = self.documents.get(&schema_of(name)).map(|schema| &schema["properties"]);
         for field in self.messages.get(name)?.as_array()? {
             let (number, name, kind) = (field[0].as_u64()?, field[1].as_str()?, field[2].as_str()?);
-            let mut letters = name.chars();
-            let lower: String = letters.next()?.to_lowercase().chain(letters).collect();
-            let known =
-                |name: &str| properties.is_none_or(|properties| properties[name].is_object());
+            // Initialisms are spelt otherwise in JSON: `uID` is `uid` there.
+            let known = match properties.map(|properties| properties.as_object()) {
+                None | Some(None) => Some(name),
+                Some(Some(properties)) => {
+                    properties.keys().map(String::as_str).find(|known| *known == name).or_else(
+                        || {
+                            properties
+                                .keys()
+                                .map(String::as_str)
+                                .find(|known| known.eq_ignore_ascii_case(name))
+                        },
+                    )
+                }
+            };
             let kind = self.kind(kind)?;
-            if known(name) || known(&lower) {
-                let name = if known(name) { name } else { &lower };
+            if let Some(name) = known {
                 lines.push(format!("{number}\t{name}\t{kind}"));
             } else if kind.starts_with('@') {
                 lines.push(format!("{number}\t~\t{kind}"));

@@ -41,6 +41,8 @@ impl Drain {
         let mut named: BTreeSet<ObjectKey> = BTreeSet::new();
         let (mut slices, mut leases) = (self.slices.revisions(), self.leases.revisions());
         let wait = async {
+            // Knowing nothing is no reason to think that nobody sends traffic.
+            futures::join!(self.slices.ready(), self.leases.ready(), self.nodes.ready());
             loop {
                 let naming = self.slices.indexed(BY_POD, uid);
                 named.extend(naming.iter().map(|slice| ObjectKey::of(&**slice)));

@@ -12,7 +12,7 @@ use k8s_openapi::{api::core::v1 as api, apimachinery::pkg::util::intstr::IntOrSt
 use tokio::{
     net::TcpStream,
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
 use self::counter::Counter;
@@ -20,6 +20,12 @@ use crate::{http_get, pod::ProbeKind};
 
 /// The most of a command's output that is shown, bytes.
 const OUTPUT: usize = 10 * 1024;
+
+/// How long a container counts as new.
+const JUST_STARTED: Duration = Duration::from_secs(2);
+/// Pauses between attempts while it is new.
+const EARLY_FIRST: Duration = Duration::from_millis(20);
+const EARLY_MOST: Duration = Duration::from_millis(250);
 
 /// What is probed.
 #[derive(Clone)]
@@ -78,7 +84,13 @@ pub(crate) async fn run(
     let mut counter = Counter::new(&probe, known);
     loop {
         ticks.tick().await;
-        let outcome = attempt(&target, &probe, seconds(probe.timeout_seconds, 1)).await;
+        let limit = seconds(probe.timeout_seconds, 1);
+        let outcome = match attempt(&target, &probe, limit).await {
+            Err(_) if is_new(&target, &probe, period) => {
+                once_it_listens(&target, &probe, limit, period).await
+            }
+            outcome => outcome,
+        };
         if let Err(message) = &outcome {
             report(Report::Failed(message.clone()));
         }
@@ -90,6 +102,34 @@ pub(crate) async fn run(
             }
         }
     }
+}
+
+/// A container that has only just started may not listen yet; that is no failure, and waiting a whole period to find
+/// out that it does would be a pity.
+fn is_new(target: &Target, probe: &api::Probe, period: Duration) -> bool {
+    probe.exec.is_none() && age(target.started_at) < period.min(JUST_STARTED)
+}
+
+/// Tries again and again, in short steps, until the container answers or is no longer new.
+async fn once_it_listens(
+    target: &Target,
+    probe: &api::Probe,
+    limit: Duration,
+    period: Duration,
+) -> Result<(), String> {
+    let mut pause = EARLY_FIRST;
+    loop {
+        sleep(pause).await;
+        pause = (pause * 3 / 2).min(EARLY_MOST);
+        let outcome = attempt(target, probe, limit).await;
+        if outcome.is_ok() || !is_new(target, probe, period) {
+            return outcome;
+        }
+    }
+}
+
+fn age(started_at: Timestamp) -> Duration {
+    Duration::try_from(Timestamp::now().duration_since(started_at)).unwrap_or_default()
 }
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {

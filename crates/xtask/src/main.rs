@@ -2,6 +2,7 @@
 //!
 //! Owns no product logic; each subcommand is one module with a `run` function.
 
+mod bench;
 mod facts;
 mod images;
 mod layers;
@@ -29,6 +30,12 @@ enum Task {
     Layers,
     /// Build the image archives of the sample website into dist/images.
     Images,
+    /// Measure a release build beside its budgets: `up`, `idle`, `pods` or `api`, with their options.
+    Bench {
+        /// The bench, and its options.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Write the checked-in tables of API facts from a directory of reference data.
     Facts {
         /// The directory that holds resources.json, schema-facts.json and the rest.
@@ -44,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test => test::run(),
         Task::Layers => layers::run(),
         Task::Images => images::run(),
+        Task::Bench { arguments } => bench::run(&arguments),
         Task::Facts { reference } => facts::run(&reference),
     }
 }

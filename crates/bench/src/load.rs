@@ -1,0 +1,94 @@
+//! A closed loop of requests: every connection sends its next request when it has read the last
+//! answer whole. Bounded in number and time; one answer that is no success fails the whole load.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use tokio::task::JoinSet;
+
+use crate::endpoint::{Connection, Endpoint};
+
+/// How much load, for how long.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    /// Connections, each with one request under way.
+    pub(crate) connections: usize,
+    /// No request is sent later.
+    pub(crate) duration: Duration,
+    /// No more requests than these are sent.
+    pub(crate) requests: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outcome {
+    pub(crate) requests: u64,
+    /// Bytes of the answers' bodies.
+    pub(crate) bytes: u64,
+    pub(crate) elapsed: Duration,
+    pub(crate) median: Duration,
+    pub(crate) p99: Duration,
+}
+
+impl Outcome {
+    /// Requests a second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.requests as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Megabytes (10^6) a second.
+    pub(crate) fn megabytes(&self) -> f64 {
+        self.bytes as f64 / 1e6 / self.elapsed.as_secs_f64()
+    }
+}
+
+/// Puts `load` on `endpoint`; `make` makes the n-th request.
+pub(crate) async fn run<F>(endpoint: &Endpoint, load: Load, make: F) -> anyhow::Result<Outcome>
+where
+    F: Fn(u64) -> Request<Full<Bytes>> + Clone + Send + 'static,
+{
+    let mut connections = Vec::with_capacity(load.connections);
+    for _ in 0..load.connections {
+        connections.push(endpoint.connect().await?);
+    }
+    let counter = Arc::new(AtomicU64::new(0));
+    let start = Instant::now();
+    let mut workers = JoinSet::new();
+    for connection in connections {
+        workers.spawn(work(connection, load, start, counter.clone(), make.clone()));
+    }
+    let (mut bytes, mut times) = (0, Vec::new());
+    while let Some(worker) = workers.join_next().await {
+        let (read, taken) = worker.context("a worker panicked")??;
+        bytes += read;
+        times.extend(taken);
+    }
+    let elapsed = start.elapsed();
+    times.sort_unstable();
+    let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or_default();
+    Ok(Outcome { requests: times.len() as u64, bytes, elapsed, median: at(50), p99: at(99) })
+}
+
+async fn work<F: Fn(u64) -> Request<Full<Bytes>>>(
+    mut connection: Connection,
+    load: Load,
+    start: Instant,
+    counter: Arc<AtomicU64>,
+    make: F,
+) -> anyhow::Result<(u64, Vec<Duration>)> {
+    let (mut bytes, mut times) = (0, Vec::new());
+    loop {
+        let number = counter.fetch_add(1, Ordering::Relaxed);
+        if number >= load.requests || start.elapsed() > load.duration {
+            return Ok((bytes, times));
+        }
+        let begin = Instant::now();
+        bytes += connection.count(make(number)).await?;
+        times.push(begin.elapsed());
+    }
+}

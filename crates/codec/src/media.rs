@@ -88,7 +88,7 @@ pub fn accept(header: Option<&str>, watch: bool) -> Result<Accepted, Status> {
     }
     let mut clauses: Vec<(u32, &str)> =
         header.split(',').map(|clause| (quality(clause), clause)).collect();
-    clauses.sort_by(|one, other| other.0.cmp(&one.0));
+    clauses.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
     clauses
         .into_iter()
         .find_map(|(quality, clause)| if quality == 0 { None } else { accepted(clause, watch) })

@@ -67,6 +67,16 @@ pub fn decode(
     let read = Seed { pass: &mut pass, of: Of::Object(of.id) }.deserialize(&mut reader);
     let read = read.and_then(|value| reader.end().map(|()| value));
     match read {
+        // Not even an object: there is no kind to speak of.
+        Ok(None) if pass.failure.is_some() => {
+            let got = pass
+                .failure
+                .as_deref()
+                .and_then(|text| text.split(" into Go").next())
+                .unwrap_or_default();
+            let problem = format!("{got} into Go value of type {TYPE_META}");
+            Err(unrecognized(expected, &problem, body))
+        }
         Ok(value) => finish(expected, pass, value, validation),
         Err(error) => Err(unreadable(expected, &error, body)),
     }
@@ -213,33 +223,57 @@ fn internal_package(group: &str) -> &str {
     }
 }
 
+/// How Go prints the type that holds `apiVersion` and `kind`.
+const TYPE_META: &str = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; \
+                         Kind string \"json:\\\"kind,omitempty\\\"\" }";
+
 /// The text for a body that is no JSON object.
 fn unreadable(
     expected: &meta::GroupVersionKind,
     error: &serde_json::Error,
     body: &[u8],
 ) -> DecodeError {
+    unrecognized(expected, &syntax(error, body), body)
+}
+
+fn unrecognized(expected: &meta::GroupVersionKind, problem: &str, body: &[u8]) -> DecodeError {
     DecodeError(format!(
-        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {} ({})",
+        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: \
+         {problem} ({})",
         expected.kind,
-        syntax(error, body),
         summary(body)
     ))
 }
 
+/// What is wrong with text that is no JSON, in Go's words where there are some.
 fn syntax(error: &serde_json::Error, body: &[u8]) -> String {
     if error.is_eof() {
         return "unexpected end of JSON input".to_owned();
     }
+    let text = error.to_string();
+    let reason = text.split(" at line ").next().unwrap_or(&text);
+    let context = match reason {
+        "expected value" => "looking for beginning of value",
+        "expected `,` or `}`" => "after object key:value pair",
+        "expected `,` or `]`" => "after array element",
+        "expected `:`" => "after object key",
+        "key must be a string" | "trailing comma" => "looking for beginning of object key string",
+        "trailing characters" => "after top-level value",
+        "control character (\\u0000-\\u001F) found while parsing a string" => "in string literal",
+        "invalid escape" => "in string escape code",
+        "invalid number" => "in numeric literal",
+        _ => return text,
+    };
     let offending =
         offset(body, error.line(), error.column()).and_then(|at| body.get(at.saturating_sub(1)));
     match offending {
-        Some(byte) if error.is_syntax() => {
-            let text = error.to_string();
-            let reason = text.split(" at line ").next().unwrap_or(&text).to_owned();
-            format!("invalid character {:?} ({reason})", char::from(*byte))
+        Some(b'\'') => format!("invalid character '\\'' {context}"),
+        Some(b'"') => format!("invalid character '\"' {context}"),
+        Some(byte) => {
+            let quoted = meta::quote(&char::from(*byte).to_string());
+            format!("invalid character '{}' {context}", quoted.trim_matches('"'))
         }
-        _ => error.to_string(),
+        None => text,
     }
 }
 

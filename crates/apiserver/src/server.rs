@@ -250,7 +250,14 @@ fn authorize(core: &Core, user: &UserInfo, arrived: &Arrived) -> Result<(), Stat
         path: info.path(),
         fields: &fields,
     };
-    core.authorizer.check(user, &asked)
+    core.authorizer.check(user, &asked)?;
+    // A WebSocket is opened by GET, but what it does is what POST does: it takes both permissions.
+    match (info.verb(), info.subresource()) {
+        ("get", "exec" | "attach" | "portforward") => {
+            core.authorizer.check(user, &Attributes { verb: "create", ..asked })
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn dispatch(

@@ -6,6 +6,7 @@
 mod defaults;
 mod escalation;
 mod lifecycle;
+mod limits;
 mod node_restriction;
 mod priority;
 mod service_account;
@@ -30,6 +31,7 @@ type Admitted<'a> = BoxFuture<'a, Result<(), Status>>;
 pub fn plugins(authorizer: &Arc<Authorizer>) -> Vec<Arc<dyn Admit>> {
     vec![
         Arc::new(lifecycle::NamespaceLifecycle),
+        Arc::new(limits::LimitRanger),
         Arc::new(service_account::ServiceAccount),
         Arc::new(node_restriction::NodeRestriction),
         Arc::new(taint::TaintNodesByCondition),

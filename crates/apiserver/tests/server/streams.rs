@@ -96,6 +96,9 @@ async fn logs_come_from_the_kubelet() {
     let moved = admin.get("/api/v1/nodes/n1/proxy").await;
     assert_eq!(moved.headers["location"], "/api/v1/nodes/n1/proxy/");
     let refused = cluster.user("jane", &[]).get(&format!("{path}?container=main")).await;
+    let websocket = "/api/v1/namespaces/default/pods/p/exec?container=main";
+    let refused_exec = cluster.user("system:kube-scheduler", &[]).get(websocket).await;
+    assert_eq!(refused_exec.code, StatusCode::FORBIDDEN);
     assert!(
         refused.message().contains("cannot get resource \"pods/log\""),
         "{}",

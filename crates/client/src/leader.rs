@@ -112,10 +112,12 @@ impl LeaderElection {
     /// Tries until the lease is ours.
     async fn acquire(&mut self) {
         loop {
-            match self.attempt().await {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(error) => debug!(lease = self.election.name, %error, "lease not acquired"),
+            match tokio::time::timeout(self.election.renew, self.attempt()).await {
+                Ok(Ok(true)) => return,
+                Ok(Ok(false)) | Err(_) => {}
+                Ok(Err(error)) => {
+                    debug!(lease = self.election.name, %error, "lease not acquired");
+                }
             }
             tokio::time::sleep(self.election.retry.mul_f64(1.0 + rand::random::<f64>() * 0.2))
                 .await;

@@ -27,7 +27,7 @@ const LARGEST_BATCH: usize = 500;
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The server refused a write, or could not be asked.
-    #[error("{verb} {kind} {name:?}: {source}")]
+    #[error("{verb} {kind} {name:?}: {}", text(source))]
     Request {
         /// What was attempted.
         verb: &'static str,
@@ -190,10 +190,11 @@ async fn perform(
             }
             Ok(wrote)
         }
+        // Everything in the namespace is going, and what was to be created with it.
+        Err(error) if error.is_namespace_terminating() => Ok(None),
         Err(error) => {
             if let Some((about, (reason, note))) =
                 report.and_then(|report| Some((&report.about, report.failed.as_ref()?)))
-                && !error.is_namespace_terminating()
             {
                 warn_about(events, about, reason, note, action.name(), &error);
             }

@@ -1,10 +1,11 @@
 //! The fixed part of the nftables table: hooks, maps, and the path of a packet through them.
 //!
 //! Everything that varies lives in the maps and in one chain per Service port, so a packet costs
-//! the same however many Services there are, and a change touches what changed alone. Knows
-//! nothing of where the variable part comes from.
+//! the same however many Services there are, and a change touches what changed alone. No rule holds
+//! a map or set of its own: when such a rule is replaced, packets on their way through the old one
+//! find its map empty. Knows nothing of where the variable part comes from.
 
-use std::{fmt::Write, net::Ipv4Addr};
+use std::{collections::BTreeSet, fmt::Write, net::Ipv4Addr};
 
 use crate::{cni::HostPort, options::NetworkOptions};
 
@@ -121,6 +122,60 @@ pub(crate) fn fixed(options: &NetworkOptions) -> String {
     )
 }
 
+/// The names of a table's chains, and of its sets and maps.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    pub(crate) chains: BTreeSet<String>,
+    pub(crate) sets: BTreeSet<String>,
+    pub(crate) maps: BTreeSet<String>,
+}
+
+impl Names {
+    /// Reads the names from a table as nft writes it, or as `fixed` does.
+    pub(crate) fn of(table: &str) -> Self {
+        let mut names = Self::default();
+        for line in table.lines() {
+            let mut words = line.split_whitespace();
+            let into = match words.next() {
+                Some("chain") => &mut names.chains,
+                Some("set") => &mut names.sets,
+                Some("map") => &mut names.maps,
+                _ => continue,
+            };
+            if let (Some(name), Some("{")) = (words.next(), words.next()) {
+                into.insert(name.to_owned());
+            }
+        }
+        names
+    }
+}
+
+/// Commands that empty a table whose names are `present`, and remove what is not `wanted`. Sets
+/// that are wanted but not `emptied` keep what they hold.
+pub(crate) fn empty(table: &str, present: &Names, wanted: &Names, emptied: &Names) -> String {
+    let mut script = format!("flush table ip {table}\n");
+    let mut line = |text: std::fmt::Arguments<'_>| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(script, "{text}");
+    };
+    for map in &present.maps {
+        line(format_args!("flush map ip {table} {map}"));
+    }
+    for set in present.sets.intersection(&emptied.sets) {
+        line(format_args!("flush set ip {table} {set}"));
+    }
+    for chain in present.chains.difference(&wanted.chains) {
+        line(format_args!("delete chain ip {table} {chain}"));
+    }
+    for set in present.sets.difference(&wanted.sets) {
+        line(format_args!("delete set ip {table} {set}"));
+    }
+    for map in present.maps.difference(&wanted.maps) {
+        line(format_args!("delete map ip {table} {map}"));
+    }
+    script
+}
+
 /// Commands that remove the table, whether or not it exists.
 pub(crate) fn remove(table: &str) -> String {
     format!("table ip {table} {{ }}\ndelete table ip {table}\n")
@@ -161,4 +216,33 @@ pub(crate) fn element(
     let name = container.name();
     // Writing to a String cannot fail.
     let _ = writeln!(script, "{verb} element ip {table} {name} {{ {text} }}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_from_nfts_own_text() {
+        let text = "table ip t {\n\tmap services {\n\t\ttype ipv4_addr : verdict\n\t}\n\n\tset hairpin {\n\t}\n\
+                    \tset seen-60s/a/b/tcp/80/10.0.0.1/80 {\n\t\tflags dynamic,timeout\n\t}\n\tchain svc/a/b/tcp/80 {\n\
+                    \t\tset something\n\t}\n}\n";
+        let names = Names::of(text);
+        assert_eq!(names.chains, ["svc/a/b/tcp/80".to_owned()].into());
+        assert_eq!(
+            names.sets,
+            ["hairpin".to_owned(), "seen-60s/a/b/tcp/80/10.0.0.1/80".to_owned()].into()
+        );
+        assert_eq!(names.maps, ["services".to_owned()].into());
+        let fixed = Names::of(&fixed(&NetworkOptions::new("n", "/nonexistent")));
+        assert!(fixed.chains.contains("pick") && fixed.chains.contains("incoming"));
+        assert_eq!((fixed.maps.len(), fixed.sets.len()), (6, 3));
+        let mut wanted = Names::of(text);
+        wanted.chains.clear();
+        assert_eq!(
+            empty("t", &names, &wanted, &fixed),
+            "flush table ip t\nflush map ip t services\nflush set ip t hairpin\n\
+             delete chain ip t svc/a/b/tcp/80\n"
+        );
+    }
 }

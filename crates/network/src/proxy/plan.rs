@@ -20,6 +20,8 @@ use crate::ruleset::{Container, REFUSE, mark};
 
 /// How long a client stays with its endpoint when the Service does not say, in seconds.
 const AFFINITY_SECONDS: i32 = 10_800;
+/// The most rules that a packet passes to find its endpoint, and again to find its group.
+const GROUP: usize = 32;
 /// A Service with this label is another proxy's.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
@@ -106,6 +108,20 @@ fn keeps_local(policy: Option<&String>) -> bool {
     policy.is_some_and(|policy| policy == "Local")
 }
 
+/// One rule a choice, given with its weight; exactly one is taken.
+fn by_chance(choices: Vec<(usize, String)>) -> Vec<String> {
+    let mut left: usize = choices.iter().map(|(weight, _)| weight).sum();
+    let mut rules = Vec::new();
+    for (weight, choice) in choices {
+        rules.push(match left == weight {
+            true => choice,
+            false => format!("numgen random mod {left} < {weight} {choice}"),
+        });
+        left -= weight;
+    }
+    rules
+}
+
 /// One Service port being planned.
 struct Port<'a> {
     around: &'a Surroundings,
@@ -178,10 +194,9 @@ impl Port<'_> {
             let rules = self.entry_rules(chosen, local);
             self.fragment.chains.insert(entry.clone(), rules);
             if addresses.iter().any(|(_, balanced)| *balanced) && !ranges.is_empty() {
-                let rules = vec![
-                    format!("ip saddr != {{ {} }} drop", ranges.join(", ")),
-                    format!("goto {entry}"),
-                ];
+                let allow = |range| format!("ip saddr {range} goto {entry}");
+                let mut rules: Vec<String> = ranges.iter().map(allow).collect();
+                rules.push("drop".to_owned());
                 self.fragment.chains.insert(walled.clone(), rules);
             }
         }
@@ -238,35 +253,44 @@ impl Port<'_> {
         rules
     }
 
-    /// A chain that sends each new connection to one of `targets`.
+    /// A chain that sends each new connection to one of `targets`, by chance or by habit.
     fn pick(&mut self, chain: &str, targets: &[Target]) {
-        let protocol = self.protocol;
-        if self.spec.session_affinity.as_deref() == Some("ClientIP") {
-            let rules = self.sticky(targets);
-            self.fragment.chains.insert(chain.to_owned(), rules);
-            return;
-        }
-        let rule = match targets {
-            [(address, port)] => format!("meta l4proto {protocol} dnat to {address}:{port}"),
-            many => {
-                let choices: Vec<String> = many
-                    .iter()
-                    .enumerate()
-                    .map(|(index, (address, port))| format!("{index} : {address} . {port}"))
-                    .collect();
-                format!(
-                    "meta l4proto {protocol} dnat ip to numgen random mod {} map {{ {} }}",
-                    many.len(),
-                    choices.join(", ")
-                )
-            }
+        let sticky = self.spec.session_affinity.as_deref() == Some("ClientIP");
+        let (mut rules, choices) = if sticky {
+            self.sticky(targets)
+        } else {
+            let straight = |(address, port): &Target| {
+                format!("meta l4proto {} dnat to {address}:{port}", self.protocol)
+            };
+            (Vec::new(), targets.iter().map(straight).collect())
         };
-        self.fragment.chains.insert(chain.to_owned(), vec![rule]);
+        rules.extend(self.spread(chain, choices));
+        self.fragment.chains.insert(chain.to_owned(), rules);
     }
 
-    /// Rules that send a client where it was sent last, and one chain and set an endpoint that
-    /// remember it.
-    fn sticky(&mut self, targets: &[Target]) -> Vec<String> {
+    /// Rules of which one is taken, each with the same chance. Many become groups, each in a
+    /// chain of its own.
+    ///
+    /// Chances are chains of rules and not a map within one: the kernel exchanges a chain's rules
+    /// at one moment, but a packet that has begun with the old rules finds the map of a rule
+    /// removed meanwhile empty, and would be sent nowhere.
+    fn spread(&mut self, chain: &str, choices: Vec<String>) -> Vec<String> {
+        if choices.len() <= GROUP {
+            return by_chance(choices.into_iter().map(|choice| (1, choice)).collect());
+        }
+        let mut groups = Vec::new();
+        for (index, group) in choices.chunks(GROUP).enumerate() {
+            let name = format!("{chain}/{index}");
+            let rules = by_chance(group.iter().map(|choice| (1, choice.clone())).collect());
+            groups.push((group.len(), format!("goto {name}")));
+            self.fragment.chains.insert(name, rules);
+        }
+        by_chance(groups)
+    }
+
+    /// Rules that send a client where it was sent last, and the choices for new clients: one
+    /// chain and set an endpoint that remember them.
+    fn sticky(&mut self, targets: &[Target]) -> (Vec<String>, Vec<String>) {
         let seconds = self
             .spec
             .session_affinity_config
@@ -274,9 +298,8 @@ impl Port<'_> {
             .and_then(|config| config.client_ip.as_ref()?.timeout_seconds)
             .filter(|seconds| *seconds > 0)
             .unwrap_or(AFFINITY_SECONDS);
-        let mut rules = Vec::new();
-        let mut choices = Vec::new();
-        for (index, (address, port)) in targets.iter().enumerate() {
+        let (mut rules, mut choices) = (Vec::new(), Vec::new());
+        for (address, port) in targets {
             let end = format!("{}/{address}/{port}", self.path);
             let chain = format!("ep/{end}");
             // The timeout is part of the name: another timeout is another set.
@@ -291,14 +314,9 @@ impl Port<'_> {
                 ],
             );
             rules.push(format!("ip saddr @{set} goto {chain}"));
-            choices.push(format!("{index} : goto {chain}"));
+            choices.push(format!("goto {chain}"));
         }
-        rules.push(format!(
-            "numgen random mod {} vmap {{ {} }}",
-            targets.len(),
-            choices.join(", ")
-        ));
-        rules
+        (rules, choices)
     }
 
     /// External IPs (`false`) and load balancer addresses that are ours to serve (`true`).
@@ -327,7 +345,6 @@ impl Port<'_> {
             .filter_map(|text| text.trim().parse::<Ipv4Net>().ok())
             .map(|range| range.trunc())
             .collect();
-        // nft 1.0.6 refuses overlapping ranges in one set.
         Ipv4Net::aggregate(&parsed.into_iter().collect()).iter().map(ToString::to_string).collect()
     }
 

@@ -14,7 +14,7 @@ use super::{
     endpoints::Target,
     plan::{DatagramPort, Fragment},
 };
-use crate::ruleset::Container;
+use crate::ruleset::{Container, Names};
 
 /// Elements in one command: keeps lines readable in a failure's message.
 const ELEMENTS_A_COMMAND: usize = 64;
@@ -128,6 +128,14 @@ fn difference<T: Clone + PartialEq>(
 }
 
 impl Delta {
+    /// Adds the names of the chains and sets there are to be.
+    pub(crate) fn name(&self, names: &mut Names) {
+        let made = self.chains.iter().filter(|(_, edit)| edit.after.is_some());
+        names.chains.extend(made.map(|(name, _)| name.clone()));
+        let made = self.sets.iter().filter(|(_, edit)| edit.after.is_some());
+        names.sets.extend(made.map(|(name, _)| name.clone()));
+    }
+
     /// The transaction that makes the change in table `table`; empty if nothing changes.
     pub(crate) fn script(&self, table: &str) -> String {
         let mut script = String::new();

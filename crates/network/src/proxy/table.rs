@@ -21,7 +21,7 @@ use crate::{
     netlink::{NetlinkError, Socket, conntrack, nftables},
     nft::{self, NftError},
     options::NetworkOptions,
-    ruleset,
+    ruleset::{self, Names},
 };
 
 /// Why the table was not changed.
@@ -62,29 +62,32 @@ impl Table {
     }
 
     /// Replaces whatever is there by everything in `state` and the host ports of leased
-    /// addresses, in one transaction: packets see the old table or the new one.
+    /// addresses, in one transaction: packets see the old table or the new one. Which client
+    /// belongs to which endpoint is kept, where the table there is one of ours.
     pub(crate) async fn replace(&self, state: &State) -> Result<(), TableError> {
         let options = self.options.clone();
-        let variable = state.everything().script(&options.table);
+        let everything = state.everything();
         blocking(move || {
             // Held over the transaction, so that no port opened meanwhile is lost.
             let leases = Leases::open(&options.leases_dir())?;
-            let mut script = ruleset::remove(&options.table);
-            script.push_str(&ruleset::fixed(&options));
-            script.push_str(&variable);
-            // Two pods that claim one port cannot both have it; the first found does.
-            let mut claimed = BTreeSet::new();
-            for lease in leases.list()? {
-                for (container, element) in
-                    ruleset::host_port_elements(lease.address, &lease.host_ports)
-                {
-                    let key = element.split(" : ").next().unwrap_or_default().to_owned();
-                    if claimed.insert((container, key)) {
-                        ruleset::element(&mut script, "add", &options.table, container, &element);
-                    }
+            let mut content = ruleset::fixed(&options);
+            let fixed = Names::of(&content);
+            let mut wanted = Names::of(&content);
+            everything.name(&mut wanted);
+            content.push_str(&everything.script(&options.table));
+            host_ports(&mut content, &options, &leases)?;
+            tracing::debug!(bytes = content.len(), "replacing the table");
+            if let Some(text) = nft::list(&options.nft, &options.table)? {
+                let present = Names::of(&text);
+                let mut script = ruleset::empty(&options.table, &present, &wanted, &fixed);
+                script.push_str(&content);
+                match nft::apply(&options.nft, &script) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => tracing::debug!(%error, "cannot reuse the table"),
                 }
             }
-            tracing::debug!(bytes = script.len(), "replacing the table");
+            let mut script = ruleset::remove(&options.table);
+            script.push_str(&content);
             Ok(nft::apply(&options.nft, &script)?)
         })
         .await
@@ -94,6 +97,25 @@ impl Table {
     pub(crate) fn exists(&self) -> Result<bool, TableError> {
         Ok(nftables::table_exists(&self.options.table)?)
     }
+}
+
+/// Adds the host ports of leased addresses. Two pods that claim one port cannot both have it; the
+/// first found does.
+fn host_ports(
+    script: &mut String,
+    options: &NetworkOptions,
+    leases: &Leases,
+) -> Result<(), LeaseError> {
+    let mut claimed = BTreeSet::new();
+    for lease in leases.list()? {
+        for (container, element) in ruleset::host_port_elements(lease.address, &lease.host_ports) {
+            let key = element.split(" : ").next().unwrap_or_default().to_owned();
+            if claimed.insert((container, key)) {
+                ruleset::element(script, "add", &options.table, container, &element);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Forgets UDP flows to endpoints that serve no more.

@@ -93,7 +93,9 @@ fn a_cluster_ip_is_spread_over_ready_endpoints() {
             &[slice(8080, "TCP", &["10.244.0.6", "10.244.0.5", "10.244.0.7!unready", "10.244.1.8@far", "10.244.0.9!draining"])],
         )],
         "add chain ip t svc/shop/web/tcp/80
-         add rule ip t svc/shop/web/tcp/80 meta l4proto tcp dnat ip to numgen random mod 3 map { 0 : 10.244.0.5 . 8080, 1 : 10.244.0.6 . 8080, 2 : 10.244.1.8 . 8080 }
+         add rule ip t svc/shop/web/tcp/80 numgen random mod 3 < 1 meta l4proto tcp dnat to 10.244.0.5:8080
+         add rule ip t svc/shop/web/tcp/80 numgen random mod 2 < 1 meta l4proto tcp dnat to 10.244.0.6:8080
+         add rule ip t svc/shop/web/tcp/80 meta l4proto tcp dnat to 10.244.1.8:8080
          add element ip t services { 10.96.0.20 . tcp . 80 : goto svc/shop/web/tcp/80 }
          add element ip t service-addresses { 10.96.0.20 }
          add element ip t hairpin { 10.244.0.5 . 10.244.0.5, 10.244.0.6 . 10.244.0.6 }",
@@ -182,7 +184,7 @@ fn affinity_remembers_clients_per_endpoint() {
         "flush chain ip t ep/shop/web/tcp/80/10.244.0.5/8080
          flush chain ip t svc/shop/web/tcp/80
          add rule ip t svc/shop/web/tcp/80 ip saddr @seen-60s/shop/web/tcp/80/10.244.0.6/8080 goto ep/shop/web/tcp/80/10.244.0.6/8080
-         add rule ip t svc/shop/web/tcp/80 numgen random mod 1 vmap { 0 : goto ep/shop/web/tcp/80/10.244.0.6/8080 }
+         add rule ip t svc/shop/web/tcp/80 goto ep/shop/web/tcp/80/10.244.0.6/8080
          delete element ip t hairpin { 10.244.0.5 . 10.244.0.5 }
          delete chain ip t ep/shop/web/tcp/80/10.244.0.5/8080
          delete set ip t seen-60s/shop/web/tcp/80/10.244.0.5/8080",
@@ -204,7 +206,8 @@ fn external_policy_local_keeps_to_this_node() {
          add rule ip t ext/shop/web/tcp/80 fib saddr type local meta mark set meta mark | 0x4000 goto svc/shop/web/tcp/80
          add rule ip t ext/shop/web/tcp/80 goto local/shop/web/tcp/80
          add rule ip t local/shop/web/tcp/80 meta l4proto tcp dnat to 10.244.0.5:8080
-         add rule ip t svc/shop/web/tcp/80 meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.244.0.5 . 8080, 1 : 10.244.1.6 . 8080 }
+         add rule ip t svc/shop/web/tcp/80 numgen random mod 2 < 1 meta l4proto tcp dnat to 10.244.0.5:8080
+         add rule ip t svc/shop/web/tcp/80 meta l4proto tcp dnat to 10.244.1.6:8080
          add element ip t services { 10.96.0.20 . tcp . 80 : goto svc/shop/web/tcp/80 }
          add element ip t node-ports { tcp . 30080 : goto ext/shop/web/tcp/80 }
          add element ip t service-addresses { 10.96.0.20 }
@@ -254,8 +257,8 @@ fn balancer_addresses_obey_source_ranges_and_mode() {
          add chain ip t svc/shop/web/tcp/80
          add rule ip t ext/shop/web/tcp/80 meta mark set meta mark | 0x4000
          add rule ip t ext/shop/web/tcp/80 goto svc/shop/web/tcp/80
-         add rule ip t fw/shop/web/tcp/80 ip saddr != { 192.0.2.0/24 } drop
-         add rule ip t fw/shop/web/tcp/80 goto ext/shop/web/tcp/80
+         add rule ip t fw/shop/web/tcp/80 ip saddr 192.0.2.0/24 goto ext/shop/web/tcp/80
+         add rule ip t fw/shop/web/tcp/80 drop
          add rule ip t svc/shop/web/tcp/80 meta l4proto tcp dnat to 10.244.0.5:8080
          add element ip t services { 10.96.0.20 . tcp . 80 : goto svc/shop/web/tcp/80, 198.51.100.8 . tcp . 80 : goto fw/shop/web/tcp/80 }
          add element ip t service-addresses { 10.96.0.20 }
@@ -339,4 +342,26 @@ fn an_endpoint_in_two_slices_counts_once_and_at_its_best() {
     let chosen = choose(&slices, "", "TCP", "here");
     assert_eq!(chosen.cluster.len(), 2);
     assert_eq!(chosen.local, chosen.cluster);
+}
+
+#[test]
+fn many_endpoints_are_spread_evenly_in_few_steps() {
+    let addresses: Vec<String> = (0..100).map(|n| format!("10.244.1.{n}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let fragment =
+        plan(&around(), &service(cluster_ip(json!({}))), &[slice(8080, "TCP", &addresses)]);
+    let chain = |name: &str| fragment.chains[&format!("svc/shop/web/tcp/80{name}")].clone();
+    assert_eq!(
+        chain(""),
+        [
+            "numgen random mod 100 < 32 goto svc/shop/web/tcp/80/0",
+            "numgen random mod 68 < 32 goto svc/shop/web/tcp/80/1",
+            "numgen random mod 36 < 32 goto svc/shop/web/tcp/80/2",
+            "goto svc/shop/web/tcp/80/3",
+        ]
+    );
+    assert_eq!(chain("/0").len(), 32);
+    assert_eq!(chain("/0")[0], "numgen random mod 32 < 1 meta l4proto tcp dnat to 10.244.1.0:8080");
+    assert_eq!(chain("/3").len(), 4);
+    assert_eq!(chain("/3")[3], "meta l4proto tcp dnat to 10.244.1.99:8080");
 }

@@ -331,6 +331,24 @@ pub(crate) fn affinity(node: &Node) {
         let before = &homes[&client.name];
         assert!(before == &homed || before.contains("aff-0"), "{before:?} {homed:?}");
     }
+    // And through a restart of the proxy.
+    let mut homes = BTreeMap::new();
+    for client in &clients {
+        homes.insert(
+            client.name.clone(),
+            name(&client.ask("10.96.0.20:80").expect("cluster IP")).to_owned(),
+        );
+    }
+    let api = cluster.api.clone();
+    cluster.stop();
+    let cluster = Cluster::start(node, api);
+    put_and_wait(&cluster, "web", "TCP", 8080, &ready(&all[1..]));
+    for client in &clients {
+        for _ in 0..5 {
+            let home = client.ask("10.96.0.20:80").expect("cluster IP");
+            assert_eq!(name(&home), homes[&client.name], "{}", client.name);
+        }
+    }
     cluster.stop();
     for pod in pods.into_iter().chain(clients) {
         pod.stop(node);
@@ -439,7 +457,7 @@ pub(crate) fn rollout_under_load(node: &Node) {
     for n in 0..3 {
         pods.push(start(n));
     }
-    let cluster = Cluster::start(node, api);
+    let mut cluster = Cluster::start(node, api);
     let list = |pods: &[(Pod, Server)]| -> Vec<(String, &'static str)> {
         pods.iter().map(|(pod, _)| (pod.address.to_string(), "ready")).collect()
     };
@@ -463,7 +481,7 @@ pub(crate) fn rollout_under_load(node: &Node) {
             }
         }
     };
-    std::thread::scope(|scope| {
+    let cluster = std::thread::scope(|scope| {
         scope.spawn(|| load("10.96.0.20:80", Some(&client)));
         scope.spawn(|| load("10.96.0.20:80", None));
         scope.spawn(|| load("127.0.0.1:30080", None));
@@ -479,6 +497,14 @@ pub(crate) fn rollout_under_load(node: &Node) {
             }
         });
         for round in 0..ROUNDS {
+            if round == ROUNDS / 2 {
+                // A new proxy replaces the whole table, under load.
+                let api = cluster.api.clone();
+                cluster.stop();
+                cluster = Cluster::start(node, api);
+                put_and_wait(&cluster, "web", "TCP", 8080, &list(&pods));
+                cluster.api.remove("endpointslices", "other", "hurry");
+            }
             pods.push(start(3 + round));
             put_slice(&cluster.api, "web", "TCP", 8080, &list(&pods));
             let (old, server) = pods.remove(0);
@@ -494,6 +520,7 @@ pub(crate) fn rollout_under_load(node: &Node) {
             old.stop(node);
         }
         done.store(true, Ordering::Relaxed);
+        cluster
     });
     let asked = asked.into_inner();
     let failures = failures.into_inner().expect("lock");
@@ -578,7 +605,7 @@ pub(crate) fn many_services(node: &Node) {
         cluster.programmed(revision);
     }
     println!("  one change published after {:.1?}", began.elapsed() / CHANGES);
-    assert!(node.nft().contains("10.244.8.19 . 8080"));
+    assert!(node.nft().contains("10.244.8.19:8080"));
     cluster.stop();
     // Leave the table as the next test wants it.
     let empty = Cluster::start(node, Fake::new());

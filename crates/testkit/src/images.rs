@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 static BUILT: OnceLock<PathBuf> = OnceLock::new();
 
@@ -30,5 +31,26 @@ fn build() -> PathBuf {
         "cargo xtask images: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    root.join("dist/images")
+    directory
+}
+
+/// Whether the archives are newer than every file of the website.
+fn are_current(archives: &Path, sources: &Path) -> bool {
+    let oldest = newest_first(archives).pop();
+    let newest = newest_first(sources).into_iter().next();
+    matches!((oldest, newest), (Some(archive), Some(source)) if archive > source)
+}
+
+/// When the files below a directory were changed, the last first.
+fn newest_first(directory: &Path) -> Vec<SystemTime> {
+    let mut times = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => times.extend(newest_first(&entry.path())),
+            Ok(metadata) => times.extend(metadata.modified().ok()),
+            Err(_) => {}
+        }
+    }
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    times
 }

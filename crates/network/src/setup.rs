@@ -240,3 +240,48 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SetupErr
     let path = path.to_owned();
     move |source| SetupError::Io { what, path, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_make_no_sense_are_refused() {
+        let options = |change: fn(&mut NetworkOptions)| {
+            let mut options = NetworkOptions::new("node", "/nonexistent");
+            change(&mut options);
+            check(&options).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let net = |text: &str| text.parse::<Ipv4Net>().expect("network");
+        assert_eq!(options(|_| ()), "");
+        assert_eq!(
+            options(|options| options.pod_network = Ipv4Net::new_assert([10, 244, 0, 0].into(), 30)),
+            "pod network 10.244.0.0/30 has room for no pods"
+        );
+        assert_eq!(
+            options(|options| options.pod_network = Ipv4Net::new_assert([10, 9, 0, 0].into(), 24)),
+            "pod network 10.9.0.0/24 is not within 10.244.0.0/16"
+        );
+        assert_eq!(
+            options(|options| options.service_network = options.cluster_network),
+            "pods 10.244.0.0/24 and Services 10.244.0.0/16 overlap"
+        );
+        assert_eq!(
+            options(|options| options.bridge = "much-too-long-name".to_owned()),
+            "\"much-too-long-name\" is no device name"
+        );
+        assert_eq!(
+            options(|options| options.masquerade_mark = 3),
+            "the masquerade mark must be one bit"
+        );
+        assert_eq!(crate::options::gateway(net("10.244.3.0/24")).to_string(), "10.244.3.1");
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let mut options = NetworkOptions::new("node", "/nonexistent");
+        options.nft = "no-such-nft".into();
+        let error = create_table(&options).expect_err("no program");
+        assert_eq!(error.to_string(), "no-such-nft not found: install the package nftables");
+    }
+}

@@ -121,3 +121,70 @@ fn body(node: &str, revision: Revision, now: Timestamp) -> Value {
         "spec": { "holderIdentity": node, "renewTime": meta::time::micros(now) },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+
+    /// The revisions that arrive, and when, in whole seconds since the start.
+    type Arrived = Arc<Mutex<Vec<(String, u64)>>>;
+
+    fn api() -> (Api<Lease>, Arrived) {
+        let (arrived, began) = (Arrived::default(), Instant::now());
+        let seen = arrived.clone();
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let seen = seen.clone();
+            async move {
+                let bytes = request.into_body().collect().await.expect("body").to_bytes();
+                let lease: Value = serde_json::from_slice(&bytes).expect("JSON");
+                let revision = lease["metadata"]["annotations"][REVISION_ANNOTATION].as_str();
+                let after = began.elapsed().as_secs();
+                seen.lock().expect("lock").push((revision.expect("revision").to_owned(), after));
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(lease.to_string()))))
+            }
+        });
+        (Api::namespaced(client::in_process(service, ()), LEASE_NAMESPACE), arrived)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_awaited_goes_at_once_and_the_rest_seldom() {
+        let (leases, arrived) = api();
+        let (programmed, receiver) = watch::channel(Programmed::default());
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(publish(leases, "a".to_owned(), receiver, shutdown.clone()));
+        let wait = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+        let set = |revision, awaited| {
+            let (revision, awaited) = (Some(Revision(revision)), Revision(awaited));
+            programmed.send_replace(Programmed { revision, awaited });
+        };
+        wait(3).await;
+        set(5, 0);
+        wait(1).await;
+        // Within ten seconds of the first, nobody waits.
+        set(6, 0);
+        wait(1).await;
+        set(7, 0);
+        wait(2).await;
+        // Somebody does.
+        set(8, 8);
+        wait(1).await;
+        set(9, 8);
+        wait(60).await;
+        set(9, 8);
+        wait(60).await;
+        let got = arrived.lock().expect("lock").clone();
+        let expected = [("5", 3), ("8", 7), ("9", 17)];
+        assert_eq!(got, expected.map(|(revision, after)| (revision.to_owned(), after)));
+        shutdown.cancel();
+        task.await.expect("ends");
+    }
+}

@@ -16,8 +16,9 @@ use store::{Durability, Embedded, Expect, Guard, Options, Revision, Store, Watch
 
 const DIRECTORY: &str = "STORE_CRASH_DIRECTORY";
 const TASKS: usize = 12;
-const KILLS: usize = 300;
-const TIME: Duration = Duration::from_secs(25);
+/// Kills, or as many as fit into the time on a slow disk.
+const KILLS: usize = 250;
+const TIME: Duration = Duration::from_secs(30);
 
 fn open(directory: &Path) -> Embedded<()> {
     let options = Options {
@@ -92,8 +93,14 @@ async fn write_for_ever(store: Embedded<()>, task: usize) {
 /// What was acknowledged last, by task: number and revision.
 type Acknowledged = BTreeMap<usize, (u64, u64)>;
 
-/// Starts the writer and kills it after a while.
-fn kill_one(directory: &Path, after: Duration, acknowledged: &mut Acknowledged) -> usize {
+/// Starts the writer and kills it: so long after its start, or after its first
+/// acknowledgement with `once_busy`.
+fn kill_one(
+    directory: &Path,
+    once_busy: bool,
+    after: Duration,
+    acknowledged: &mut Acknowledged,
+) -> usize {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["child_under_load", "--exact", "--nocapture", "--test-threads=1"])
         .env(DIRECTORY, directory)
@@ -101,7 +108,11 @@ fn kill_one(directory: &Path, after: Duration, acknowledged: &mut Acknowledged) 
         .spawn()
         .unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
+    let (busy, wait) = std::sync::mpsc::channel();
     let killer = std::thread::spawn(move || {
+        if once_busy {
+            wait.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
         std::thread::sleep(after);
         child.kill().unwrap();
         child.wait().unwrap()
@@ -115,6 +126,8 @@ fn kill_one(directory: &Path, after: Duration, acknowledged: &mut Acknowledged) 
         let Ok(revision) = revision.parse() else { continue };
         acknowledged.insert(task.parse().unwrap(), (number.parse().unwrap(), revision));
         count += 1;
+        // Nobody waits for the second one.
+        let _ = busy.send(());
     }
     let status = killer.join().unwrap();
     assert!(status.code().is_none(), "the writer ended by itself: {status}");
@@ -197,12 +210,13 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     let start = Instant::now();
     let (mut kills, mut unchecked, mut commits, mut resumed) = (0, 0, 0, 0);
     while kills < KILLS && start.elapsed() < TIME {
-        let after = Duration::from_millis(random.random_range(5..70));
-        commits += kill_one(directory.path(), after, &mut acknowledged);
+        let once_busy = random.random_ratio(3, 4);
+        let after = Duration::from_micros(random.random_range(0..30_000));
+        commits += kill_one(directory.path(), once_busy, after, &mut acknowledged);
         kills += 1;
         // Now and then the next writer finds what the killed one left.
         unchecked += 1;
-        if random.random_ratio(3, 4) {
+        if random.random_ratio(1, 2) {
             let same = check(directory.path(), &mut acknowledged, &mut before, unchecked);
             resumed += usize::from(same);
             unchecked = 0;
@@ -210,5 +224,5 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     }
     check(directory.path(), &mut acknowledged, &mut before, unchecked);
     println!("{kills} kills, {commits} acknowledged commits, {resumed} watches resumed");
-    assert!(kills >= 100 && commits > 1000 && resumed > 0);
+    assert!(kills >= 50 && commits >= kills && resumed > 0);
 }

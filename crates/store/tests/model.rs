@@ -276,6 +276,7 @@ proptest! {
             let directory = tempfile::tempdir().unwrap();
             let options = Options {
                 checkpoint_bytes: 64 << 10,
+                unsafe_no_fsync: true,
                 ..Options::new(directory.path().join("store"))
                     .seal(directory.path().join("key"), ["/secret/"])
             };

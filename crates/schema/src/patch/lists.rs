@@ -6,16 +6,23 @@ use super::PatchError;
 use super::strategic::{PATCH, merge_objects, plain};
 use crate::types::Of;
 
+/// A merged list.
+pub(super) struct Merged {
+    pub(super) items: Vec<Value>,
+    /// Where items of the target stood, by which those that a patch does not mention are placed.
+    pub(super) before: Vec<Value>,
+}
+
 /// Merges two lists: objects by `key`, other values as a set.
 pub(super) fn merge_lists(
     mut old: Vec<Value>,
     new: Vec<Value>,
     of: &Of,
     key: Option<&str>,
-) -> Result<Vec<Value>, PatchError> {
+) -> Result<Merged, PatchError> {
     let objects = old.iter().chain(&new).filter(|item| item.is_object()).count();
     if objects == 0 {
-        return Ok(merge_sets(&old, new));
+        return Ok(Merged { items: merge_sets(&old, new), before: old });
     }
     if objects != old.len() + new.len() {
         return Err(PatchError::Failed("list element types are not identical".to_owned()));
@@ -26,6 +33,7 @@ pub(super) fn merge_lists(
             "cannot merge lists without merge key for type {name}"
         )));
     };
+    let stood = old.len();
     let (before, patch) = directives(&mut old, new, key)?;
     let mut merged = before.clone();
     for item in &patch {
@@ -43,7 +51,9 @@ pub(super) fn merge_lists(
             None => merged.extend(plain(Value::Object(item.clone()))),
         }
     }
-    Ok(arrange(merged, &patch, &before, Some(key)))
+    // As upstream does it, new items take the places of deleted ones.
+    let places = merged[..merged.len().min(stood)].to_vec();
+    Ok(Merged { items: arrange(merged, &patch, &before, Some(key)), before: places })
 }
 
 /// Carries out the `$patch` directives among list items; yields the target's items and the patch's others.

@@ -70,7 +70,7 @@ pub(super) fn merge_objects(
                 Some(Value::Object(merge_objects(old, new, &inner)?))
             }
             (Some(Value::Array(old)), Value::Array(new)) if strategy.merge => {
-                Some(Value::Array(merge_lists(old, new, &item_of(&inner), strategy.key)?))
+                Some(Value::Array(merge_lists(old, new, &item_of(&inner), strategy.key)?.items))
             }
             (_, value) => plain(value),
         };
@@ -153,19 +153,20 @@ fn set_orders(
             Some(Value::Array(old)) => Some(old.clone()),
             _ => None,
         };
-        let merged = match (old.clone(), new) {
+        let (merged, before) = match (old, new) {
             (None, None) => continue,
-            (Some(old), None) => old,
+            (Some(old), None) => (old.clone(), old),
             (None, Some(new)) => match plain(Value::Array(new)) {
-                Some(Value::Array(new)) => new,
-                _ => Vec::new(),
+                Some(Value::Array(new)) => (new, Vec::new()),
+                _ => continue,
             },
             (Some(old), Some(new)) if strategy.merge => {
-                merge_lists(old, new, &item_of(&inner), strategy.key)?
+                let merged = merge_lists(old, new, &item_of(&inner), strategy.key)?;
+                (merged.items, merged.before)
             }
-            (Some(_), Some(new)) => new,
+            (Some(old), Some(new)) => (new, old),
         };
-        let arranged = lists::arrange(merged, &order, &old.unwrap_or_default(), strategy.key);
+        let arranged = lists::arrange(merged, &order, &before, strategy.key);
         target.insert(name, Value::Array(arranged));
     }
     Ok(())

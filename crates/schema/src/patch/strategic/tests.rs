@@ -102,6 +102,15 @@ fn arranges_by_set_element_order() {
         }),
         json!({"containers": [{"name": "b"}, {"name": "a"}, {"name": "new", "image": "n"}, {"name": "server"}]}),
     );
+    // New containers take the places of deleted ones.
+    check_pod(
+        json!({"containers": [{"name": "a"}, {"name": "b"}, {"name": "d"}]}),
+        json!({
+            "$setElementOrder/containers": [{"name": "b"}, {"name": "c"}],
+            "containers": [{"name": "c"}, {"name": "a", "$patch": "delete"}]
+        }),
+        json!({"containers": [{"name": "b"}, {"name": "d"}, {"name": "c"}]}),
+    );
     let wrong = patched(
         ("", "Pod"),
         json!({"spec": {}}),

@@ -154,7 +154,16 @@ impl Dns {
 async fn keep_registered(client: kube::Client, options: DnsOptions) {
     let mut wait = FIRST_RETRY;
     while let Err(error) = register(client.clone(), &options).await {
-        tracing::debug!(error = &error as &dyn std::error::Error, "cannot register DNS yet");
+        match wait == LAST_RETRY {
+            true => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot register cluster DNS"
+            ),
+            false => tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "cannot register cluster DNS yet"
+            ),
+        }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LAST_RETRY);
     }

@@ -71,7 +71,14 @@ pub(crate) async fn publish(
                         continue;
                     }
                     Err(error) => {
-                        tracing::debug!(%error, %revision, "cannot publish the revision yet");
+                        match retry == LAST_RETRY {
+                            true => {
+                                tracing::warn!(%error, %revision, "cannot publish the programmed revision")
+                            }
+                            false => {
+                                tracing::debug!(%error, %revision, "cannot publish the revision yet")
+                            }
+                        }
                         let wait = tokio::time::sleep(retry);
                         retry = (retry * 2).min(LAST_RETRY);
                         tokio::select! {

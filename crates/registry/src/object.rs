@@ -211,7 +211,7 @@ pub(crate) fn split_key(key: &str) -> (&str, &str) {
 
 /// The pieces of a list.
 pub(crate) fn list_chunks(list: List) -> impl Iterator<Item = Bytes> + Send {
-    let mut head = Vec::with_capacity(CHUNK + 4096);
+    let mut head = Vec::with_capacity(expected(&list.items));
     let _ = write!(
         head,
         r#"{{"kind":"{}","apiVersion":"{}","metadata":{{"resourceVersion":"{}""#,
@@ -244,8 +244,21 @@ pub(crate) fn list_chunks(list: List) -> impl Iterator<Item = Bytes> + Send {
             out.extend_from_slice(OPENING);
             splice_metadata(item.revision(), item.bare(), &mut out);
         }
-        Some(std::mem::replace(&mut out, Vec::with_capacity(CHUNK + 4096)).into())
+        let next = if done { 0 } else { expected(items.as_slice()) };
+        Some(std::mem::replace(&mut out, Vec::with_capacity(next)).into())
     })
+}
+
+/// Room for the next piece of a list: a short list does not pay for a whole one.
+fn expected(items: &[Object]) -> usize {
+    let mut length = 256;
+    for item in items {
+        length += item.bare().len() + 64;
+        if length > CHUNK {
+            return length.max(CHUNK + 4096);
+        }
+    }
+    length
 }
 
 #[cfg(test)]

@@ -133,10 +133,6 @@ macro_rules! call {
                 tokio::time::timeout($limit, client.$method(request)).await.map_err(|_| {
                     RuntimeError::DeadlineExceeded("context deadline exceeded".into())
                 })??;
-            #[expect(
-                clippy::redundant_closure_call,
-                reason = "the closure names the part of the answer"
-            )]
             Ok(($answer)(response.into_inner()))
         })
     }};

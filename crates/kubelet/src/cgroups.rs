@@ -4,6 +4,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::api::core::v1 as api;
@@ -12,6 +13,8 @@ use tracing::{debug, warn};
 use crate::resources::{self, Qos};
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// How long killed processes may take to leave a group.
+const LINGER: Duration = Duration::from_secs(2);
 /// Controllers of v1 that pods get a group in.
 const V1: &[&str] = &["cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "devices", "freezer"];
 /// Controllers of v2 that are passed on to pods.
@@ -91,13 +94,12 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Removes a pod's group, with whatever empty groups the runtime left in it.
+    /// Removes a pod's group, with whatever empty groups the runtime left in it. Blocks while its last processes are
+    /// on their way out.
     pub(crate) fn remove_pod(&self, pod: &api::Pod) {
         let path = self.pod_path(pod);
-        for dir in self.dirs(&path) {
-            if let Err(error) = remove(&dir)
-                && error.kind() != io::ErrorKind::NotFound
-            {
+        for dir in hierarchies().into_iter().map(|h| h.join(path.trim_start_matches('/'))) {
+            if let Err(error) = remove_patiently(&dir) {
                 debug!(dir = %dir.display(), %error, "control group could not be removed");
             }
         }
@@ -130,16 +132,6 @@ impl Cgroups {
                     fs::read_to_string(dir("memory").join("memory.stat")).unwrap_or_default();
                 let inactive = field(&stat, "total_inactive_file ");
                 (cpu, memory, memory.saturating_sub(inactive))
-            }
-        }
-    }
-
-    fn dirs(&self, path: &str) -> Vec<PathBuf> {
-        let relative = path.trim_start_matches('/');
-        match &self.layout {
-            Layout::Unified => vec![Path::new(MOUNT).join(relative)],
-            Layout::Split(controllers) => {
-                controllers.iter().map(|(_, dir)| dir.join(relative)).collect()
             }
         }
     }
@@ -241,17 +233,41 @@ fn remove(dir: &Path) -> io::Result<()> {
     fs::remove_dir(dir)
 }
 
+/// Removes a group that may still hold processes that have been killed but have not quite gone.
+fn remove_patiently(dir: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + LINGER;
+    loop {
+        match remove(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Every hierarchy that is mounted, those without controllers included: the runtime makes groups in all of them.
+fn hierarchies() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let cgroup = |line: &&str| matches!(line.split(' ').nth(2), Some("cgroup" | "cgroup2"));
+    let points = mounts.lines().filter(cgroup).filter_map(|line| line.split(' ').nth(1));
+    let mut found: Vec<PathBuf> = points.map(PathBuf::from).filter(|dir| dir.starts_with(MOUNT)).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
 /// Removes the groups of a node that is gone for good: everything below `root`, and `root`.
 pub(crate) fn remove_all(root: &str) {
     let relative = root.trim_matches('/');
     if relative.is_empty() {
         return;
     }
-    let mount = Path::new(MOUNT);
-    let hierarchies =
-        V1.iter().map(|c| mount.join(c)).chain([mount.to_owned(), mount.join("unified")]);
-    for dir in hierarchies.map(|h| h.join(relative)).filter(|dir| dir.exists()) {
-        if let Err(error) = remove(&dir) {
+    for dir in hierarchies().into_iter().map(|h| h.join(relative)).filter(|dir| dir.exists()) {
+        if let Err(error) = remove_patiently(&dir) {
             warn!(dir = %dir.display(), %error, "control group could not be removed");
         }
     }

@@ -42,7 +42,7 @@ pub(crate) async fn collect_forever(context: Arc<Context>, shutdown: Cancellatio
         if let Err(error) = collect(&context).await {
             debug!(%error, "garbage could not be collected");
         }
-        if round % IMAGE_ROUNDS == 0 {
+        if round.is_multiple_of(IMAGE_ROUNDS) {
             images(&context).await;
         }
     }

@@ -109,7 +109,7 @@ fn total(
     let mut init_peak = meta::Quantity::ZERO;
     for container in spec.init_containers.iter().flatten() {
         if container.restart_policy.as_deref() == Some("Always") {
-            sidecars = sidecars + of(container);
+            sidecars += of(container);
             init_peak = init_peak.max(sidecars);
         } else {
             init_peak = init_peak.max(sidecars + of(container));

@@ -293,3 +293,156 @@ async fn order_probes_hooks_and_endings() {
     node.wait_event("order", "Killing: Stopping container side").await;
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_through_the_api_server() {
+    use futures::io::AsyncReadExt;
+    use kube::api::LogParams;
+
+    let node = Node::start("logs").await;
+    let script = "for i in 1 2 3 4 5; do echo line $i; done; busybox sleep 0.5; echo oops >&2; busybox sleep 0.5; echo last; exit 1";
+    node.run(
+        "talk",
+        json!({"restartPolicy": "OnFailure", "containers": [{"name": "c", "command": ["/bin/busybox", "sh", "-c", script]}]}),
+    )
+    .await;
+    node.run("silent", json!({"containers": [{"name": "c", "image": "skiff.local/none:1", "imagePullPolicy": "Never"}]}))
+        .await;
+    node.wait("talk", "ran", |p| status(p, "c").is_some_and(|s| s.started == Some(true))).await;
+
+    // Followed to the end of the container.
+    let follow = LogParams { follow: true, ..Default::default() };
+    let mut stream = node.pods().log_stream("talk", &follow).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "line 1\nline 2\nline 3\nline 4\nline 5\noops\nlast\n");
+
+    node.wait("talk", "restarted", |p| status(p, "c").is_some_and(|s| s.restart_count >= 1)).await;
+    let previous = LogParams { previous: true, tail_lines: Some(2), ..Default::default() };
+    assert_eq!(node.pods().logs("talk", &previous).await.unwrap(), "oops\nlast\n");
+    let limited = LogParams { limit_bytes: Some(9), previous: true, ..Default::default() };
+    assert_eq!(node.pods().logs("talk", &limited).await.unwrap(), "line 1\nli");
+    let stamped =
+        LogParams { timestamps: true, previous: true, tail_lines: Some(1), ..Default::default() };
+    let line = node.pods().logs("talk", &stamped).await.unwrap();
+    let (time, rest) = line.split_once(' ').unwrap();
+    assert!(time.parse::<jiff::Timestamp>().is_ok() && rest == "last\n", "{line}");
+
+    node.wait("silent", "waited", |p| {
+        waiting_reason(p, "c").is_some_and(|r| r == "ErrImageNeverPull")
+    })
+    .await;
+    let error = node.pods().logs("silent", &LogParams::default()).await.unwrap_err().to_string();
+    assert!(error.contains("container \"c\" in pod \"silent\" is waiting to start"), "{error}");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn security_memory_network_probes_and_sandboxes() {
+    let node = Node::start("more").await;
+    let sh = |command: &str| json!(["/bin/busybox", "sh", "-c", command]);
+    let grace = json!(1);
+    node.run(
+        "user",
+        json!({"terminationGracePeriodSeconds": grace, "shareProcessNamespace": true,
+        "securityContext": {"runAsUser": 1234, "runAsGroup": 5678, "supplementalGroups": [99], "runAsNonRoot": true},
+        "containers": [{"name": "c", "securityContext":
+            {"readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]},
+             "seccompProfile": {"type": "RuntimeDefault"}}}]}),
+    )
+    .await;
+    node.run(
+        "root",
+        json!({"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "c"}]}),
+    )
+    .await;
+    node.run(
+        "greedy",
+        json!({"restartPolicy": "Never", "containers": [{"name": "c", "resources": {"limits": {"memory": "8Mi"}},
+        "command": sh("busybox dd if=/dev/zero of=/dev/null bs=200M count=1; echo survived; exit 9")}]}),
+    )
+    .await;
+    let server = "busybox mkdir /tmp/w; echo fine > /tmp/w/ok; exec busybox httpd -f -p 127.0.0.1:18471 -h /tmp/w";
+    node.run(
+        "web",
+        json!({"hostNetwork": true, "terminationGracePeriodSeconds": grace, "containers": [{"name": "c",
+        "command": sh(server), "ports": [{"name": "http", "containerPort": 18471}],
+        "startupProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"path": "/ok", "port": "http"}, "periodSeconds": 1},
+        "livenessProbe": {"httpGet": {"path": "/ok", "port": 18471}, "periodSeconds": 1}}]}),
+    )
+    .await;
+    node.run(
+        "huge",
+        json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1000"}}}]}),
+    )
+    .await;
+    node.run("box", json!({"terminationGracePeriodSeconds": grace, "containers": [{"name": "c"}]}))
+        .await;
+
+    let pod = node.wait("user", "became ready", is_ready).await;
+    let shown = node
+        .exec(
+            &pod,
+            "c",
+            &["/bin/busybox", "sh", "-c", "busybox id -u; busybox id -g; busybox id -G"],
+        )
+        .await;
+    assert_eq!(shown, "1234\n5678\n5678 99\n");
+    let status_file = node.exec(&pod, "c", &["/bin/busybox", "cat", "/proc/self/status"]).await;
+    for expected in ["CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status_file.contains(expected), "{expected} is missing in\n{status_file}");
+    }
+    let written = node
+        .exec(&pod, "c", &["/bin/busybox", "sh", "-c", "echo > /file 2>&1 || echo refused"])
+        .await;
+    assert!(written.contains("refused"), "{written}");
+    let first = node.exec(&pod, "c", &["/bin/busybox", "cat", "/proc/1/cmdline"]).await;
+    assert!(first.starts_with("/pause"), "{first}");
+
+    node.wait("root", "was refused", |p| {
+        waiting_reason(p, "c").as_deref() == Some("CreateContainerConfigError")
+    })
+    .await;
+    node.wait_event("root", "Failed: Error: container has runAsNonRoot and image will run as root")
+        .await;
+    let greedy = node.wait("greedy", "ended", |p| phase(p) == "Failed").await;
+    let ended = status(&greedy, "c").unwrap().state.clone().unwrap().terminated.unwrap();
+    assert_eq!(ended.reason.as_deref(), Some("OOMKilled"));
+    let huge = node.wait("huge", "was refused", |p| phase(p) == "Failed").await;
+    assert_eq!(huge.status.unwrap().reason.as_deref(), Some("OutOfcpu"));
+
+    let web = node.wait("web", "became ready", is_ready).await;
+    assert_eq!(web.status.as_ref().unwrap().pod_ip.as_deref(), Some("127.0.0.1"));
+    node.exec(&web, "c", &["/bin/busybox", "rm", "/tmp/w/ok"]).await;
+    node.wait("web", "was found not ready", |p| !is_ready(p)).await;
+    node.wait_event(
+        "web",
+        "Unhealthy: Readiness probe failed: HTTP probe failed with statuscode: 404",
+    )
+    .await;
+    node.wait("web", "was restarted", |p| {
+        is_ready(p) && status(p, "c").unwrap().restart_count == 1
+    })
+    .await;
+
+    // Somebody kills the pod's sandbox: it is made anew, and the container with it.
+    let pod = node.wait("box", "became ready", is_ready).await;
+    let sandboxes = node.runtime.list_pod_sandboxes(Default::default()).await.unwrap();
+    let mine = sandboxes.iter().find(|s| s.metadata.as_ref().unwrap().name == "box").unwrap();
+    let detail = node.runtime.pod_sandbox_status(mine.id.clone(), true).await.unwrap();
+    let info: serde_json::Value = serde_json::from_str(&detail.info["info"]).unwrap();
+    let pause = i32::try_from(info["pid"].as_i64().unwrap()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pause), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    node.wait_event(
+        "box",
+        "SandboxChanged: Pod sandbox changed, it will be killed and re-created.",
+    )
+    .await;
+    let before = container_id(&pod, "c");
+    let pod =
+        node.wait("box", "came back", |p| is_ready(p) && container_id(p, "c") != before).await;
+    assert_eq!(status(&pod, "c").unwrap().restart_count, 1);
+    node.finish().await;
+}

@@ -186,7 +186,7 @@ pub(super) async fn clean_up(context: Arc<Context>, pod: Arc<api::Pod>) -> Optio
     loop {
         match clean_up_once(&context, &pod, &id).await {
             Ok(()) => break,
-            Err(error) if attempt % 30 == 0 => {
+            Err(error) if attempt.is_multiple_of(30) => {
                 warn!(%error, "the pod's remains could not be removed")
             }
             Err(_) => {}
@@ -200,12 +200,13 @@ pub(super) async fn clean_up(context: Arc<Context>, pod: Arc<api::Pod>) -> Optio
 
 async fn clean_up_once(context: &Arc<Context>, pod: &api::Pod, id: &PodId) -> Result<(), String> {
     remove_sandboxes(context, &id.uid).await?;
-    context.cgroups.remove_pod(pod);
     let (dir, logs) = (
         context.options.pod_dir(&id.uid),
         context.options.pod_log_dir(&id.namespace, &id.name, &id.uid),
     );
+    let (cgroups, pod) = (context.cgroups.clone(), pod.clone());
     let removed = tokio::task::spawn_blocking(move || {
+        cgroups.remove_pod(&pod);
         mounts::remove_tree(&dir).and_then(|()| mounts::remove_tree(&logs))
     });
     match removed.await {

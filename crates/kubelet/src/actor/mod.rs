@@ -223,10 +223,13 @@ impl Actor {
                     stop::exited(self.context.clone(), self.state.pod.clone(), index, name, id);
                 self.tasks.spawn(job);
             }
-            None if self.early_exits.len() < INBOX => {
+            None => {
+                // Mostly news of containers whose end is known already: these pile up and are worth nothing.
+                if self.early_exits.len() >= INBOX {
+                    self.early_exits.clear();
+                }
                 self.early_exits.insert(id);
             }
-            None => {}
         }
     }
 

@@ -13,6 +13,7 @@ use crate::{
     context::Context,
     hooks, logs,
     pod::{Event, Exit, StopPlan},
+    resources,
     spec::{self, PodId, fields::Facts},
 };
 
@@ -25,6 +26,9 @@ const LOG_TAIL: (usize, usize) = (2048, 80);
 /// Pauses between questions whether a container has ended.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 const ASK_MOST: Duration = Duration::from_millis(500);
+
+/// How long the news of an out-of-memory kill may lag behind that of the exit.
+const MEMORY_NEWS: Duration = Duration::from_millis(50);
 
 /// One stop.
 pub(super) struct Job {
@@ -88,12 +92,26 @@ pub(super) async fn exited(
     let since = Instant::now();
     while since.elapsed() < Duration::from_secs(10) {
         if let Some(exit) = exit_of(&context, &pod, &name, &id).await {
+            let exit = match exit.reason.as_str() {
+                "Error" if has_memory_limit(&pod, &name) => {
+                    // The news of an out-of-memory kill may come after that of the exit.
+                    sleep(MEMORY_NEWS).await;
+                    exit_of(&context, &pod, &name, &id).await.unwrap_or(exit)
+                }
+                _ => exit,
+            };
             return Some(Event::Exited { container: index, exit });
         }
         sleep(pause).await;
         pause = (pause * 2).min(ASK_MOST);
     }
     None
+}
+
+fn has_memory_limit(pod: &api::Pod, name: &str) -> bool {
+    let containers =
+        pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers));
+    containers.into_iter().any(|c| c.name == name && resources::limit(c, "memory").is_some())
 }
 
 /// How a container ended; `None` while it has not, or when the runtime does not answer.
@@ -108,7 +126,7 @@ pub(super) async fn exit_of(
             let status = answer.status?;
             (status.state() == v1::ContainerState::ContainerExited).then_some(())?;
             let mut exit = read_exit(&status);
-            if context.monitor.was_out_of_memory(id) && exit.code == 137 {
+            if context.monitor.was_out_of_memory(id) && exit.code != 0 {
                 exit.reason = "OOMKilled".to_owned();
             }
             exit.message = message(context, pod, name, &status, &exit).await;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::{
     ending,
     event::{Effect, EventType},
-    machine::{later, stop},
+    machine::{later, stop, warning},
     model::{Cause, Hook, Life, Phase, PodState, Role, Sandbox, Volumes, Waiting},
     phase,
 };
@@ -66,14 +66,15 @@ fn volumes(state: &mut PodState, now: Timestamp, effects: &mut Vec<Effect>) {
 }
 
 fn sandbox(state: &mut PodState, now: Timestamp, effects: &mut Vec<Effect>) {
+    // Containers of a broken sandbox must have ended before the next one is made.
+    let vacant = !state.containers.iter().any(super::Container::is_up);
     match &state.sandbox {
-        Sandbox::Absent { attempt, retry_at, failures } if retry_at.is_none_or(|at| at <= now) => {
-            // Containers of a broken sandbox must have ended before the next one is made.
-            if !state.containers.iter().any(super::Container::is_up) {
-                let attempt = *attempt;
-                state.sandbox = Sandbox::Starting { attempt, failures: *failures };
-                effects.push(Effect::RunSandbox { attempt });
-            }
+        Sandbox::Absent { attempt, retry_at, failures }
+            if vacant && retry_at.is_none_or(|at| at <= now) =>
+        {
+            let attempt = *attempt;
+            state.sandbox = Sandbox::Starting { attempt, failures: *failures };
+            effects.push(Effect::RunSandbox { attempt });
         }
         Sandbox::Broken { id, attempt, retry_at } if retry_at.is_none_or(|at| at <= now) => {
             let (id, attempt) = (id.clone(), *attempt);
@@ -226,6 +227,7 @@ fn back_off_pull(
         message: note,
         container: Some(index),
     });
+    effects.push(warning("Failed", "Error: ImagePullBackOff".to_owned(), Some(index)));
 }
 
 fn pull(state: &mut PodState, index: usize, effects: &mut Vec<Effect>) {

@@ -356,7 +356,7 @@ fn failed_pulls_are_shown_then_back_off() {
     assert_eq!(script.send(failed()), "");
     assert_eq!(script.shown(), "c:ErrImagePull");
     script.pass(Duration::from_secs(2));
-    assert_eq!(script.send(Event::Tick), "!BackOff");
+    assert_eq!(script.send(Event::Tick), "!BackOff, !Failed");
     assert_eq!(script.shown(), "c:ImagePullBackOff");
     let waiting = script.status.container_statuses.as_ref().unwrap()[0]
         .state

@@ -64,8 +64,8 @@ pub(super) async fn summary(context: &Context) -> Response<Body> {
 
 fn container(stats: &v1::ContainerStats, now: &str) -> Value {
     let attributes = stats.attributes.clone().unwrap_or_default();
-    let cpu = stats.cpu.clone().unwrap_or_default();
-    let memory = stats.memory.clone().unwrap_or_default();
+    let cpu = stats.cpu.unwrap_or_default();
+    let memory = stats.memory.unwrap_or_default();
     let layer = stats.writable_layer.clone().unwrap_or_default();
     json!({
         "name": attributes.labels.get(CONTAINER_NAME),

@@ -1,6 +1,8 @@
 //! A node for tests: an API server in the process, a containerd of its own, a kubelet over both. Pods get an address
 //! from a network plugin that makes no network; those that need one use the host's.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 use std::{
     fs,
     net::SocketAddr,
@@ -45,6 +47,27 @@ pub(crate) struct Node {
     kubelet: Option<(JoinHandle<()>, CancellationToken)>,
     shutdown: CancellationToken,
     directory: TempDir,
+    finished: bool,
+}
+
+impl Drop for Node {
+    /// A test that failed half-way must not leave containers behind: the next one would meet them.
+    fn drop(&mut self) {
+        if let Some((_, stop)) = &self.kubelet {
+            stop.cancel();
+        }
+        self.shutdown.cancel();
+        if self.finished {
+            return;
+        }
+        let (containerd, options) = (self.containerd.clone(), self.options.clone());
+        let cleaner = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(stop_all(&containerd, Duration::ZERO));
+            skiff_kubelet::remove_traces(&options.root_dir, &options.cgroup_root);
+        });
+        let _ = cleaner.join();
+    }
 }
 
 impl Node {
@@ -72,6 +95,7 @@ impl Node {
             kubelet: None,
             shutdown,
             directory,
+            finished: false,
         };
         let account: api::ServiceAccount = object(json!({"metadata": {"name": "default"}}));
         node.api::<api::ServiceAccount>().create(&PostParams::default(), &account).await.unwrap();
@@ -82,8 +106,10 @@ impl Node {
     /// A kubelet with nothing but what the disk, the runtime and the API have.
     pub(crate) fn start_kubelet(&mut self) {
         let stop = CancellationToken::new();
-        let identity =
-            self.authority.issue(&Profile::server("kubelet", vec![NODE.into()], vec![])).unwrap();
+        let identity = self
+            .authority
+            .issue(&Profile::server("kubelet", vec![NODE.into()], vec![[127, 0, 0, 1].into()]))
+            .unwrap();
         let identity = ServerIdentity {
             certificate: Certificate::new(
                 identity.chain().unwrap(),
@@ -119,9 +145,11 @@ impl Node {
         self.shutdown.cancel();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let place = self.directory.path().to_string_lossy().into_owned();
-        let groups =
-            Path::new("/sys/fs/cgroup/memory").join(self.options.cgroup_root.trim_matches('/'));
-        assert!(!groups.exists(), "{} is left", groups.display());
+        self.finished = true;
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            let groups = hierarchy.path().join(self.options.cgroup_root.trim_matches('/'));
+            assert!(!groups.exists(), "{} is left", groups.display());
+        }
         let left: Vec<&str> = mounts.lines().filter(|line| line.contains(&place)).collect();
         assert!(left.is_empty(), "mounts are left: {left:#?}");
     }

@@ -63,11 +63,15 @@ fn website(
     }
 }
 
-/// Builds the website and returns the path of its executable.
+/// Builds the website and returns the path of its executable. A target directory of its own keeps it
+/// from waiting for other builds, which hold the lock of theirs for minutes.
 fn build() -> anyhow::Result<PathBuf> {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["rustc", "--package", "skiff-testapp", "--release", "--quiet"])
-        .args(["--message-format", "json-render-diagnostics"])
+        .args(["--message-format", "json-render-diagnostics", "--target-dir"])
+        .arg(target.join("website"))
         .args(["--", "-C", "target-feature=+crt-static"])
         .stderr(Stdio::inherit())
         .output()

@@ -1,5 +1,7 @@
 //! The controllers on a real API server in this process, with nodes that only claim to run pods.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 mod support;
 
 use std::{

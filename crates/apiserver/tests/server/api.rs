@@ -3,6 +3,7 @@
 use crate::support::Cluster;
 use http::{Method, StatusCode};
 use serde_json::json;
+use skiff_apiserver::ApiServerOptions;
 
 #[tokio::test]
 async fn objects_are_made_read_changed_and_deleted() {
@@ -194,4 +195,96 @@ async fn health_version_metrics_and_discovery_answer() {
     assert_eq!(again.code, StatusCode::NOT_MODIFIED);
     assert_eq!(admin.get("/openapi/v3").await.code, StatusCode::OK);
     assert!(admin.get("/openid/v1/jwks").await.json()["keys"].is_array());
+}
+
+#[tokio::test]
+async fn starting_again_writes_nothing() {
+    let cluster = Cluster::start().await;
+    let revision = |list: serde_json::Value| list["metadata"]["resourceVersion"].clone();
+    let before = revision(cluster.admin().get("/api/v1/nodes").await.json());
+    cluster.server.bootstrap().await.expect("bootstrap");
+    assert_eq!(revision(cluster.admin().get("/api/v1/nodes").await.json()), before);
+}
+
+#[tokio::test]
+async fn too_many_requests_are_told_when_to_come_back() {
+    let mut options = ApiServerOptions::default();
+    options.flow.max_reads = 0;
+    let cluster = Cluster::start_with(options).await;
+    let nobody = cluster.token(None).get("/version").await;
+    assert_eq!(
+        (nobody.code, nobody.headers["retry-after"].to_str().ok()),
+        (StatusCode::TOO_MANY_REQUESTS, Some("1"))
+    );
+    assert_eq!(nobody.json()["reason"], "TooManyRequests");
+    assert_eq!(cluster.admin().get("/version").await.code, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn long_lists_are_compressed_for_those_who_like_it() {
+    use std::io::Read as _;
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let path = "/api/v1/namespaces/default/configmaps";
+    for number in 0..3 {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("m{number}")},
+            "data": {"k": "v".repeat(100_000)}});
+        assert_eq!(admin.post(path, &map).await.code, StatusCode::CREATED);
+    }
+    let plain = admin.get(path).await;
+    let packed = admin.call(Method::GET, path, &[("accept-encoding", "gzip")], "").await;
+    assert_eq!(packed.headers["content-encoding"], "gzip");
+    assert!(packed.body.len() < plain.body.len() / 10);
+    let mut text = Vec::new();
+    flate2::read::GzDecoder::new(&packed.body[..]).read_to_end(&mut text).expect("gzip");
+    assert!(text == plain.body);
+    let paged = admin.get(&format!("{path}?limit=2")).await.json();
+    assert_eq!(paged["items"].as_array().map(Vec::len), Some(2));
+    let next = paged["metadata"]["continue"].as_str().expect("a token");
+    let rest = admin.get(&format!("{path}?limit=2&continue={next}")).await.json();
+    assert_eq!(rest["items"].as_array().map(Vec::len), Some(1), "{rest}");
+}
+
+#[tokio::test]
+async fn the_old_watch_paths_still_work() {
+    use http_body_util::BodyExt;
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    for path in [
+        "/api/v1/watch/namespaces/default",
+        "/api/v1/watch/namespaces?fieldSelector=metadata.name%3Ddefault",
+    ] {
+        let request = http::Request::get(path).body(serve::Body::empty()).expect("request");
+        let mut body = admin.send(request).await.into_body();
+        let frame =
+            body.frame().await.expect("a frame").expect("no error").into_data().expect("data");
+        let event: serde_json::Value = serde_json::from_slice(&frame).expect("JSON");
+        assert_eq!(
+            (&event["type"], &event["object"]["metadata"]["name"]),
+            (&json!("ADDED"), &json!("default"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn answered_requests_are_noted() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("audit.log");
+    let options = ApiServerOptions { audit_log: Some(path.clone()), ..ApiServerOptions::default() };
+    let cluster = Cluster::start_with(options).await;
+    let seen = cluster.user("jane", &[]).get("/api/v1/namespaces/default/pods").await;
+    let id = seen.headers["audit-id"].to_str().expect("text").to_owned();
+    for _ in 0..200 {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        if let Some(line) = text.lines().find(|line| line.contains(&id)) {
+            let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert_eq!(
+                (&event["user"]["username"], &event["responseStatus"]["code"]),
+                (&json!("jane"), &json!(403))
+            );
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("nothing was noted");
 }

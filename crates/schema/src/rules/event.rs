@@ -44,10 +44,10 @@ const CORE: Names =
 const NEW: Names =
     Names { object: "regarding", message: "note", controller: "reportingController" };
 
-fn common(event: &Value, names: &Names, errors: &mut Errors) {
+fn common(event: &Value, called: &Names, errors: &mut Errors) {
     let root = At::root(event);
     let namespace = event.at("metadata").text("namespace");
-    let object = event.at(names.object).text("namespace");
+    let object = event.at(called.object).text("namespace");
     let modern = event.has("eventTime");
     let fits = match (object, modern) {
         ("", false) => matches!(namespace, "" | "default"),
@@ -60,37 +60,32 @@ fn common(event: &Value, names: &Names, errors: &mut Errors) {
         errors.push(FieldError::invalid("involvedObject.namespace", object, text));
     }
     if modern {
-        let controller =
-            At { value: root.value.at(names.controller), path: root.path.child(names.controller) };
+        let controller = At {
+            value: root.value.at(called.controller),
+            path: root.path.child(called.controller),
+        };
         if controller.str().is_empty() {
             controller.required("", errors);
         }
         qualified_name(&controller, errors);
-        for (field, required) in [("reportingInstance", true), ("action", true), ("reason", true)] {
+        for field in ["reportingInstance", "action", "reason"] {
             let at = root.field(field);
-            if required && at.str().is_empty() {
+            if at.str().is_empty() {
                 at.required("", errors);
             }
             if at.str().len() > LONGEST_NAME {
-                errors.push(FieldError::invalid(
-                    &at.path,
-                    "",
-                    format!("can have at most {LONGEST_NAME} characters"),
-                ));
+                let text = format!("can have at most {LONGEST_NAME} characters");
+                errors.push(FieldError::invalid(&at.path, "", text));
             }
         }
-        if event.text(names.message).len() > LONGEST_NOTE {
+        if event.text(called.message).len() > LONGEST_NOTE {
             let text = format!("can have at most {LONGEST_NOTE} characters");
             errors.push(FieldError::invalid("message", "", text));
         }
     }
-    for problem in meta_namespace(namespace) {
+    for problem in names::is_dns1123_subdomain(namespace) {
         errors.push(FieldError::invalid("namespace", namespace, problem));
     }
-}
-
-fn meta_namespace(namespace: &str) -> Vec<String> {
-    names::is_dns1123_subdomain(namespace)
 }
 
 fn strict(event: &Value, errors: &mut Errors) {

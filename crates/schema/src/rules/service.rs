@@ -53,7 +53,7 @@ fn validate(service: &Value, errors: &mut Errors) {
         "ExternalName" => external_name(&spec, errors),
         _ => {}
     }
-    ports(&spec, headless, errors);
+    ports(&spec, errors);
     metadata::labels(spec.entries("selector"), &spec.path.child("selector"), errors);
     session_affinity(&spec, errors);
     if kind != "ExternalName" {
@@ -82,7 +82,7 @@ fn external_name(spec: &At<'_>, errors: &mut Errors) {
     At { value: &text, path: name.path }.required_name(names::is_dns1123_subdomain, errors);
 }
 
-fn ports(spec: &At<'_>, _headless: bool, errors: &mut Errors) {
+fn ports(spec: &At<'_>, errors: &mut Errors) {
     let require = spec.items("ports").len() > 1;
     let mut known = Vec::new();
     for port in spec.each("ports") {

@@ -289,7 +289,7 @@ fn updates() {
          `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
          tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n"
     ));
-    assert!(errors[0].contains("hostNetwork: true"));
+    assert!(errors[0].ends_with("\n+ hostNetwork: true\n"), "{}", errors[0]);
     check_update(
         json!({"spec": {"activeDeadlineSeconds": 5}}),
         json!({"spec": {"activeDeadlineSeconds": 6}}),

@@ -1,6 +1,6 @@
 //! What an update of a pod may change.
 
-use meta::{FieldError, names};
+use meta::{FieldError, FieldPath, names};
 use serde_json::{Map, Value};
 
 use super::{affinity, metadata_and_spec};
@@ -179,16 +179,32 @@ fn gated(
     }
 }
 
-/// The fields that differ, one a line.
+/// The fields that differ, one a line: as they were, and as they would be.
 fn difference(new: &Value, old: &Value) -> String {
     let mut lines = String::new();
-    let empty = Map::new();
-    let (new, old) = (new.as_object().unwrap_or(&empty), old.as_object().unwrap_or(&empty));
-    for key in old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))) {
-        let (before, after) = (old.at(key), new.at(key));
-        if !same(before, after) {
-            lines.push_str(&format!("-  {key}: {before}\n+  {key}: {after}\n"));
+    compare(&FieldPath::root(), new, old, &mut lines);
+    lines
+}
+
+fn compare(path: &FieldPath, new: &Value, old: &Value, lines: &mut String) {
+    match (new, old) {
+        _ if same(new, old) => {}
+        (Value::Object(after), Value::Object(before)) => {
+            for key in before.keys().chain(after.keys().filter(|key| !before.contains_key(*key))) {
+                compare(&path.child(key), after.at(key), before.at(key), lines);
+            }
+        }
+        (Value::Array(after), Value::Array(before)) if after.len() == before.len() => {
+            for (index, (after, before)) in after.iter().zip(before).enumerate() {
+                compare(&path.index(index), after, before, lines);
+            }
+        }
+        _ => {
+            for (sign, value) in [('-', old), ('+', new)] {
+                if !value.is_null() {
+                    lines.push_str(&format!("{sign} {path}: {value}\n"));
+                }
+            }
         }
     }
-    lines
 }

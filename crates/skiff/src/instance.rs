@@ -15,6 +15,17 @@ use crate::layout::Layout;
 /// The layout of the data directory that this version writes and reads.
 const FORMAT: u32 = 1;
 
+const DAMAGED: &str =
+    "instance.json in the data directory is damaged: remove it if skiff does not run";
+
+/// What stays readable in descriptions of every format.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+    #[serde(default)]
+    version: String,
+}
+
 /// What the serving process says of itself, and what `down` needs when it has gone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -90,17 +101,7 @@ impl Instance {
             },
         };
         let mut instance = Self { file };
-        if let Some(previous) = parse(&mut instance.file)?
-            && previous.format > FORMAT
-        {
-            bail!(
-                "data directory {} was written by skiff {} (format {}); this is skiff {} (format {FORMAT}): use the newer version",
-                root.display(),
-                previous.version,
-                previous.format,
-                env!("CARGO_PKG_VERSION"),
-            );
-        }
+        parse(&mut instance.file)?;
         Ok(instance)
     }
 
@@ -108,9 +109,10 @@ impl Instance {
     pub(crate) fn describe(&mut self, description: &Description) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(description).context("describe this instance")?;
         let mut write = || {
+            // Over the old text before it is cut: a full disk must not cost `down` what it needs.
             self.file.rewind()?;
-            self.file.set_len(0)?;
             self.file.write_all(text.as_bytes())?;
+            self.file.set_len(text.len() as u64)?;
             self.file.sync_all()
         };
         write().context("write the description of this instance: is the disk full?")
@@ -139,9 +141,22 @@ fn parse(file: &mut File) -> anyhow::Result<Option<Description>> {
     if text.trim().is_empty() {
         return Ok(None);
     }
-    serde_json::from_str(&text)
-        .context("instance.json in the data directory is damaged: remove it if skiff does not run")
-        .map(Some)
+    let format: Format = first(&text)?;
+    if format.format > FORMAT {
+        bail!(
+            "the data directory was written by skiff {} (format {}); this is skiff {} (format {FORMAT}): use the newer version",
+            format.version,
+            format.format,
+            env!("CARGO_PKG_VERSION"),
+        );
+    }
+    first(&text).map(Some)
+}
+
+/// What follows the first value is the end of a longer, older text that was not cut any more.
+fn first<'a, T: Deserialize<'a>>(text: &'a str) -> anyhow::Result<T> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter();
+    values.next().context(DAMAGED)?.context(DAMAGED)
 }
 
 #[cfg(test)]

@@ -58,6 +58,14 @@ fn examine(subject: &Subject<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Fails unless running as root: asked first, because without it everything else fails misleadingly.
+pub(crate) fn require_root() -> anyhow::Result<()> {
+    match kernel::root().verdict {
+        Verdict::Bad(text) => bail!("{text}"),
+        Verdict::Good(_) | Verdict::Poor(_) => Ok(()),
+    }
+}
+
 /// Fails with every reason why a cluster cannot run here; warns of what works less well.
 pub(crate) fn require(subject: &Subject<'_>) -> anyhow::Result<()> {
     let findings = examine(subject);

@@ -155,8 +155,7 @@ fn start_controllers(
     parts: &mut JoinSet<Part>,
     shutdown: &CancellationToken,
 ) {
-    let caches =
-        identity::caches(api, "system:kube-controller-manager", &[], shutdown);
+    let caches = identity::caches(api, "system:kube-controller-manager", &[], shutdown);
     let options =
         ControllersOptions { root_ca: Some(root_ca.to_owned()), ..ControllersOptions::default() };
     let controllers = Controllers::new(options, caches.clone(), caches.client());

@@ -9,6 +9,7 @@ mod node;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -26,6 +27,9 @@ use control_plane::ControlPlane;
 
 /// Stands before every step of the start in the log, so that a waiting parent can show it.
 pub(crate) const STEP: &str = "step: ";
+
+/// How long containers may take to end by themselves: the cluster goes, nobody waits for requests.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// What `skiff up` can be told.
 #[derive(Args, Debug, Clone)]
@@ -168,6 +172,7 @@ pub(crate) fn network_options(
 
 /// Runs a cluster until `shutdown`, or until a part of it fails.
 pub(crate) async fn up(options: UpOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
+    check::require_root()?;
     let plan = Plan::new(options)?;
     let mut instance = Instance::acquire(&plan.layout)?;
     check::require(&check::Subject {
@@ -175,6 +180,24 @@ pub(crate) async fn up(options: UpOptions, shutdown: CancellationToken) -> anyho
         ports: vec![plan.options.listen.port(), plan.options.kubelet_port],
         own_runtime: plan.options.runtime_socket.is_none(),
     })?;
+    // What an earlier process left running, such as pods, is not this start's to remove.
+    let nothing_runs = !plan.layout.runtime().exists();
+    let outcome = serve(&plan, &mut instance, shutdown).await;
+    if outcome.is_err() && nothing_runs && !plan.layout.ready_mark(std::process::id()).exists() {
+        if let Err(error) = remove_traces(&plan.layout, &plan.description()).await {
+            tracing::warn!("what the failed start left: {error:#}");
+        }
+    }
+    drop(instance);
+    outcome
+}
+
+/// Starts every part and waits for their end.
+async fn serve(
+    plan: &Plan,
+    instance: &mut Instance,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let mut description = plan.description();
     instance.describe(&description)?;
     let network = network_options(&plan.layout, &description)?;
@@ -186,18 +209,42 @@ pub(crate) async fn up(options: UpOptions, shutdown: CancellationToken) -> anyho
         network.clone(),
     ));
     let mut parts = JoinSet::new();
-    let control = ControlPlane::start(&plan, &mut parts, &shutdown)
-        .await
-        .context("start the control plane")?;
+    let control = match ControlPlane::start(plan, &mut parts, &shutdown).await {
+        Ok(control) => control,
+        Err(error) => {
+            // Nothing may still be starting when what was started is removed.
+            let _ = runtime.await;
+            return Err(error.context("start the control plane"));
+        }
+    };
     step("the API server answers");
-    let runtime = runtime.await.context("start the node")?.context("start the node")?;
-    description.snapshotter = runtime.snapshotter();
-    instance.describe(&description)?;
-    step("the container runtime answers");
-    node::start(&plan, network, runtime, &control, &mut parts, &shutdown)?;
-    wait(parts, &shutdown).await?;
+    let started = async {
+        let runtime = runtime.await.context("start the node")?.context("start the node")?;
+        description.snapshotter = runtime.snapshotter();
+        instance.describe(&description)?;
+        step("the container runtime answers");
+        node::start(plan, network, runtime, &control, &mut parts, &shutdown)
+    }
+    .await;
+    if started.is_err() {
+        shutdown.cancel();
+    }
+    let ended = wait(parts, &shutdown).await;
     control.close().await;
-    drop(instance);
+    started.and(ended)
+}
+
+/// Stops pods and container runtime and removes what they left in the kernel. Data stays.
+pub(crate) async fn remove_traces(
+    layout: &Layout,
+    description: &Description,
+) -> anyhow::Result<()> {
+    if description.runtime_socket.is_none() {
+        cri::containerd::stop_all(&runtime_options(layout), GRACE).await;
+    }
+    let _ = std::fs::remove_dir_all(layout.runtime());
+    network::cleanup(&network_options(layout, description)?).context("remove the pod network")?;
+    kubelet::remove_traces(&layout.kubelet(), &description.cgroup);
     Ok(())
 }
 

@@ -176,8 +176,7 @@ struct Newcomer {
 }
 
 fn plan_node(plan: &Plan, control: &ControlPlane) -> Newcomer {
-    let client =
-        identity::client(&control.api, "system:kube-controller-manager", &[]);
+    let client = identity::client(&control.api, "system:kube-controller-manager", &[]);
     Newcomer {
         nodes: Api::all(client),
         name: plan.node_name.clone(),

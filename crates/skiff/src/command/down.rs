@@ -12,14 +12,12 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::cluster::{network_options, runtime_options};
+use crate::cluster;
 use crate::instance::{self, Description};
 use crate::layout::Layout;
 
 /// How long the process may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long containers may take to end by themselves: the cluster goes, nobody waits for requests.
-const GRACE: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(layout: &Layout, purge: bool) -> anyhow::Result<ExitCode> {
     let found = instance::find(layout)?;
@@ -62,13 +60,7 @@ fn stop_process(layout: &Layout, description: &Description) -> anyhow::Result<()
 }
 
 fn remove_traces(layout: &Layout, description: &Description) -> anyhow::Result<()> {
-    if description.runtime_socket.is_none() {
-        let options = runtime_options(layout);
-        super::block_on(async { Ok(cri::containerd::stop_all(&options, GRACE).await) })?;
-        let _ = std::fs::remove_dir_all(layout.runtime());
-    }
-    network::cleanup(&network_options(layout, description)?).context("remove the pod network")?;
-    kubelet::remove_traces(&layout.kubelet(), &description.cgroup);
+    super::block_on(cluster::remove_traces(layout, description))?;
     unmount_below(&layout.kubelet())
 }
 

@@ -2,13 +2,14 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::check;
 use crate::cluster::{self, UpOptions};
 use crate::layout::Layout;
 use crate::progress::Progress;
@@ -61,6 +62,7 @@ async fn cancel_on_signal(shutdown: CancellationToken) {
 }
 
 fn detach(options: &UpOptions) -> anyhow::Result<ExitCode> {
+    check::require_root()?;
     let layout = options.target.layout();
     let progress = Progress::new();
     std::fs::create_dir_all(layout.root()).with_context(|| {
@@ -79,11 +81,10 @@ fn detach(options: &UpOptions) -> anyhow::Result<ExitCode> {
 
 /// The same command line without `--detach`, in a session of its own.
 fn start_in_background(layout: &Layout) -> anyhow::Result<Child> {
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(layout.log())
-        .context("open the log in the data directory")?;
+    let log =
+        OpenOptions::new().create(true).append(true).open(layout.log()).with_context(|| {
+            format!("data directory {} cannot be written to", layout.root().display())
+        })?;
     let executable = std::env::current_exe().context("find this executable")?;
     let mut command = Command::new(executable);
     command
@@ -109,7 +110,7 @@ fn wait_until_ready(
             return Ok(());
         }
         if let Some(status) = child.try_wait().context("watch the background process")? {
-            bail!("skiff ended while starting ({status}):\n{}", last_lines(layout, log_start));
+            bail!("{}", reason(&log_since(layout, log_start), status));
         }
         if Instant::now() > deadline {
             bail!(
@@ -132,14 +133,35 @@ fn show_steps(layout: &Layout, from: u64, seen: usize, progress: &Progress) -> u
     steps.len()
 }
 
-fn last_lines(layout: &Layout, from: u64) -> String {
-    let text = log_since(layout, from);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(12)..].join("\n")
+/// Why the background process ended: what it said last on its own behalf, else the end of its log.
+fn reason(log: &str, status: ExitStatus) -> String {
+    if let Some((_, reason)) = format!("\n{log}").rsplit_once("\nskiff: ") {
+        return reason.trim_end().to_owned();
+    }
+    let lines: Vec<&str> = log.lines().collect();
+    let end = lines[lines.len().saturating_sub(12)..].join("\n");
+    format!("skiff ended while starting ({status}):\n{end}")
 }
 
 fn log_since(layout: &Layout, from: u64) -> String {
     let bytes = std::fs::read(layout.log()).unwrap_or_default();
     let from = usize::try_from(from).unwrap_or(0).min(bytes.len());
     String::from_utf8_lossy(&bytes[from..]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn the_last_word_is_the_reason() {
+        let log = "2026 INFO x\nskiff: older\n2026 WARN y\nskiff: this machine cannot:\n  a\n  b\n";
+        let status = ExitStatus::from_raw(256);
+        assert_eq!(reason(log, status), "this machine cannot:\n  a\n  b");
+        assert_eq!(reason("skiff: no\n", status), "no");
+        let killed = reason("INFO x\nINFO y\n", ExitStatus::from_raw(9));
+        assert!(killed.ends_with("(signal: 9 (SIGKILL)):\nINFO x\nINFO y"), "{killed}");
+    }
 }

@@ -60,7 +60,8 @@ pub struct Report {
 /// A running load.
 pub struct Load {
     stop: Arc<AtomicBool>,
-    count: Arc<AtomicUsize>,
+    fresh: Arc<AtomicUsize>,
+    kept: Arc<AtomicUsize>,
     report: Arc<Mutex<Report>>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -68,7 +69,8 @@ pub struct Load {
 impl Load {
     /// Starts the workers in `namespace`.
     pub fn start(namespace: &NetworkNamespace, options: &LoadOptions) -> Self {
-        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (fresh, kept) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let report = Arc::new(Mutex::new(Report::default()));
         let workers = (0..options.fresh + options.kept)
             .map(|number| {
@@ -79,16 +81,27 @@ impl Load {
                     connection: None,
                     seen: Report::default(),
                 };
-                let (stop, count, report) = (stop.clone(), count.clone(), report.clone());
+                let count = if worker.keep { kept.clone() } else { fresh.clone() };
+                let (stop, report) = (stop.clone(), report.clone());
                 namespace.run(move || worker.run(&stop, &count, &report))
             })
             .collect();
-        Self { stop, count, report, workers }
+        Self { stop, fresh, kept, report, workers }
     }
 
     /// Requests finished so far.
     pub fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.fresh() + self.kept()
+    }
+
+    /// Requests finished so far on connections of their own.
+    pub fn fresh(&self) -> usize {
+        self.fresh.load(Ordering::Relaxed)
+    }
+
+    /// Requests finished so far on kept connections.
+    pub fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
     }
 
     /// Stops the workers after their requests under way and says what they saw.

@@ -151,46 +151,50 @@ fn plan_family(snapshot: &Snapshot, spec: &ServiceSpec, family: &str, plan: &mut
             groups.entry(ports(spec, pod)).or_default().push(endpoint);
         }
     }
-    let ours: Vec<&Arc<EndpointSlice>> =
-        snapshot.slices.iter().filter(|slice| slice.address_type == family).collect();
     if groups.is_empty() {
         // One empty slice says that the Service is known to have no endpoints.
         groups.insert(Vec::new(), Vec::new());
     }
     let trigger = trigger_time(service, &snapshot.pods);
-    for slice in &ours {
-        if slice.metadata.deletion_timestamp.is_none() && !groups.contains_key(&slice_ports(slice))
-        {
-            plan.act(Action::delete(&***slice));
-        }
-    }
+    let wanted = |ports: &[Port], endpoints| {
+        make(service, spec, family, ports, endpoints, trigger.as_deref())
+    };
+    let ours: Vec<&EndpointSlice> = snapshot
+        .slices
+        .iter()
+        .filter(|slice| slice.address_type == family && slice.metadata.deletion_timestamp.is_none())
+        .map(|slice| &**slice)
+        .collect();
+    let (mut spare, mut new) = (Vec::new(), Vec::new());
+    spare.extend(ours.iter().filter(|slice| !groups.contains_key(&slice_ports(slice))));
     for (ports, desired) in groups {
-        let known: Vec<_> = ours
-            .iter()
-            .filter(|slice| {
-                slice.metadata.deletion_timestamp.is_none() && slice_ports(slice) == ports
-            })
-            .collect();
+        let known: Vec<_> =
+            ours.iter().copied().filter(|slice| slice_ports(slice) == ports).collect();
         let placeholder = desired.is_empty();
         let contents: Vec<&[Endpoint]> =
             known.iter().map(|slice| slice.endpoints.as_deref().unwrap_or_default()).collect();
         let packed = pack(&contents, desired);
         for (at, (slice, endpoints)) in known.iter().zip(packed.existing).enumerate() {
             if endpoints.is_empty() && !(placeholder && at == 0) {
-                plan.act(Action::delete(&****slice));
+                spare.push(*slice);
             } else {
-                plan.actions.extend(update(service, spec, slice, endpoints, trigger.as_deref()));
+                plan.actions.extend(change(slice, &wanted(&ports, endpoints)));
             }
         }
-        let mut new = packed.new;
+        new.extend(packed.new.into_iter().map(|endpoints| wanted(&ports, endpoints)));
         if placeholder && known.is_empty() {
-            new.push(Vec::new());
-        }
-        for endpoints in new {
-            let slice = make(service, spec, family, &ports, endpoints, trigger.as_deref());
-            plan.act(Action::create(&slice));
+            new.push(wanted(&ports, Vec::new()));
         }
     }
+    // A slice that is not needed becomes one that is: proxies see one change and no gap.
+    let mut spare = spare.into_iter();
+    for slice in new {
+        match spare.next() {
+            Some(spare) => plan.actions.extend(change(spare, &slice)),
+            None => plan.act(Action::create(&slice)),
+        }
+    }
+    plan.actions.extend(spare.map(Action::delete));
 }
 
 fn endpoint(snapshot: &Snapshot, spec: &ServiceSpec, pod: &Pod, family: &str) -> Option<Endpoint> {
@@ -287,22 +291,20 @@ fn make(
     }
 }
 
-/// The write that gives an existing slice its endpoints and the Service's labels, if it differs.
-fn update(
-    service: &Service,
-    spec: &ServiceSpec,
-    slice: &EndpointSlice,
-    endpoints: Vec<Endpoint>,
-    trigger: Option<&str>,
-) -> Option<Action> {
+/// The write that makes an existing slice what is wanted, if it differs.
+fn change(slice: &EndpointSlice, wanted: &EndpointSlice) -> Option<Action> {
     let mut patch = json!({});
-    if slice.endpoints.as_deref().unwrap_or_default() != endpoints {
-        patch["endpoints"] = json!(endpoints);
-        patch["metadata"]["annotations"][TRIGGER_TIME] = json!(trigger);
+    let endpoints = |slice: &EndpointSlice| slice.endpoints.clone().unwrap_or_default();
+    if endpoints(slice) != endpoints(wanted) {
+        let time = wanted.metadata.annotations.as_ref().and_then(|all| all.get(TRIGGER_TIME));
+        patch["endpoints"] = json!(wanted.endpoints);
+        patch["metadata"]["annotations"][TRIGGER_TIME] = json!(time);
     }
-    let labels = labels(service, spec);
-    let current = slice.metadata.labels.clone().unwrap_or_default();
-    if let Some(change) = reconcile::merge_diff(&json!(current), &json!(labels)) {
+    if slice_ports(slice) != slice_ports(wanted) {
+        patch["ports"] = json!(wanted.ports);
+    }
+    let labels = |slice: &EndpointSlice| json!(slice.metadata.labels.clone().unwrap_or_default());
+    if let Some(change) = reconcile::merge_diff(&labels(slice), &labels(wanted)) {
         patch["metadata"]["labels"] = change;
     }
     (patch != json!({})).then(|| Action::patch_exact(slice, patch))
@@ -405,12 +407,11 @@ mod tests {
         };
         assert_eq!(patch["endpoints"][0]["conditions"]["ready"], false);
         snapshot.pods.clear();
-        assert_eq!(
-            told(&plan(&snapshot)).len(),
-            2,
-            "another group of ports: {:?}",
-            told(&plan(&snapshot))
-        );
+        let change = plan(&snapshot);
+        let [Action::Patch { patch, .. }] = &change.actions[..] else {
+            panic!("another group of ports in the same slice: {:?}", told(&change));
+        };
+        assert_eq!((&patch["endpoints"], &patch["ports"]), (&json!([]), &json!([])));
     }
 
     #[test]

@@ -83,6 +83,40 @@ fn watch_least_ready(cluster: &Cluster) -> Arc<AtomicI32> {
     least
 }
 
+/// Deletes a pod and prints how long its endpoint stays ready after others could know.
+async fn print_withdrawal(cluster: &Cluster) {
+    let pods = cluster.caches.cache::<Pod>();
+    let slices = cluster.caches.cache::<EndpointSlice>();
+    slices.ready().await;
+    let pod = pods.list().first().unwrap().clone();
+    let (mut pod_changes, mut slice_changes) = (pods.subscribe(), slices.subscribe());
+    let name = pod.name_any();
+    cluster.api::<Pod>().delete(&name, &DeleteParams::default()).await.unwrap();
+    let told = async {
+        loop {
+            let change = pod_changes.next().await.unwrap();
+            let going = change.after.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some());
+            if change.key.name == name && going {
+                return Instant::now();
+            }
+        }
+    };
+    let withdrawn = async {
+        loop {
+            let Some(slice) = slice_changes.next().await.unwrap().after else { continue };
+            let ready = slice.endpoints.iter().flatten().any(|one| {
+                one.target_ref.as_ref().and_then(|one| one.name.as_ref()) == Some(&name)
+                    && one.conditions.as_ref().and_then(|one| one.ready) == Some(true)
+            });
+            if slice.name_any().starts_with("web-") && !ready {
+                return Instant::now();
+            }
+        }
+    };
+    let (told, withdrawn) = tokio::join!(told, withdrawn);
+    println!("endpoint withdrawn after {:?}", withdrawn.saturating_duration_since(told));
+}
+
 fn is_serving(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     pod.metadata.deletion_timestamp.is_none()
@@ -135,6 +169,7 @@ async fn a_website_is_deployed_updated_broken_undone_and_scaled() {
             Ok((endpoints.len() == 2 && slices.len() == 1).then_some(()))
         })
         .await;
+    print_withdrawal(&cluster).await;
     cluster
         .wait::<Endpoints>("web", "two addresses", |endpoints| {
             let subsets = endpoints.subsets.iter().flatten();

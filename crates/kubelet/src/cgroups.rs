@@ -254,7 +254,8 @@ fn hierarchies() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let cgroup = |line: &&str| matches!(line.split(' ').nth(2), Some("cgroup" | "cgroup2"));
     let points = mounts.lines().filter(cgroup).filter_map(|line| line.split(' ').nth(1));
-    let mut found: Vec<PathBuf> = points.map(PathBuf::from).filter(|dir| dir.starts_with(MOUNT)).collect();
+    let mut found: Vec<PathBuf> =
+        points.map(PathBuf::from).filter(|dir| dir.starts_with(MOUNT)).collect();
     found.sort();
     found.dedup();
     found

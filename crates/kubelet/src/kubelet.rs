@@ -98,6 +98,7 @@ impl Kubelet {
             capacity: capacity.clone(),
             runtime_version,
             port,
+            recorder: context.recorder.clone(),
             uid,
         };
         parts.spawn(registrar.run(shutdown.clone()));

@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1 as api;
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span, warn};
@@ -38,6 +39,8 @@ pub(crate) use self::{
 
 /// Messages a pod may have waiting.
 const INBOX: usize = 64;
+/// How soon the same failure of a probe is told again.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// The most a pod sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -416,8 +419,15 @@ impl Actor {
         let sender = self.sender.clone();
         let recorder = self.context.recorder.clone();
         let about = effects::about(&self.state, Some(container));
+        let mut told: Option<(String, Instant)> = None;
         move |report| match report {
+            // The same failure every second would use up what a pod may have in events, and hide the others.
+            probes::Report::Failed(message)
+                if told
+                    .as_ref()
+                    .is_some_and(|(last, at)| *last == message && at.elapsed() < TELL_AGAIN) => {}
             probes::Report::Failed(message) => {
+                told = Some((message.clone(), Instant::now()));
                 recorder.warning(
                     &about,
                     "Unhealthy",

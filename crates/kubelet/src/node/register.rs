@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use client::ErrorExt;
+use client::{ErrorExt, EventRecorder};
 use cri::Runtime;
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1 as api, apimachinery::pkg::apis::meta::v1::ObjectMeta};
@@ -45,6 +45,8 @@ pub(crate) struct Registrar {
     pub(crate) runtime_version: String,
     /// The port that the kubelet's API really listens on.
     pub(crate) port: u16,
+    /// Records events about the node.
+    pub(crate) recorder: EventRecorder,
     /// Set once the node is registered.
     pub(crate) uid: watch::Sender<Option<String>>,
 }
@@ -60,6 +62,8 @@ impl Registrar {
         let mut node = self.register(&nodes).await;
         self.uid.send_replace(node.metadata.uid.clone());
         info!(node = self.options.node_name, "node registered");
+        self.record("Starting", "Starting kubelet.".to_owned());
+        let mut was_ready = is_ready(&node.status.clone().unwrap_or_default());
         let mut images = (Vec::new(), None::<Instant>);
         let mut written: Option<(Value, Instant)> = None;
         loop {
@@ -84,6 +88,12 @@ impl Registrar {
                 {
                     Ok(fresh) => {
                         node = fresh;
+                        if ready != was_ready {
+                            let reason = if ready { "NodeReady" } else { "NodeNotReady" };
+                            let name = &self.options.node_name;
+                            self.record(reason, format!("Node {name} status is now: {reason}"));
+                            was_ready = ready;
+                        }
                         written = Some((shape, Instant::now()));
                     }
                     Err(error) if error.is_not_found() => {
@@ -101,6 +111,18 @@ impl Registrar {
             }
             sleep(if ready { LOOK } else { LOOK_NOT_READY }).await;
         }
+    }
+
+    /// Records an event about the node. By convention the reference's uid is the node's name.
+    fn record(&self, reason: &str, message: String) {
+        let name = &self.options.node_name;
+        let about = api::ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(name.clone()),
+            uid: Some(name.clone()),
+            ..Default::default()
+        };
+        self.recorder.normal(&about, reason, message);
     }
 
     /// Makes the node, or brings the labels of an existing one up to date.

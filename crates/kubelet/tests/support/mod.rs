@@ -62,7 +62,8 @@ impl Drop for Node {
         }
         let (containerd, options) = (self.containerd.clone(), self.options.clone());
         let cleaner = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(stop_all(&containerd, Duration::ZERO));
             skiff_kubelet::remove_traces(&options.root_dir, &options.cgroup_root);
         });

@@ -32,7 +32,7 @@ struct Arguments {
 #[derive(Args, Debug, Clone)]
 pub(crate) struct Target {
     /// Directory that holds everything of the cluster
-    #[arg(long, env = "SKIFF_DATA_DIR", default_value = DEFAULT_DATA_DIRECTORY, value_name = "DIR")]
+    #[arg(long, global = true, env = "SKIFF_DATA_DIR", default_value = DEFAULT_DATA_DIRECTORY, value_name = "DIR")]
     data_dir: PathBuf,
 }
 

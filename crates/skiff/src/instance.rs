@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
@@ -91,14 +91,7 @@ impl Instance {
             .with_context(|| format!("data directory {} cannot be written to", root.display()))?;
         let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,
-            Err((mut file, _)) => match parse(&mut file)? {
-                Some(other) => bail!(
-                    "skiff runs already in {} as process {}: see `skiff status`, stop it with `skiff down`",
-                    root.display(),
-                    other.pid
-                ),
-                None => bail!("another process is just taking {}", root.display()),
-            },
+            Err((mut file, _)) => return Err(taken(layout, parse(&mut file)?)),
         };
         let mut instance = Self { file };
         parse(&mut instance.file)?;
@@ -116,6 +109,26 @@ impl Instance {
             self.file.sync_all()
         };
         write().context("write the description of this instance: is the disk full?")
+    }
+}
+
+/// Fails when a process serves the data directory; leaves no trace, unlike [`Instance::acquire`].
+pub(crate) fn refuse_second(layout: &Layout) -> anyhow::Result<()> {
+    match find(layout) {
+        Ok(Some((description, true))) => Err(taken(layout, Some(description))),
+        // Whatever is wrong with the directory is found when it is taken.
+        _ => Ok(()),
+    }
+}
+
+fn taken(layout: &Layout, by: Option<Description>) -> anyhow::Error {
+    let root = layout.root().display();
+    match by {
+        Some(other) => anyhow!(
+            "skiff runs already in {root} as process {}: see `skiff status`, stop it with `skiff down`",
+            other.pid
+        ),
+        None => anyhow!("another process is just taking {root}"),
     }
 }
 

@@ -20,11 +20,6 @@ impl Progress {
         self.line(&format!("{mark} {what}"));
     }
 
-    /// Something the user should know that stops nothing.
-    pub(crate) fn note(&self, what: &str) {
-        self.line(&format!("! {what}"));
-    }
-
     fn line(&self, text: &str) {
         let mut stderr = std::io::stderr().lock();
         let _ = writeln!(stderr, "{text}  ({:.2} s)", self.started.elapsed().as_secs_f64());

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::check;
 use crate::cli::Target;
-use crate::instance::{Description, Instance};
+use crate::instance::{self, Description, Instance};
 use crate::layout::Layout;
 use crate::machine;
 use control_plane::ControlPlane;
@@ -174,12 +174,13 @@ pub(crate) fn network_options(
 pub(crate) async fn up(options: UpOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
     check::require_root()?;
     let plan = Plan::new(options)?;
-    let mut instance = Instance::acquire(&plan.layout)?;
+    instance::refuse_second(&plan.layout)?;
     check::require(&check::Subject {
         layout: &plan.layout,
         ports: vec![plan.options.listen.port(), plan.options.kubelet_port],
         own_runtime: plan.options.runtime_socket.is_none(),
     })?;
+    let mut instance = Instance::acquire(&plan.layout)?;
     // What an earlier process left running, such as pods, is not this start's to remove.
     let nothing_runs = !plan.layout.runtime().exists();
     let outcome = serve(&plan, &mut instance, shutdown).await;

@@ -2,13 +2,12 @@
 //!
 //! Works on whatever is still there: a cluster that runs, or the remains of one that was killed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -25,7 +24,7 @@ pub(crate) fn run(layout: &Layout, purge: bool) -> anyhow::Result<ExitCode> {
         stop_process(layout, description)?;
     }
     if let Some((description, _)) = &found {
-        remove_traces(layout, description)?;
+        super::block_on(cluster::remove_traces(layout, description))?;
     }
     if purge && layout.root().exists() {
         purge_data(layout)?;
@@ -57,20 +56,6 @@ fn stop_process(layout: &Layout, description: &Description) -> anyhow::Result<()
         }
     }
     bail!("process {pid} does not end")
-}
-
-fn remove_traces(layout: &Layout, description: &Description) -> anyhow::Result<()> {
-    super::block_on(cluster::remove_traces(layout, description))?;
-    unmount_below(&layout.kubelet())
-}
-
-/// Volumes in memory are mounts of their own. The last mounted goes first.
-fn unmount_below(directory: &Path) -> anyhow::Result<()> {
-    for mount in mounts()?.iter().rev().filter(|mount| mount.starts_with(directory)) {
-        umount2(mount, MntFlags::MNT_DETACH)
-            .with_context(|| format!("unmount {}", mount.display()))?;
-    }
-    Ok(())
 }
 
 /// Where something is mounted, in the order of mounting.

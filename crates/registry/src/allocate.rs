@@ -188,7 +188,7 @@ impl Allocator {
         let edge = address == services.network() || address == services.broadcast();
         if !services.contains(&address) || edge {
             return Err(format!(
-                "provided IP is not in the valid range. The range of valid IPs is {services}"
+                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {services}"
             ));
         }
         if self.taken.lock().addresses.insert(address) {

@@ -119,16 +119,14 @@ impl Params {
                     }
                 };
             }
-            "limit" => self.limit = u64::try_from(number(name, value)?).unwrap_or(0),
+            "limit" => self.limit = u64::try_from(number(value)?).unwrap_or(0),
             "continue" => value.clone_into(&mut self.continue_token),
             "watch" => self.watch = truth(value),
             "allowWatchBookmarks" => self.bookmarks = truth(value),
             "sendInitialEvents" => self.send_initial_events = Some(truth(value)),
             "timeoutSeconds" => {
-                self.timeout = u64::try_from(number(name, value)?)
-                    .ok()
-                    .filter(|s| *s > 0)
-                    .map(Duration::from_secs);
+                self.timeout =
+                    u64::try_from(number(value)?).ok().filter(|s| *s > 0).map(Duration::from_secs);
             }
             "dryRun" => match value {
                 "" => {}
@@ -152,7 +150,7 @@ impl Params {
                 };
             }
             "force" => self.force = Some(truth(value)),
-            "gracePeriodSeconds" => self.grace_period = Some(number(name, value)?),
+            "gracePeriodSeconds" => self.grace_period = Some(number(value)?),
             "propagationPolicy" if !value.is_empty() => {
                 self.propagation = Some(Propagation::parse(value).ok_or_else(|| {
                     options_invalid(
@@ -188,14 +186,12 @@ fn truth(value: &str) -> bool {
     !matches!(value.to_ascii_lowercase().as_str(), "false" | "0")
 }
 
-fn number(name: &str, value: &str) -> Result<i64, Status> {
+fn number(value: &str) -> Result<i64, Status> {
     if value.is_empty() {
         return Ok(0);
     }
     value.parse().map_err(|_| {
-        Status::bad_request(format!(
-            "unable to decode {name}: strconv.ParseInt: parsing {value:?}: invalid syntax"
-        ))
+        Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax"))
     })
 }
 

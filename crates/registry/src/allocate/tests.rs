@@ -71,7 +71,7 @@ fn addresses_outside_the_range_are_refused() {
     let refused = allocator().reserve(&mut web, None).expect_err("outside");
     assert!(
         refused.message.ends_with(
-            "failed to allocate IP 10.0.0.1: provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/29"
+            "failed to allocate IP 10.0.0.1: the provided IP (10.0.0.1) is not in the valid range. The range of valid IPs is 10.96.0.0/29"
         ),
         "{}",
         refused.message

@@ -80,7 +80,7 @@ fn config_map(map: &Value, errors: &mut Errors) {
     let texts: usize = data.values().map(|value| value.as_str().map_or(0, str::len)).sum();
     let bytes: usize = binary.values().map(|value| value.as_str().map_or(0, decoded_len)).sum();
     if texts + bytes > MOST_BYTES {
-        errors.push(FieldError::too_long("", MOST_BYTES));
+        errors.push(FieldError::too_long("[]", MOST_BYTES));
     }
 }
 

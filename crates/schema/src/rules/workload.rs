@@ -149,7 +149,8 @@ fn template_of_replica_set(spec: &At<'_>, errors: &mut Errors) {
     match Selector::from_label_selector(spec.value.at("selector")) {
         Err(_) => return spec.field("selector").invalid("invalid label selector", errors),
         Ok(selector) if spec.has("selector") => selects_template(&selector, &template, errors),
-        Ok(_) => {}
+        // No selector selects nothing.
+        Ok(_) => not_selected(&template, errors),
     }
     pod::template(&template, errors);
     only_always(&template, "ReplicaSet", errors);
@@ -159,14 +160,19 @@ fn template_of_replica_set(spec: &At<'_>, errors: &mut Errors) {
 fn selects_template(selector: &Selector, template: &At<'_>, errors: &mut Errors) {
     let labels = template.field("metadata").field("labels");
     if !selector.is_empty() && !matches(selector, labels.value) {
-        let shown =
-            if labels.value.is_null() { Value::Object(Map::new()) } else { labels.value.clone() };
-        errors.push(FieldError::invalid(
-            &labels.path,
-            shown,
-            "`selector` does not match template `labels`",
-        ));
+        not_selected(template, errors);
     }
+}
+
+fn not_selected(template: &At<'_>, errors: &mut Errors) {
+    let labels = template.field("metadata").field("labels");
+    let shown =
+        if labels.value.is_null() { Value::Object(Map::new()) } else { labels.value.clone() };
+    errors.push(FieldError::invalid(
+        &labels.path,
+        shown,
+        "`selector` does not match template `labels`",
+    ));
 }
 
 /// Pods that are replaced when they end must not end by themselves.

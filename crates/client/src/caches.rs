@@ -8,11 +8,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use kube::{
-    Resource,
-    api::{ApiResource, DynamicObject},
-    core::PartialObjectMeta,
-};
+use kube::Resource;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -57,11 +53,6 @@ impl Caches {
     /// The objects of a kind that `select` describes. Must be called within a tokio runtime.
     pub fn selected<K: Object + Resource<DynamicType = ()>>(&self, select: Select) -> Cache<K> {
         self.open((), select)
-    }
-
-    /// Metadata alone of all objects of a kind known only at run time.
-    pub fn metadata(&self, resource: ApiResource) -> Cache<PartialObjectMeta<DynamicObject>> {
-        self.open(resource, Select::all())
     }
 
     fn open<K: Object>(&self, kind: K::DynamicType, select: Select) -> Cache<K> {

@@ -25,18 +25,6 @@ pub trait ErrorExt {
     fn is_conflict(&self) -> bool {
         self.reason() == "Conflict"
     }
-    /// 409 `AlreadyExists`.
-    fn is_already_exists(&self) -> bool {
-        self.reason() == "AlreadyExists"
-    }
-    /// 403.
-    fn is_forbidden(&self) -> bool {
-        self.code() == Some(403)
-    }
-    /// 422 `Invalid`.
-    fn is_invalid(&self) -> bool {
-        self.reason() == "Invalid"
-    }
     /// 410: the requested resource version is no longer available.
     fn is_expired(&self) -> bool {
         self.code() == Some(410) || matches!(self.reason(), "Expired" | "Gone")

@@ -26,5 +26,5 @@ pub use key::{Object, ObjectKey};
 pub use leader::{Election, LeaderElection};
 pub use list_watch::{Step, follow};
 pub use select::Select;
-pub use status::{StatusUpdate, patch_status, update_status};
+pub use status::patch_status;
 pub use subscription::{Change, Subscription};

@@ -105,19 +105,6 @@ impl Runtime {
         Trigger { queue: self.queue.clone() }
     }
 
-    /// Runs `key` every `period`, the first time at once.
-    #[must_use]
-    pub fn every(mut self, period: Duration, key: ObjectKey) -> Self {
-        let queue = self.queue.clone();
-        self.sources.push(Box::pin(async move {
-            loop {
-                queue.add(key.clone());
-                tokio::time::sleep(period).await;
-            }
-        }));
-        self
-    }
-
     /// Sets how many keys run at once.
     #[must_use]
     pub fn concurrent(mut self, keys: usize) -> Self {

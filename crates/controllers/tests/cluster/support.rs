@@ -26,7 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a node may be silent in these tests.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(4);
 
 pub(crate) struct Cluster {
     pub(crate) client: kube::Client,

@@ -127,12 +127,26 @@ impl Changes {
     }
 }
 
+impl Sources {
+    /// Text and binary data of a ConfigMap, as volumes show them; `None` when there is no such object.
+    pub(crate) fn config_map_files(&self, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
+        let object = self.config_map_object(name)?;
+        let binary = object.binary_data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone()));
+        Some(text(&object).chain(binary).collect())
+    }
+
+    fn config_map_object(&self, name: &str) -> Option<Arc<api::ConfigMap>> {
+        self.config_maps.get(name)?.get(Some(&self.namespace), name)
+    }
+}
+
+fn text(object: &api::ConfigMap) -> impl Iterator<Item = (String, Vec<u8>)> + '_ {
+    object.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes()))
+}
+
 impl Lookup for Sources {
     fn config_map(&self, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
-        let object = self.config_maps.get(name)?.get(Some(&self.namespace), name)?;
-        let text = object.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes()));
-        let binary = object.binary_data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone()));
-        Some(text.chain(binary).collect())
+        Some(text(&*self.config_map_object(name)?).collect())
     }
 
     fn secret(&self, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {

@@ -446,3 +446,40 @@ async fn security_memory_network_probes_and_sandboxes() {
     assert_eq!(status(&pod, "c").unwrap().restart_count, 1);
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_log_is_rotated_and_still_read() {
+    let node = Node::start_with("rotate", |options| {
+        options.log_max_bytes = 2000;
+        options.log_max_files = 2;
+    })
+    .await;
+    let script = "i=0; while :; do i=$((i+1)); echo number $i of many; busybox sleep 0.05; done";
+    let command = json!(["/bin/busybox", "sh", "-c", script]);
+    node.run(
+        "chatty",
+        json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": command}]}),
+    )
+    .await;
+    let pod = node.wait("chatty", "became ready", is_ready).await;
+    let uid = pod.metadata.uid.clone().unwrap();
+    let dir = node.options.log_dir.join(format!("default_chatty_{uid}")).join("c");
+    let files = || std::fs::read_dir(&dir).map(|entries| entries.flatten().count()).unwrap_or(0);
+    let since = Instant::now();
+    while files() < 2 {
+        assert!(since.elapsed() < Duration::from_secs(60), "the log is never rotated");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // The new file is written to, and read from.
+    let tail = kube::api::LogParams { tail_lines: Some(1), ..Default::default() };
+    let since = Instant::now();
+    loop {
+        let text = node.pods().logs("chatty", &tail).await.unwrap();
+        if text.starts_with("number ") {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "nothing is written after rotation");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    node.finish().await;
+}

@@ -1,7 +1,9 @@
 //! One pod, alive: feeds the state machine with what happens, runs the effects it asks for, and publishes the status.
 //! Knows the order of things only through the machine.
 
+mod dispatch;
 mod effects;
+mod probing;
 mod publish;
 mod start;
 mod stop;
@@ -17,30 +19,26 @@ use k8s_openapi::api::core::v1 as api;
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
-    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span, warn};
 
 use crate::{
     context::Context,
-    pod::{self, Effect, Event, Life, PodState, ProbeKind, Sandbox},
-    probes,
+    pod::{self, Event, Life, PodState, ProbeKind, Sandbox},
     sources::{References, Sources},
     spec::PodId,
     volumes,
 };
 
-use self::publish::Publisher;
 pub(crate) use self::{
     effects::{remove_sandboxes, seen_sandbox},
     stop::{read_exit, time},
 };
+use self::{probing::Probing, publish::Publisher};
 
 /// Messages a pod may have waiting.
 const INBOX: usize = 64;
-/// How soon the same failure of a probe is told again.
-const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// The most a pod sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -92,12 +90,6 @@ pub(crate) struct Actor {
     early_exits: HashSet<String>,
     /// The object is to be deleted from the API once its final status is written.
     delete: bool,
-}
-
-/// The probes of one container.
-struct Probing {
-    tasks: Vec<(ProbeKind, AbortHandle)>,
-    startup: watch::Sender<bool>,
 }
 
 impl Actor {
@@ -352,176 +344,6 @@ impl Actor {
             None
         });
         self.keeper = Some(handle);
-    }
-
-    fn stop_probes(&mut self, container: usize, only: Option<&[ProbeKind]>) {
-        let Some(probing) = self.probes.get_mut(&container) else { return };
-        probing.tasks.retain(|(kind, task)| {
-            let stop = only.is_none_or(|kinds| kinds.contains(kind));
-            if stop {
-                task.abort();
-            }
-            !stop
-        });
-        if only.is_none() {
-            self.probes.remove(&container);
-        }
-    }
-
-    fn start_probes(
-        &mut self,
-        index: usize,
-        id: &str,
-        started_at: Timestamp,
-        (startup, ready): (bool, bool),
-    ) {
-        let Some(spec) = self.state.spec_of(index).cloned() else { return };
-        let ips = self.context.facts_of(&self.state.pod, self.state.ips()).pod_ips;
-        let target = probes::Target {
-            runtime: self.context.runtime.clone(),
-            container: Arc::new(spec),
-            id: id.to_owned(),
-            started_at,
-            host: ips.first().cloned().unwrap_or_else(|| "127.0.0.1".to_owned()),
-        };
-        let passed = watch::Sender::new(startup);
-        let mut tasks = Vec::new();
-        for kind in [ProbeKind::Startup, ProbeKind::Readiness, ProbeKind::Liveness] {
-            let known = match kind {
-                ProbeKind::Startup if startup => continue,
-                ProbeKind::Startup => false,
-                ProbeKind::Readiness => ready,
-                ProbeKind::Liveness => true,
-            };
-            if probes::probe_of(&target.container, kind).is_none() {
-                continue;
-            }
-            let report = self.reporter(index, id.to_owned(), kind);
-            let job = probes::run(target.clone(), kind, known, passed.subscribe(), report);
-            let handle = self.tasks.spawn(async move {
-                job.await;
-                None
-            });
-            tasks.push((kind, handle));
-        }
-        if !tasks.is_empty() {
-            self.probes.insert(index, Probing { tasks, startup: passed });
-        }
-    }
-
-    /// What a probe's reports lead to.
-    fn reporter(
-        &self,
-        container: usize,
-        id: String,
-        kind: ProbeKind,
-    ) -> impl FnMut(probes::Report) + Send + use<> {
-        let sender = self.sender.clone();
-        let recorder = self.context.recorder.clone();
-        let about = effects::about(&self.state, Some(container));
-        let mut told: Option<(String, Instant)> = None;
-        move |report| match report {
-            // The same failure every second would use up what a pod may have in events, and hide the others.
-            probes::Report::Failed(message)
-                if told
-                    .as_ref()
-                    .is_some_and(|(last, at)| *last == message && at.elapsed() < TELL_AGAIN) => {}
-            probes::Report::Failed(message) => {
-                told = Some((message.clone(), Instant::now()));
-                recorder.warning(
-                    &about,
-                    "Unhealthy",
-                    format!("{} probe failed: {message}", probes::name(kind)),
-                );
-            }
-            probes::Report::Verdict(healthy) => {
-                let event = Event::Probed { container, id: id.clone(), kind, healthy };
-                // The inbox is drained all the time; if it is full now, the report must not be lost.
-                let sender = sender.clone();
-                tokio::spawn(async move {
-                    let _ = sender.send(Message::Event(event)).await;
-                });
-            }
-        }
-    }
-
-    /// Whether containers may still come up: nothing else is begun once the pod ends.
-    fn run_effect(&mut self, effect: Effect) {
-        let context = self.context.clone();
-        let pod = self.state.pod.clone();
-        match effect {
-            Effect::MountVolumes => {
-                let sources = self.sources();
-                let facts = context.facts_of(&pod, self.state.ips());
-                self.tasks.spawn(effects::mount_volumes(context, pod, sources, facts));
-            }
-            Effect::RunSandbox { attempt } => {
-                let sender = self.sender.clone();
-                self.tasks.spawn(effects::run_sandbox(context, pod, attempt, sender));
-            }
-            Effect::StopSandbox { id } => {
-                self.tasks.spawn(effects::stop_sandbox(context, id));
-            }
-            Effect::Pull { container } => {
-                let Some(spec) = self.state.spec_of(container).cloned() else { return };
-                let about = effects::about(&self.state, Some(container));
-                self.tasks.spawn(effects::pull(context, pod, container, spec, about));
-            }
-            Effect::Start { container, attempt, image, sandbox } => {
-                let Some(spec) = self.state.spec_of(container).cloned() else { return };
-                let job = start::Job {
-                    index: container,
-                    about: effects::about(&self.state, Some(container)),
-                    ips: self.state.ips().to_vec(),
-                    sources: self.sources(),
-                    sender: self.sender.clone(),
-                    spec,
-                    attempt,
-                    image,
-                    sandbox,
-                    pod,
-                };
-                self.tasks.spawn(start::run(context, job));
-            }
-            Effect::PostStart { container, id } => {
-                let Some(spec) = self.state.spec_of(container).cloned() else { return };
-                let facts = context.facts_of(&pod, self.state.ips());
-                self.tasks.spawn(effects::post_start(context, spec, container, id, facts));
-            }
-            Effect::Probe { container, id, started_at, startup_passed, ready } => {
-                self.start_probes(container, &id, started_at, (startup_passed, ready));
-            }
-            Effect::Stop(plan) => {
-                // Readiness goes on being asked; the rest would only kill what is being stopped.
-                self.stop_probes(plan.container, Some(&[ProbeKind::Startup, ProbeKind::Liveness]));
-                let Some(spec) = self.state.spec_of(plan.container).cloned() else { return };
-                let facts = context.facts_of(&pod, self.state.ips());
-                let about = effects::about(&self.state, Some(plan.container));
-                self.tasks.spawn(stop::run(context, stop::Job { pod, spec, plan, facts, about }));
-            }
-            Effect::Hasten { id, grace, .. } => {
-                self.tasks.spawn(async move {
-                    let _ = context.runtime.stop_container(id, grace).await;
-                    None
-                });
-            }
-            Effect::Record { kind, reason, message, container } => {
-                effects::record(
-                    &context.recorder,
-                    &effects::about(&self.state, container),
-                    kind,
-                    reason,
-                    message,
-                );
-            }
-            Effect::CleanUp => {
-                if let Some(keeper) = self.keeper.take() {
-                    keeper.abort();
-                }
-                self.tasks.spawn(effects::clean_up(context, pod));
-            }
-            Effect::Delete => self.delete = true,
-        }
     }
 }
 

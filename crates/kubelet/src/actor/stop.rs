@@ -30,6 +30,10 @@ const ASK_MOST: Duration = Duration::from_millis(500);
 /// How long the news of an out-of-memory kill may lag behind that of the exit.
 const MEMORY_NEWS: Duration = Duration::from_millis(50);
 
+/// The kernel drops a signal that the first process of a namespace has no handler for. A container younger than this
+/// may not have installed its handler yet, and the signal is sent only once.
+const YOUNG: Duration = Duration::from_millis(500);
+
 /// One stop.
 pub(super) struct Job {
     pub(super) pod: Arc<api::Pod>,
@@ -37,11 +41,12 @@ pub(super) struct Job {
     pub(super) plan: StopPlan,
     pub(super) facts: Facts,
     pub(super) about: api::ObjectReference,
+    pub(super) started_at: Option<Timestamp>,
 }
 
 /// Runs it: the hook at once, the signal when hook and proxies are done, the kill when the grace period is over.
 pub(super) async fn run(context: Arc<Context>, job: Job) -> Option<Event> {
-    let Job { pod, spec, plan, facts, about } = job;
+    let Job { pod, spec, plan, facts, about, started_at } = job;
     let since = Instant::now();
     context.recorder.normal(&about, "Killing", plan.message.clone());
     let uid = PodId::of(&pod).uid;
@@ -63,7 +68,13 @@ pub(super) async fn run(context: Arc<Context>, job: Job) -> Option<Event> {
             debug!(container = spec.name, "proxies did not withdraw the pod in time");
         }
     };
-    futures::future::join(hook, drain).await;
+    let grown_up = async {
+        let age = started_at.map(|at| Duration::try_from(Timestamp::now().duration_since(at)));
+        if let Some(age) = age {
+            sleep(YOUNG.saturating_sub(age.unwrap_or_default())).await;
+        }
+    };
+    futures::join!(hook, drain, grown_up);
     let mut failures = 0u32;
     loop {
         let left = plan.grace.saturating_sub(since.elapsed()).max(LEAST);

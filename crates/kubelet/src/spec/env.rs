@@ -9,7 +9,7 @@ use super::{expand::expand, fields};
 
 /// What the environment is made from beside the pod.
 pub(crate) trait Lookup {
-    /// The ConfigMap's text and binary data; `None` when there is no such object.
+    /// The ConfigMap's text (binary data is for volumes only); `None` when there is no such object.
     fn config_map(&self, name: &str) -> Option<BTreeMap<String, Vec<u8>>>;
     /// The Secret's data.
     fn secret(&self, name: &str) -> Option<BTreeMap<String, Vec<u8>>>;

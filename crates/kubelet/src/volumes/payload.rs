@@ -51,7 +51,7 @@ pub(super) async fn render(
         let one = Source {
             kind: "configmap",
             name: &source.name,
-            data: sources.config_map(&source.name),
+            data: sources.config_map_files(&source.name),
             items: source.items.as_ref(),
             optional: source.optional.unwrap_or(false),
             mode: source.default_mode.unwrap_or(MODE),
@@ -93,7 +93,7 @@ async fn project(
         let one = Source {
             kind: "configmap",
             name: &map.name,
-            data: sources.config_map(&map.name),
+            data: sources.config_map_files(&map.name),
             items: map.items.as_ref(),
             optional: map.optional.unwrap_or(false),
             mode,

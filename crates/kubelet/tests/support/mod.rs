@@ -73,6 +73,10 @@ impl Drop for Node {
 
 impl Node {
     pub(crate) async fn start(name: &str) -> Self {
+        Self::start_with(name, |_| {}).await
+    }
+
+    pub(crate) async fn start_with(name: &str, change: impl FnOnce(&mut KubeletOptions)) -> Self {
         let filter = std::env::var("SKIFF_LOG").unwrap_or_else(|_| "warn".into());
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let directory = tempfile::Builder::new().prefix("skiff-kubelet").tempdir().unwrap();
@@ -86,6 +90,7 @@ impl Node {
         let mut options = KubeletOptions::new(NODE, directory.path().join("k"));
         options.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         options.cgroup_root = format!("/skiff-test-{name}");
+        change(&mut options);
         let runtime: Arc<dyn Runtime> = Arc::new(cri::GrpcRuntime::new(&containerd.socket()));
         let mut node = Self {
             client,

@@ -184,10 +184,12 @@ pub(crate) async fn up(options: UpOptions, shutdown: CancellationToken) -> anyho
     // What an earlier process left running, such as pods, is not this start's to remove.
     let nothing_runs = !plan.layout.runtime().exists();
     let outcome = serve(&plan, &mut instance, shutdown).await;
-    if outcome.is_err() && nothing_runs && !plan.layout.ready_mark(std::process::id()).exists() {
-        if let Err(error) = remove_traces(&plan.layout, &plan.description()).await {
-            tracing::warn!("what the failed start left: {error:#}");
-        }
+    if outcome.is_err()
+        && nothing_runs
+        && !plan.layout.ready_mark(std::process::id()).exists()
+        && let Err(error) = remove_traces(&plan.layout, &plan.description()).await
+    {
+        tracing::warn!("what the failed start left: {error:#}");
     }
     drop(instance);
     outcome

@@ -211,12 +211,14 @@ async fn follow(shared: Arc<Shared>, caches: Caches) {
 }
 
 impl Shared {
-    /// Whether a peer may ask. A machine's questions to itself come from the address they go to.
+    /// Whether a peer may ask. A machine's questions to itself come from the address they go to,
+    /// those through the Service from any other of its addresses: masquerading chooses it.
     fn allowed(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         peer.is_loopback()
             || self.ours.contains(&peer)
             || self.allow.iter().any(|network| network.contains(&peer))
+            || is_of_this_machine(peer)
     }
 
     fn decide(&self, packet: &[u8], transport: Transport) -> Next {
@@ -262,6 +264,12 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether an address belongs to this machine: only then can it be bound. The kernel drops packets
+/// from outside that claim such a source.
+fn is_of_this_machine(address: IpAddr) -> bool {
+    std::net::UdpSocket::bind((address, 0)).is_ok()
 }
 
 async fn serve_udp(shared: Arc<Shared>, socket: UdpSocket) {

@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt, stream::SelectAll};
 use k8s_openapi::api::core::v1 as api;
 use tokio::time::timeout;
 
-use crate::spec::env::Lookup;
+use crate::{pod::as_container, spec::env::Lookup};
 
 /// How long to wait for the first answer about an object.
 const FIRST: Duration = Duration::from_secs(10);
@@ -34,6 +34,9 @@ impl References {
         }
         for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
             found.container(container);
+        }
+        for container in spec.ephemeral_containers.iter().flatten() {
+            found.container(&as_container(container));
         }
         found
     }

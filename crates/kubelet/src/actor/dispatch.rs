@@ -34,6 +34,7 @@ impl Actor {
                     ips: self.state.ips().to_vec(),
                     sources: self.sources(),
                     sender: self.sender.clone(),
+                    target: self.state.target_of(container).map(str::to_owned),
                     spec,
                     attempt,
                     image,

@@ -29,7 +29,11 @@ const CLEAN_AGAIN: Duration = Duration::from_secs(1);
 pub(super) fn about(state: &PodState, container: Option<usize>) -> api::ObjectReference {
     let mut reference = client::reference(&*state.pod);
     if let Some(container) = container.and_then(|i| state.containers.get(i)) {
-        let list = if container.role == Role::Main { "containers" } else { "initContainers" };
+        let list = match container.role {
+            Role::Main => "containers",
+            Role::Ephemeral => "ephemeralContainers",
+            Role::Init | Role::Sidecar => "initContainers",
+        };
         reference.field_path = Some(format!("spec.{list}{{{}}}", container.name));
     }
     reference

@@ -81,7 +81,7 @@ pub(crate) struct Actor {
     /// Effects under way; each may end with an event.
     tasks: JoinSet<Option<Event>>,
     publisher: Publisher,
-    sources: Option<Arc<Sources>>,
+    sources: Option<(References, Arc<Sources>)>,
     keeper: Option<AbortHandle>,
     /// The newest object, for what renders it again and again.
     object: watch::Sender<Arc<api::Pod>>,
@@ -305,10 +305,13 @@ impl Actor {
 
     /// The pod's sources, opened when first needed.
     fn sources(&mut self) -> Arc<Sources> {
-        if let Some(sources) = &self.sources {
+        let references = References::of(&self.state.pod);
+        // Ephemeral containers may refer to more than the pod did.
+        if let Some((known, sources)) = &self.sources
+            && *known == references
+        {
             return sources.clone();
         }
-        let references = References::of(&self.state.pod);
         let sources =
             Arc::new(Sources::open(&self.context.caches, &self.id.namespace, &references));
         let mut changes = sources.changes();
@@ -321,7 +324,7 @@ impl Actor {
                 }
             }
         });
-        self.sources = Some(sources.clone());
+        self.sources = Some((references, sources.clone()));
         sources
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Job {
     pub(super) image: ImageReady,
     pub(super) sandbox: String,
     pub(super) ips: Vec<String>,
+    /// Container whose processes this one is to see.
+    pub(super) target: Option<String>,
     pub(super) sources: Arc<Sources>,
     pub(super) sender: mpsc::Sender<Message>,
 }
@@ -155,6 +157,7 @@ async fn configure(context: &Context, job: &Job) -> Result<v1::ContainerConfig, 
         mounts,
         memory: context.memory,
         node: &context.options.node_name,
+        target: job.target.as_deref(),
     };
     container::config(&job.pod, &job.spec, ingredients)
 }

@@ -1,5 +1,5 @@
 //! What an active pod needs next: volumes, sandbox, init containers in order, then the others in order (the static
-//! order of the Kubernetes documentation, sidecars as KEP-753 has them).
+//! order of the Kubernetes documentation, sidecars as KEP-753 has them). Ephemeral containers wait for nobody.
 
 use jiff::Timestamp;
 
@@ -89,8 +89,14 @@ fn sandbox(state: &mut PodState, now: Timestamp, effects: &mut Vec<Effect>) {
 /// their own stage.
 fn containers(state: &mut PodState, now: Timestamp, effects: &mut Vec<Effect>) {
     for index in 0..state.containers.len() {
+        if state.containers[index].role == Role::Ephemeral {
+            drive(state, index, now, effects);
+        }
+    }
+    for index in 0..state.containers.len() {
         let role = state.containers[index].role;
         match role {
+            Role::Ephemeral => {}
             Role::Init if state.initialised => continue,
             Role::Init => {
                 if matches!(&state.containers[index].phase, Phase::Exited(exit) if exit.code == 0) {

@@ -1,14 +1,17 @@
 //! Rebuilding a pod's state from what the runtime has, after the kubelet was restarted: nothing that runs is touched.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
 
 use super::{
+    ending,
     event::{Effect, Seen, SeenContainer, SeenPhase},
-    model::{Hook, Life, Phase, PodState, Role, Running, Sandbox},
+    model::{Cause, Hook, Life, Phase, PodState, Role, Running, Sandbox},
+    phase,
 };
 
 /// Takes over what runs.
-pub(super) fn adopt(state: &mut PodState, seen: Seen, effects: &mut Vec<Effect>) {
+pub(super) fn adopt(state: &mut PodState, seen: Seen, now: Timestamp, effects: &mut Vec<Effect>) {
     let newest = seen.sandboxes.iter().max_by_key(|sandbox| sandbox.attempt);
     if let Some(sandbox) = newest {
         let (id, attempt) = (sandbox.id.clone(), sandbox.attempt);
@@ -30,7 +33,25 @@ pub(super) fn adopt(state: &mut PodState, seen: Seen, effects: &mut Vec<Effect>)
         mine.sort_by_key(|c| c.attempt);
         take(state, index, &mine, &status, effects);
     }
+    resume_ending(state, now);
     state.initialised = state.containers.iter().any(|c| c.role == Role::Main && c.existed);
+}
+
+/// A pod may have been called finished before everything of it was stopped: that is made up for.
+fn resume_ending(state: &mut PodState, now: Timestamp) {
+    let Life::Finished(status) = &state.life else { return };
+    let up = state.containers.iter().any(super::Container::is_up);
+    if !up && !matches!(state.sandbox, Sandbox::Ready { .. }) {
+        return;
+    }
+    let cause = match (&status.reason, &status.message) {
+        (Some(reason), message) => {
+            Cause::Failed { reason: reason.clone(), message: message.clone().unwrap_or_default() }
+        }
+        _ => Cause::Completed,
+    };
+    let grace = phase::spec_grace(&state.pod);
+    ending::begin(state, cause, grace, false, now);
 }
 
 /// Takes over one container: the newest is what it is now, the one before how it ended last time.

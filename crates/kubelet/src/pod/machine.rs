@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
 
 use super::{
-    active, adopt, ending,
+    active, adopt, ending, ephemeral,
     event::{
         Effect, Event, EventType, ProbeKind, PullProblem, SeenSandbox, StartProblem, Started,
         StopPlan,
@@ -43,17 +43,20 @@ pub(crate) fn new(pod: Arc<api::Pod>, now: Timestamp) -> PodState {
         .chain(spec.containers.into_iter().map(|c| (c, Role::Main)))
         .map(|(c, role)| blank(c.name, role))
         .collect();
-    PodState {
+    let mut state = PodState {
         life,
         volumes: Volumes::Pending { retry_at: None, failures: 0 },
         sandbox: Sandbox::Absent { attempt: 0, retry_at: None, failures: 0 },
         containers,
+        ephemeral: Vec::new(),
         start_time: status.start_time.map_or(now, |time| time.0),
         initialised: false,
         cleaned: Cleaning::Not,
         gone: false,
         pod,
-    }
+    };
+    ephemeral::join(&mut state);
+    state
 }
 
 /// The state of a pod that this node does not admit.
@@ -70,7 +73,8 @@ pub(crate) fn rejected(
     state
 }
 
-fn blank(name: String, role: Role) -> Container {
+/// A container of which nothing is known yet.
+pub(super) fn blank(name: String, role: Role) -> Container {
     Container {
         name,
         role,
@@ -125,7 +129,7 @@ fn take(state: &mut PodState, event: Event, now: Timestamp, effects: &mut Vec<Ef
                 ending::begin(state, Cause::Deleted, grace, false, now);
             }
         }
-        Event::Adopt(seen) => adopt::adopt(state, seen, effects),
+        Event::Adopt(seen) => adopt::adopt(state, seen, now, effects),
         Event::VolumesMounted(result) => take_volumes(state, result, now, effects),
         Event::SandboxStarted(result) => take_sandbox(state, result, now, effects),
         Event::SandboxStopped(result) => take_sandbox_stopped(state, &result, now, effects),
@@ -158,6 +162,7 @@ fn take(state: &mut PodState, event: Event, now: Timestamp, effects: &mut Vec<Ef
 
 fn take_spec(state: &mut PodState, pod: Arc<api::Pod>, now: Timestamp, effects: &mut Vec<Effect>) {
     state.pod = pod;
+    ephemeral::join(state);
     if phase::deletion(&state.pod).is_none() {
         return;
     }
@@ -349,8 +354,13 @@ fn take_start(
             if let Some(exit) = problem.exit {
                 container.existed = true;
                 container.restarts = attempt;
-                container.last = Some(exit);
+                if !phase::should_restart(state, index, &exit) {
+                    state.containers[index].phase = Phase::Exited(exit);
+                    return;
+                }
+                state.containers[index].last = Some(exit);
             }
+            let container = &mut state.containers[index];
             let wait = if problem.reason == "RunContainerError" { SHOW } else { SYNC_AGAIN };
             container.phase = Phase::Waiting(Waiting {
                 reason: problem.reason,

@@ -6,6 +6,7 @@ mod adopt;
 mod backoff;
 mod conditions;
 mod ending;
+mod ephemeral;
 mod event;
 mod machine;
 mod model;
@@ -13,6 +14,7 @@ mod phase;
 mod status;
 
 pub(crate) use backoff::BackOff;
+pub(crate) use ephemeral::as_container;
 pub(crate) use event::{
     Effect, Event, EventType, ImageReady, ProbeKind, PullProblem, Seen, SeenContainer, SeenPhase,
     SeenSandbox, StartProblem, Started, StopPlan,

@@ -18,8 +18,10 @@ pub(crate) struct PodState {
     pub(crate) volumes: Volumes,
     /// Its sandbox.
     pub(crate) sandbox: Sandbox,
-    /// Init containers in order, then the others in order.
+    /// Init containers in order, then the others in order, then the ephemeral ones in order.
     pub(crate) containers: Vec<Container>,
+    /// Specifications of the ephemeral containers, as those of containers that never restart.
+    pub(crate) ephemeral: Vec<api::Container>,
     /// When the kubelet took the pod up.
     pub(crate) start_time: Timestamp,
     /// All init containers have done their work in this sandbox.
@@ -153,6 +155,8 @@ pub(crate) enum Role {
     Sidecar,
     /// An ordinary container.
     Main,
+    /// Joins a running pod for somebody who looks into it; its end means nothing to the pod (KEP-277).
+    Ephemeral,
 }
 
 /// One container of the pod.
@@ -280,7 +284,21 @@ impl PodState {
     pub(crate) fn spec_of(&self, index: usize) -> Option<&api::Container> {
         let spec = self.pod.spec.as_ref()?;
         let init = spec.init_containers.as_deref().unwrap_or_default();
-        init.get(index).or_else(|| spec.containers.get(index.checked_sub(init.len())?))
+        let Some(index) = index.checked_sub(init.len()) else { return init.get(index) };
+        match index.checked_sub(spec.containers.len()) {
+            None => spec.containers.get(index),
+            Some(index) => self.ephemeral.get(index),
+        }
+    }
+
+    /// The runtime's id of the container whose processes an ephemeral one asks to see, if that runs.
+    pub(crate) fn target_of(&self, index: usize) -> Option<&str> {
+        let name = &self.containers.get(index).filter(|c| c.role == Role::Ephemeral)?.name;
+        let spec = self.pod.spec.as_ref()?;
+        let spec = spec.ephemeral_containers.iter().flatten().find(|c| c.name == *name)?;
+        let target = spec.target_container_name.as_ref()?;
+        let target = self.containers.iter().find(|c| c.name == *target)?;
+        target.running().map(|running| running.id.as_str())
     }
 
     /// The addresses of the pod.

@@ -53,6 +53,7 @@ pub(super) fn should_restart(state: &PodState, index: usize, exit: &Exit) -> boo
     match (container.role, restart_policy(&state.pod, spec)) {
         (Role::Sidecar, _) | (Role::Main, "Always") => true,
         (_, "Never") => false,
+        (Role::Ephemeral, _) => false,
         (Role::Init, _) | (Role::Main, _) => exit.code != 0,
     }
 }

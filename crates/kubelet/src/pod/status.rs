@@ -35,24 +35,17 @@ pub(crate) fn project(
         return status;
     }
     addresses(state, &mut status, host_ips);
-    let render = |wanted_init: bool| -> Vec<api::ContainerStatus> {
-        let known = if wanted_init {
-            &previous.init_container_statuses
-        } else {
-            &previous.container_statuses
-        };
-        let all = state
-            .containers
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| (c.role != Role::Main) == wanted_init);
+    let render = |roles: &[Role], known: &Option<Vec<api::ContainerStatus>>| -> Vec<_> {
+        let all = state.containers.iter().enumerate().filter(|(_, c)| roles.contains(&c.role));
         all.map(|(index, c)| {
             let before = known.iter().flatten().find(|s| s.name == c.name);
             container_status(state, index, c, before, runtime)
         })
         .collect()
     };
-    let (init, main) = (render(true), render(false));
+    let init = render(&[Role::Init, Role::Sidecar], &previous.init_container_statuses);
+    let main = render(&[Role::Main], &previous.container_statuses);
+    let ephemeral = render(&[Role::Ephemeral], &previous.ephemeral_container_statuses);
     let phase = phase(state, &init, &main);
     status.phase = Some(phase.to_owned());
     (status.reason, status.message) = match &state.life {
@@ -63,6 +56,7 @@ pub(crate) fn project(
     };
     status.init_container_statuses = (!init.is_empty()).then_some(init);
     status.container_statuses = Some(main);
+    status.ephemeral_container_statuses = (!ephemeral.is_empty()).then_some(ephemeral);
     conditions::update(state, &mut status, phase, now);
     status
 }
@@ -91,7 +85,7 @@ fn container_status(
         name: container.name.clone(),
         image: spec.image.clone().unwrap_or_default(),
         restart_count: i32::try_from(container.restarts).unwrap_or(i32::MAX),
-        started: Some(false),
+        started: (container.role != Role::Ephemeral).then_some(false),
         last_state: container.last.as_ref().map(|exit| terminated(exit, runtime)),
         ..Default::default()
     };
@@ -158,6 +152,9 @@ fn fill_running(
         running: Some(api::ContainerStateRunning { started_at }),
         ..Default::default()
     });
+    if role == Role::Ephemeral {
+        return;
+    }
     status.started = Some(running.started());
     status.ready = role != Role::Init && running.started() && running.ready;
     let resources = spec.resources.clone().unwrap_or_default();
@@ -181,7 +178,7 @@ fn container_id(runtime: &str, id: &str) -> String {
 }
 
 fn waiting_state(state: &PodState, waiting: &Waiting) -> api::ContainerState {
-    let has_init = state.containers.iter().any(|c| c.role != Role::Main);
+    let has_init = state.containers.iter().any(|c| matches!(c.role, Role::Init | Role::Sidecar));
     let reason = match waiting.reason {
         "" if has_init && !state.initialised => "PodInitializing",
         "" => "ContainerCreating",

@@ -454,3 +454,59 @@ fn finished_pods_never_run_again() {
     let deleted = script.deleted(30);
     assert_eq!(script.send(deleted), "clean up");
 }
+
+#[test]
+fn a_finished_pod_whose_sandbox_was_left_is_stopped_after_a_restart() {
+    let now = Timestamp::from_second(2_000_000).unwrap();
+    let state = new(pod(one("Never"), &json!({"phase": "Succeeded"})), now);
+    let mut script = Script { state, now, status: api::PodStatus::default() };
+    let seen = Seen {
+        sandboxes: vec![SeenSandbox { id: "s0".into(), attempt: 0, ready: true, ips: Vec::new() }],
+        containers: vec![SeenContainer {
+            name: "c".into(),
+            id: "a".into(),
+            attempt: 0,
+            image: ImageReady::default(),
+            phase: SeenPhase::Exited(exit("a", 0, now)),
+        }],
+    };
+    assert_eq!(script.send(Event::Adopt(seen)), "stop sandbox s0");
+    assert_eq!(script.send(Event::SandboxStopped(Ok(()))), "");
+    assert_eq!(script.phase(), "Succeeded");
+}
+
+#[test]
+fn a_container_that_cannot_start_and_never_restarts_has_ended() {
+    let mut script = Script::new(one("Never"));
+    script.up_to_containers();
+    let image = ImageReady { name: "i".into(), reference: "sha".into(), id: "sha".into() };
+    script.send(Event::Pulled { container: 0, result: Ok(image) });
+    let exit = Exit { reason: "StartError".into(), ..exit("a", 128, script.now) };
+    let problem = StartProblem {
+        reason: "RunContainerError",
+        message: "no such file".into(),
+        exit: Some(exit),
+    };
+    let next = script.send(Event::Started { container: 0, result: Err(problem) });
+    assert_eq!(next, "stop sandbox s0");
+    script.send(Event::SandboxStopped(Ok(())));
+    assert_eq!((script.phase(), script.shown().as_str()), ("Failed", "c:StartError(128)"));
+}
+
+#[test]
+fn ephemeral_containers_join_and_their_end_changes_nothing() {
+    let mut script = Script::new(one("Always"));
+    script.up_to_containers();
+    script.start(0, "a");
+    let mut joined = (*script.state.pod).clone();
+    let debugger = json!([{"name": "d", "image": "i", "targetContainerName": "c"}]);
+    joined.spec.as_mut().unwrap().ephemeral_containers =
+        Some(serde_json::from_value(debugger).unwrap());
+    assert_eq!(script.send(Event::Spec(Arc::new(joined))), "pull d");
+    assert_eq!(script.state.target_of(1), Some("a"));
+    script.start(1, "b");
+    assert_eq!(script.exit(1, "b", 3), "");
+    let shown = &script.status.ephemeral_container_statuses.as_ref().unwrap()[0];
+    assert_eq!(shown.state.clone().unwrap().terminated.unwrap().exit_code, 3);
+    assert_eq!((script.phase(), script.shown().as_str()), ("Running", "c:ready"));
+}

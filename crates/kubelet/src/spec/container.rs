@@ -16,6 +16,8 @@ pub(crate) struct Ingredients<'a> {
     /// The node's memory, bytes.
     pub(crate) memory: i64,
     pub(crate) node: &'a str,
+    /// The runtime's id of the container whose processes this one sees.
+    pub(crate) target: Option<&'a str>,
 }
 
 /// What the runtime is asked to make.
@@ -28,8 +30,11 @@ pub(crate) fn config(
     ingredients: Ingredients<'_>,
 ) -> Result<v1::ContainerConfig, String> {
     let id = PodId::of(pod);
-    let Ingredients { attempt, image, image_user, env, mounts, memory, node } = ingredients;
-    let security_context = security::container(pod, container, image_user)?;
+    let Ingredients { attempt, image, image_user, env, mounts, memory, node, target } = ingredients;
+    let mut security_context = security::container(pod, container, image_user)?;
+    if let (Some(target), Some(namespaces)) = (target, &mut security_context.namespace_options) {
+        security::look_into(namespaces, target);
+    }
     let labels = sandbox::labels(&id, node)
         .into_iter()
         .chain([(CONTAINER_NAME.to_owned(), container.name.clone())]);

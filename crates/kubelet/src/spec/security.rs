@@ -41,6 +41,14 @@ pub(super) fn namespaces(pod: &api::Pod) -> v1::NamespaceOption {
     }
 }
 
+/// Shares the processes of the container `target`, unless the pod's setting shares more.
+pub(super) fn look_into(namespaces: &mut v1::NamespaceOption, target: &str) {
+    if namespaces.pid() == v1::NamespaceMode::Container {
+        namespaces.set_pid(v1::NamespaceMode::Target);
+        namespaces.target_id = target.to_owned();
+    }
+}
+
 fn profile(profile: Option<&api::SeccompProfile>) -> v1::SecurityProfile {
     use v1::security_profile::ProfileType;
     let (kind, reference) = match profile.map(|p| (p.type_.as_str(), p.localhost_profile.clone())) {

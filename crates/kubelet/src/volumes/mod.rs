@@ -101,7 +101,9 @@ pub(crate) async fn set_up(
             continue;
         }
         let files = payload::render(pod, volume, ingredients).await.map_err(fail)?;
-        write(dir, files, fs_group).await.map_err(fail)?;
+        // Secrets and tokens never reach a disk.
+        let in_memory = volume.secret.is_some() || volume.projected.is_some();
+        write(dir, files, fs_group, in_memory).await.map_err(fail)?;
     }
     Ok(())
 }
@@ -120,9 +122,13 @@ async fn write(
     dir: PathBuf,
     files: BTreeMap<String, payload::File>,
     fs_group: Option<i64>,
+    in_memory: bool,
 ) -> Result<(), String> {
     let written = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&dir)?;
+        if in_memory {
+            local::put_in_memory(&dir)?;
+        }
         atomic::write(&dir, &files, fs_group)
     });
     match written.await {

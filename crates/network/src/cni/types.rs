@@ -107,17 +107,18 @@ pub(crate) struct RuntimeConfig {
     pub(crate) port_mappings: Option<Vec<PortMapping>>,
 }
 
-/// One entry of the capability `portMappings`.
+/// One entry of the capability `portMappings`. The convention's names start with a small letter,
+/// those that containerd sends with a capital one: Go's decoder takes either.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PortMapping {
-    #[serde(default)]
+    #[serde(alias = "HostPort", default)]
     host_port: i32,
-    #[serde(default)]
+    #[serde(alias = "ContainerPort", default)]
     container_port: i32,
-    #[serde(default)]
+    #[serde(alias = "Protocol", default)]
     protocol: String,
-    #[serde(rename = "hostIP", default)]
+    #[serde(rename = "hostIP", alias = "HostIP", default)]
     host_ip: String,
 }
 
@@ -235,6 +236,14 @@ mod tests {
         .host_ports()
         .expect("ports");
         assert_eq!(ports.len(), 2);
+        let as_containerd = config(
+            r#"{"runtimeConfig":{"portMappings":[
+                {"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":"127.0.0.1"}]}}"#,
+        )
+        .host_ports()
+        .expect("ports");
+        assert_eq!((as_containerd[0].host_port, as_containerd[0].container_port), (8080, 80));
+        assert_eq!(as_containerd[0].host_ip, Some(Ipv4Addr::LOCALHOST));
         assert_eq!((ports[0].host_port, ports[0].protocol.as_str()), (8080, "tcp"));
         assert_eq!(ports[1].host_ip, Some(Ipv4Addr::LOCALHOST));
         for bad in [

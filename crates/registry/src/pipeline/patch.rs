@@ -1,7 +1,7 @@
 //! Stage two, for patches: a patch body on a stored object.
 
 use bytes::Bytes;
-use meta::{GroupVersionKind, Status, StatusCause};
+use meta::{GroupVersionKind, Status};
 use schema::PatchError;
 use serde_json::Value;
 
@@ -105,15 +105,10 @@ fn refuse(error: PatchError) -> Status {
     match error {
         PatchError::Malformed(text) => Status::bad_request(text),
         PatchError::TooMany(_) => Status::new(413, "RequestEntityTooLarge", error.to_string()),
-        PatchError::Failed(text) => {
-            // Upstream keeps the text to itself; as a cause it reaches those who look.
-            let cause = StatusCause {
-                reason: "UnexpectedServerResponse".to_owned(),
-                message: text,
-                field: String::new(),
-            };
+        // Upstream's words: why the patch failed stays with the server, and clients compare this message.
+        PatchError::Failed(_) => {
             let message = "the server rejected our request due to an error in our request";
-            Status::new(422, "Invalid", message).with_causes(vec![cause])
+            Status::new(422, "Invalid", message).with_causes(Vec::new())
         }
     }
 }

@@ -24,21 +24,37 @@ pub(crate) struct Load {
     pub(crate) requests: u64,
 }
 
-/// What came of it.
-#[derive(Debug, Clone, Copy)]
+/// What came of it, or of several loads one after the other.
+#[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    pub(crate) requests: u64,
     /// Bytes of the answers' bodies.
     pub(crate) bytes: u64,
-    pub(crate) elapsed: Duration,
-    pub(crate) median: Duration,
-    pub(crate) p99: Duration,
+    elapsed: Duration,
+    times: Vec<Duration>,
 }
 
 impl Outcome {
     /// Requests a second.
     pub(crate) fn rate(&self) -> f64 {
-        self.requests as f64 / self.elapsed.as_secs_f64()
+        self.requests() as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Requests that were answered.
+    pub(crate) fn requests(&self) -> u64 {
+        self.times.len() as u64
+    }
+
+    /// The time within which so many of a hundred requests were answered.
+    pub(crate) fn percentile(&mut self, part: usize) -> Duration {
+        self.times.sort_unstable();
+        self.times.get(self.times.len() * part / 100).copied().unwrap_or_default()
+    }
+
+    /// Adds what another load did.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.elapsed += other.elapsed;
+        self.times.extend(other.times);
     }
 
     /// Megabytes (10^6) a second.
@@ -68,10 +84,7 @@ where
         bytes += read;
         times.extend(taken);
     }
-    let elapsed = start.elapsed();
-    times.sort_unstable();
-    let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or_default();
-    Ok(Outcome { requests: times.len() as u64, bytes, elapsed, median: at(50), p99: at(99) })
+    Ok(Outcome { bytes, elapsed: start.elapsed(), times })
 }
 
 async fn work<F: Fn(u64) -> Request<Full<Bytes>>>(

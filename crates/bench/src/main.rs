@@ -65,7 +65,7 @@ enum Bench {
     },
     /// Requests a second beside a bare server and a bare store; memory of many objects
     Api {
-        /// How long each load lasts, in seconds
+        /// How many seconds of each load
         #[arg(long, default_value_t = 5)]
         seconds: u64,
         /// How many ConfigMaps

@@ -1,6 +1,6 @@
 //! What the API server serves, beside a bare server and a bare store on the same processors.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,14 +26,16 @@ const CONFIG_MAPS: &str = "/api/v1/namespaces/bench/configmaps";
 const MANY: usize = 64;
 /// Connections of large answers.
 const FEW: usize = 8;
+/// What is compared takes turns of this length: what disturbs one disturbs the other.
+const ROUND: Duration = Duration::from_secs(1);
 /// Freed memory goes back to the kernel within a second or two.
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// Measures reads and writes for `seconds` each, on `objects` ConfigMaps of 1.2 KB.
 pub(crate) fn run(subject: &Subject, seconds: u64, objects: u64) -> anyhow::Result<()> {
     let cluster = super::start(subject)?;
-    let duration = Duration::from_secs(seconds.max(1));
     let mut report = Report::default();
+    super::tell(&format!("creating {objects} ConfigMaps"));
     let path = kubeconfig(&cluster);
     let (one, all) = inside::run(&cluster, move || fill(path, objects))?;
     std::thread::sleep(SETTLE);
@@ -42,8 +44,9 @@ pub(crate) fn run(subject: &Subject, seconds: u64, objects: u64) -> anyhow::Resu
     let what = format!("resident memory, {objects} ConfigMaps");
     report.add(&what, "937 MB", Budget::AtMost(120.0), resident, "MB");
 
-    reads(&cluster, &one, &all, duration, &mut report)?;
-    writes(&cluster, duration, &mut report)?;
+    let rounds = seconds.max(1);
+    reads(&cluster, &one, &all, rounds, &mut report)?;
+    writes(&cluster, rounds, &mut report)?;
     std::thread::sleep(SETTLE);
     let resident = megabytes(memory(pid)?.resident);
     report.add("resident memory after the loads", "", Budget::None, resident, "MB");
@@ -55,46 +58,67 @@ fn reads(
     cluster: &Cluster,
     one: &[u8],
     all: &[u8],
-    duration: Duration,
+    rounds: u64,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let load = |connections| Load { connections, duration, requests: u64::MAX };
     let server = Bare::start(cluster, one, all)?;
     let bare = server.endpoint()?;
     let skiff = Endpoint::from_kubeconfig(&kubeconfig(cluster))?;
-    let measure = |endpoint: &Endpoint, path: String, load| {
-        let endpoint = endpoint.clone();
-        inside::run(cluster, move || async move { get(&endpoint, path, load).await })
+    let measure = |path: String, other: &'static str, connections| {
+        super::tell(&format!("GET {path}, {connections} connections"));
+        let (skiff, bare) = (skiff.clone(), bare.clone());
+        inside::run(cluster, move || async move {
+            let (mut own, mut others) = (Outcome::default(), Outcome::default());
+            for _ in 0..rounds {
+                own.add(get(&skiff, &path, connections).await?);
+                if !other.is_empty() {
+                    others.add(get(&bare, other, connections).await?);
+                }
+            }
+            Ok((own, others))
+        })
     };
 
-    let own = measure(&skiff, format!("{CONFIG_MAPS}/object-000007"), load(MANY))?;
-    let other = measure(&bare, "/one".to_owned(), load(MANY))?;
+    let (mut own, other) = measure(format!("{CONFIG_MAPS}/object-000007"), "/one", MANY)?;
     report.add("GET, 64 connections", "2755 /s", Budget::AtLeast(25_000.0), own.rate(), "/s");
-    latency(report, &own);
+    latency(report, &mut own);
     report.add("GET of the bare server", "", Budget::None, other.rate(), "/s");
     let ratio = own.rate() / other.rate() * 100.0;
     report.add("GET beside the bare server", "", Budget::AtLeast(60.0), ratio, "%");
 
-    let own = measure(&skiff, CONFIG_MAPS.to_owned(), load(FEW))?;
-    let other = measure(&bare, "/all".to_owned(), load(FEW))?;
+    let (own, other) = measure(CONFIG_MAPS.to_owned(), "/all", FEW)?;
     let rate = own.megabytes();
     report.add("LIST all, 8 connections", "108 MB/s", Budget::AtLeast(1000.0), rate, "MB/s");
     report.add("LIST of the bare server", "", Budget::None, other.megabytes(), "MB/s");
     let ratio = own.megabytes() / other.megabytes() * 100.0;
     report.add("LIST beside the bare server", "", Budget::AtLeast(50.0), ratio, "%");
 
-    let own = measure(&skiff, format!("{CONFIG_MAPS}?limit=500"), load(FEW))?;
+    let (own, _) = measure(format!("{CONFIG_MAPS}?limit=500"), "", FEW)?;
     report.add("LIST limit=500", "66 /s", Budget::AtLeast(1000.0), own.rate(), "/s");
     Ok(())
 }
 
-fn writes(cluster: &Cluster, duration: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let skiff = Endpoint::from_kubeconfig(&kubeconfig(cluster))?;
-    let load = Load { connections: MANY, duration, requests: u64::MAX };
-    let make = |number| create(&format!("load-{number:08}"), 900);
-    let own = inside::run(cluster, move || async move { load::run(&skiff, load, make).await })?;
+fn writes(cluster: &Cluster, rounds: u64, report: &mut Report) -> anyhow::Result<()> {
+    super::tell("POST, 64 connections");
     let directory = tempfile::tempdir_in(cluster.directory()).context("make a directory")?;
-    let (other, batch) = bare_store(directory.path(), duration)?;
+    let path = kubeconfig(cluster);
+    let (mut own, batch, other, full) = inside::run(cluster, move || async move {
+        let skiff = Endpoint::from_kubeconfig(&path)?;
+        let store = Embedded::open(Options::new(directory.path().join("store")), |_, _| ())?;
+        let (mut own, before) = (Outcome::default(), written(&skiff).await?);
+        let (mut other, mut full) = (Vec::new(), Vec::new());
+        for round in 0..rounds {
+            let load = Load { connections: MANY, duration: ROUND, requests: u64::MAX };
+            let make = move |number| create(&format!("load-{round:03}-{number:08}"), 900);
+            own.add(load::run(&skiff, load, make).await?);
+            let batch = written(&skiff).await?.since(before);
+            other.push(bare_store(&store, batch.round() as usize, round).await?);
+            full.push(bare_store(&store, MANY, round).await?);
+        }
+        store.close().await;
+        let batch = written(&skiff).await?.since(before);
+        Ok((own, batch, mean(&other), mean(&full)))
+    })?;
     report.add(
         "CREATE 1 KB, 64 connections",
         "1300 /s",
@@ -102,29 +126,66 @@ fn writes(cluster: &Cluster, duration: Duration, report: &mut Report) -> anyhow:
         own.rate(),
         "/s",
     );
-    latency(report, &own);
-    report.add("CREATE of the bare store", "", Budget::None, other, "/s");
-    report.add("commits a batch there", "", Budget::None, batch, "");
+    latency(report, &mut own);
+    report.add("    commits a transaction", "", Budget::None, batch, "");
+    report.add("CREATE of the bare store so", "", Budget::None, other, "/s");
     let ratio = own.rate() / other * 100.0;
     report.add("CREATE beside the bare store", "", Budget::AtLeast(50.0), ratio, "%");
+    report.add("the bare store, 64 in flight", "", Budget::None, full, "/s");
     Ok(())
 }
 
-fn latency(report: &mut Report, outcome: &Outcome) {
-    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
-    report.add("    median", "", Budget::None, milliseconds(outcome.median), "ms");
-    report.add("    99 of 100", "", Budget::None, milliseconds(outcome.p99), "ms");
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// One request of each kind that is counted, to reads that repeat.
-async fn get(endpoint: &Endpoint, path: String, load: Load) -> anyhow::Result<Outcome> {
-    let first = endpoint.connect().await?.count(request(Method::GET, &path, "")).await?;
+fn latency(report: &mut Report, outcome: &mut Outcome) {
+    for (what, part) in [("    median", 50), ("    99 of 100", 99)] {
+        let milliseconds = outcome.percentile(part).as_secs_f64() * 1e3;
+        report.add(what, "", Budget::None, milliseconds, "ms");
+    }
+}
+
+/// One round of the same read.
+async fn get(endpoint: &Endpoint, path: &str, connections: usize) -> anyhow::Result<Outcome> {
+    let first = endpoint.connect().await?.count(request(Method::GET, path, "")).await?;
+    let load = Load { connections, duration: ROUND, requests: u64::MAX };
+    let path = path.to_owned();
     let outcome = load::run(endpoint, load, move |_| request(Method::GET, &path, "")).await?;
     anyhow::ensure!(
-        outcome.bytes == first * outcome.requests,
+        outcome.bytes == first * outcome.requests(),
         "answers to the same request differ in length"
     );
     Ok(outcome)
+}
+
+/// What skiff's store has written.
+#[derive(Clone, Copy)]
+struct Written {
+    commits: f64,
+    transactions: f64,
+}
+
+impl Written {
+    /// Commits a transaction since an earlier look.
+    fn since(self, before: Self) -> f64 {
+        (self.commits - before.commits) / (self.transactions - before.transactions).max(1.0)
+    }
+}
+
+/// Reads what skiff says that its store has written.
+async fn written(endpoint: &Endpoint) -> anyhow::Result<Written> {
+    let path = request(Method::GET, "/metrics", "");
+    let text = endpoint.connect().await?.exchange(path).await?;
+    let text = String::from_utf8_lossy(&text);
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).with_context(|| format!("no metric {name}"))
+    };
+    Ok(Written {
+        commits: value("skiff_store_commits_total")?,
+        transactions: value("skiff_store_transactions_total")?,
+    })
 }
 
 /// Creates the objects, and returns what the server answers for one and for all.
@@ -137,7 +198,7 @@ async fn fill(kubeconfig: PathBuf, objects: u64) -> anyhow::Result<(Bytes, Bytes
     let load = Load { connections: MANY, duration: super::TIMEOUT, requests: objects };
     let made =
         load::run(&endpoint, load, |number| create(&format!("object-{number:06}"), 1000)).await?;
-    anyhow::ensure!(made.requests == objects, "creating the objects took too long");
+    anyhow::ensure!(made.requests() == objects, "creating the objects took too long");
     let one = format!("{CONFIG_MAPS}/object-000007");
     let one = connection.exchange(request(Method::GET, &one, "")).await?;
     let all = connection.exchange(request(Method::GET, CONFIG_MAPS, "")).await?;
@@ -153,24 +214,17 @@ fn create(name: &str, bytes: usize) -> Request<Full<Bytes>> {
     request(Method::POST, CONFIG_MAPS, object.to_string())
 }
 
-/// Commits a second of the embedded store alone, and how many of them it writes at once.
-fn bare_store(directory: &Path, duration: Duration) -> anyhow::Result<(f64, f64)> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let store = Embedded::open(Options::new(directory.join("store")), |_, _| ())?;
-        let load = store::load::Load {
-            in_flight: MANY,
-            value_bytes: 1024,
-            duration,
-            durability: Durability::Durable,
-            prefix: "/registry/configmaps/bench/".to_owned(),
-        };
-        let shared: Arc<dyn Store<()>> = Arc::new(store.clone());
-        let figures = store::load::create(shared, load, || ())
-            .await
-            .map_err(|error| anyhow::anyhow!("load the bare store: {error}"))?;
-        let batch = figures.commits as f64 / store.stats().batches.max(1) as f64;
-        store.close().await;
-        Ok((figures.per_second, batch))
-    })
+/// Commits a second of the embedded store alone.
+async fn bare_store(store: &Embedded<()>, in_flight: usize, round: u64) -> anyhow::Result<f64> {
+    let load = store::load::Load {
+        in_flight,
+        value_bytes: 1024,
+        duration: ROUND,
+        durability: Durability::Durable,
+        prefix: format!("/registry/configmaps/bench/{in_flight}-{round}-"),
+    };
+    let shared: Arc<dyn Store<()>> = Arc::new(store.clone());
+    let figures = store::load::create(shared, load, || ()).await;
+    let figures = figures.map_err(|error| anyhow::anyhow!("load the bare store: {error}"))?;
+    Ok(figures.per_second)
 }

@@ -15,6 +15,7 @@ const SETTLE: Duration = Duration::from_secs(15);
 /// Measures memory and processor of a cluster without workload.
 pub(crate) fn run(subject: &Subject, seconds: u64) -> anyhow::Result<()> {
     let cluster = super::start(subject)?;
+    super::tell(&format!("watching an idle cluster for {seconds} s"));
     std::thread::sleep(SETTLE);
     let pid = cluster.pid().context("skiff does not run")?;
     let containerd = containerd(&cluster)?;

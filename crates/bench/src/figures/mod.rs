@@ -16,6 +16,11 @@ use testkit::{Cluster, ClusterOptions};
 use crate::Subject;
 use crate::endpoint::{Connection, request};
 
+/// Says on standard error what is going on; figures go to standard output.
+fn tell(what: &str) {
+    eprintln!("  {what}");
+}
+
 /// No single step of a bench may take longer.
 const TIMEOUT: Duration = Duration::from_secs(120);
 

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use bytes::Bytes;
 use http::Method;
+use http_body_util::Full;
 use serde_json::{Value, json};
 
 use super::{IMAGE, TIMEOUT, appears, has_condition, kubeconfig};
@@ -25,13 +27,19 @@ pub(crate) fn run(subject: &Subject, pods: usize, replicas: usize) -> anyhow::Re
     let cluster = super::start(subject)?;
     super::import_image(subject, &cluster)?;
     let path = kubeconfig(&cluster);
+    super::tell(&format!("{pods} pods, one after the other"));
     let mut times = inside::run(&cluster, move || one_by_one(path, pods.max(1)))?;
     std::thread::sleep(SETTLE);
 
+    super::tell(&format!("a deployment of {replicas} replicas, then of twice as many"));
+    let path = kubeconfig(&cluster);
+    let available = inside::run(&cluster, move || deployment(path, replicas.max(1)))?;
+    std::thread::sleep(SETTLE);
+    // What the first pods made skiff set up once is no cost of a pod.
     let pid = cluster.pid().context("skiff does not run")?;
     let before = memory(pid)?.resident;
     let path = kubeconfig(&cluster);
-    let available = inside::run(&cluster, move || deployment(path, replicas.max(1)))?;
+    inside::run(&cluster, move || scale(path, replicas.max(1) * 2))?;
     std::thread::sleep(SETTLE);
     let growth = memory(pid)?.resident.saturating_sub(before) as f64 / 1e3 / replicas as f64;
 
@@ -86,16 +94,9 @@ async fn one_by_one(kubeconfig: PathBuf, pods: usize) -> anyhow::Result<Vec<Dura
     Ok(times)
 }
 
+/// Creates the deployment; how long it took until it was available.
 async fn deployment(kubeconfig: PathBuf, replicas: usize) -> anyhow::Result<Duration> {
     let endpoint = Endpoint::from_kubeconfig(&kubeconfig)?;
-    let mut connection = endpoint.connect().await?;
-    let watcher = endpoint.connect().await?;
-    let available = tokio::spawn(async move {
-        let all = |_: &str, deployment: &Value| {
-            (deployment["status"]["availableReplicas"] == replicas).then(Instant::now)
-        };
-        watcher.watch(&format!("{DEPLOYMENTS}?watch=true"), all).await
-    });
     let deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "website"},
         "spec": {
@@ -107,8 +108,35 @@ async fn deployment(kubeconfig: PathBuf, replicas: usize) -> anyhow::Result<Dura
             },
         },
     });
+    let create = request(Method::POST, DEPLOYMENTS, deployment.to_string());
+    until_available(&endpoint, create, replicas).await
+}
+
+async fn scale(kubeconfig: PathBuf, replicas: usize) -> anyhow::Result<Duration> {
+    let endpoint = Endpoint::from_kubeconfig(&kubeconfig)?;
+    let scale = json!({"spec": {"replicas": replicas}}).to_string();
+    let mut scale = request(Method::PATCH, &format!("{DEPLOYMENTS}/website"), scale);
+    let media = http::HeaderValue::from_static("application/merge-patch+json");
+    scale.headers_mut().insert(http::header::CONTENT_TYPE, media);
+    until_available(&endpoint, scale, replicas).await
+}
+
+/// How long it takes from sending `change` until so many replicas are available.
+async fn until_available(
+    endpoint: &Endpoint,
+    change: http::Request<Full<Bytes>>,
+    replicas: usize,
+) -> anyhow::Result<Duration> {
+    let mut connection = endpoint.connect().await?;
+    let watcher = endpoint.connect().await?;
+    let available = tokio::spawn(async move {
+        let all = |_: &str, deployment: &Value| {
+            (deployment["status"]["availableReplicas"] == replicas).then(Instant::now)
+        };
+        watcher.watch(&format!("{DEPLOYMENTS}?watch=true"), all).await
+    });
     let begin = Instant::now();
-    connection.exchange(request(Method::POST, DEPLOYMENTS, deployment.to_string())).await?;
+    connection.exchange(change).await?;
     let end = tokio::time::timeout(TIMEOUT, available)
         .await
         .context("replicas are not available")???;

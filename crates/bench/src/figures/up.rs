@@ -26,6 +26,7 @@ struct Times {
 /// Measures starts on an empty data directory, and starts after `skiff down`.
 pub(crate) fn run(subject: &Subject, starts: usize) -> anyhow::Result<()> {
     let (mut fresh, mut again) = (Times::default(), Times::default());
+    super::tell(&format!("{starts} starts and restarts"));
     for _ in 0..starts.max(1) {
         let mut cluster = Cluster::prepare(&subject.skiff, ClusterOptions::default())?;
         measure(&mut cluster, &mut fresh)?;

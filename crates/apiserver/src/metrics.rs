@@ -121,7 +121,7 @@ impl Metrics {
     }
 
     /// All metrics as text.
-    pub(crate) fn render(&self, uptime: Duration) -> String {
+    pub(crate) fn render(&self, written: store::Written, uptime: Duration) -> String {
         let mut out = String::with_capacity(16 * 1024);
         self.requests(&mut out);
         let gauges = [
@@ -162,6 +162,12 @@ impl Metrics {
             "apiserver_rejected_requests_total {}",
             self.rejected.load(Ordering::Relaxed)
         );
+        let name = "skiff_store_commits_total";
+        describe(&mut out, name, "counter", "Commits that the store has applied.");
+        let _ = writeln!(out, "{name} {}", written.commits);
+        let name = "skiff_store_transactions_total";
+        describe(&mut out, name, "counter", "Transactions in which the store wrote them.");
+        let _ = writeln!(out, "{name} {}", written.transactions);
         process(&mut out, uptime);
         out
     }
@@ -291,7 +297,8 @@ mod tests {
             false,
         );
         let stream = metrics.stream();
-        let text = metrics.render(Duration::from_secs(1));
+        let written = store::Written { commits: 7, transactions: 3 };
+        let text = metrics.render(written, Duration::from_secs(1));
         let labels = "component=\"apiserver\",group=\"apps\",resource=\"deployments\",scope=\"resource\",subresource=\"status\",verb=\"GET\",version=\"v1\"";
         assert!(
             text.contains(&format!("apiserver_request_total{{code=\"404\",{labels}}} 1\n")),
@@ -301,8 +308,11 @@ mod tests {
             text.contains(&format!("apiserver_request_duration_seconds_count{{{labels}}} 2\n"))
         );
         assert!(text.contains("apiserver_longrunning_requests 1\n"));
+        assert!(text.contains("skiff_store_commits_total 7\n"));
         assert!(!text.contains("passwd") && text.contains("process_resident_memory_bytes"));
         drop(stream);
-        assert!(metrics.render(Duration::ZERO).contains("apiserver_longrunning_requests 0\n"));
+        assert!(
+            metrics.render(written, Duration::ZERO).contains("apiserver_longrunning_requests 0\n")
+        );
     }
 }

@@ -182,7 +182,9 @@ impl ApiServer {
             return dispatch(core, user, arrived).await;
         }
         let limit = core.options.request_timeout;
-        tokio::time::timeout(limit, dispatch(core, user, arrived)).await.unwrap_or_else(|_| {
+        // Pinned where it is made: it is large, and to move it costs as much as some requests do.
+        let answer = std::pin::pin!(dispatch(core, user, arrived));
+        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
             Err(Status::timeout("request did not complete within the allotted timeout", 0))
         })
     }
@@ -276,7 +278,8 @@ async fn dispatch(
     if endpoints::is_proxied(&row, &info) {
         let headers = parts.headers.clone();
         let context = Context { user, info: &info, query: &query, row, headers: &headers };
-        return endpoints::proxied(core, &context, Request::from_parts(parts, body)).await;
+        let request = Request::from_parts(parts, body);
+        return Box::pin(endpoints::proxied(core, &context, request)).await;
     }
     let context = Context { user, info: &info, query: &query, row, headers: &parts.headers };
     endpoints::resource(core, &context, body).await

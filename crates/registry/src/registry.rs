@@ -94,27 +94,28 @@ impl Registry {
 
     async fn dispatch(self: &Arc<Self>, request: Request) -> Answer {
         if request.subresource.is_some() {
-            return crate::actions::execute(self, &request).await;
+            return Box::pin(crate::actions::execute(self, &request)).await;
         }
         let verb = request.action.verb();
         if !request.row.verbs.contains(&verb) {
             return Err(Status::method_not_supported(&request.row.group_resource(), verb.as_str()));
         }
         if request.row.storage.is_none() {
-            return crate::actions::execute_unstored(self, &request).await;
+            return Box::pin(crate::actions::execute_unstored(self, &request)).await;
         }
         match &request.action {
             Action::Get => crate::read::get(self, &request).await,
             Action::List => crate::read::list(self, &request).await.map(Outcome::List),
             Action::Watch => crate::watch::watch(self, &request).await,
-            Action::Create(body) => crate::pipeline::create(self, &request, body).await,
-            Action::Update(body) => crate::pipeline::update(self, &request, body).await,
+            // Writes keep much while they wait; boxed, they do not make reads as large.
+            Action::Create(body) => Box::pin(crate::pipeline::create(self, &request, body)).await,
+            Action::Update(body) => Box::pin(crate::pipeline::update(self, &request, body)).await,
             Action::Patch(patch, body) => {
-                crate::pipeline::patch(self, &request, *patch, body).await
+                Box::pin(crate::pipeline::patch(self, &request, *patch, body)).await
             }
-            Action::Delete(body) => crate::delete::delete(self, &request, body).await,
+            Action::Delete(body) => Box::pin(crate::delete::delete(self, &request, body)).await,
             Action::DeleteCollection(body) => {
-                crate::delete::delete_collection(self, &request, body).await
+                Box::pin(crate::delete::delete_collection(self, &request, body)).await
             }
         }
     }

@@ -60,5 +60,5 @@ pub use meta::Revision;
 pub use record::{Committed, Durability, Event, Expect, Guard, Record, Write};
 pub use seal::SealOptions;
 pub use snapshot::{Range, Snapshot};
-pub use store::{Pending, Store};
+pub use store::{Pending, Store, Written};
 pub use watch::Watch;

@@ -77,4 +77,16 @@ pub trait Store<N>: Send + Sync + 'static {
     /// [`CommitError::Full`], [`CommitError::Io`] or [`CommitError::Closed`]:
     /// nothing is lost, and compaction is tried again later.
     fn compact(&self, revision: Revision) -> BoxFuture<'static, Result<(), CommitError<N>>>;
+
+    /// What was written since the store was opened.
+    fn written(&self) -> Written;
+}
+
+/// What a store has written since it was opened, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Commits applied.
+    pub commits: u64,
+    /// Transactions of the backend; each holds one commit or more.
+    pub transactions: u64,
 }

@@ -30,7 +30,7 @@ pub use options::{Options, Vfs};
 
 use crate::{
     CommitError, Committed, Durability, Guard, Key, OpenError, Pending, ReadError, Revision,
-    SealError, Snapshot, Store, Watch, WatchError, Write, batch, hub::Hub, store::at_once,
+    SealError, Snapshot, Store, Watch, WatchError, Write, Written, batch, hub::Hub, store::at_once,
 };
 use log::{Log, LogError, State, database};
 use queue::{Commit, Job, Queue};
@@ -382,5 +382,13 @@ impl<N: Send + Sync + 'static> Store<N> for Embedded<N> {
         let (reply, answer) = oneshot::channel();
         self.inner.queue.push(Job::Compact(revision, reply));
         async move { answer.await.unwrap_or(Err(CommitError::Closed)) }.boxed()
+    }
+
+    fn written(&self) -> Written {
+        let counters = &self.inner.counters;
+        Written {
+            commits: counters.commits.load(Ordering::Relaxed),
+            transactions: counters.batches.load(Ordering::Relaxed),
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! What all pods of a node share: options, runtime, client, caches, recorders. Holds things; decides nothing.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use client::{Cache, Caches, EventRecorder};
 use cri::Runtime;
@@ -40,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) facts: watch::Receiver<Facts>,
     /// The node's memory, bytes.
     pub(crate) memory: i64,
+    /// The API has told once which pods this node has: what is unknown from then on is gone.
+    pub(crate) listed: AtomicBool,
     /// The states of all pods, for the kubelet's API and for admission.
     pub(crate) pods: Mutex<HashMap<String, Arc<PodState>>>,
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -72,11 +72,10 @@ async fn collect(context: &Context) -> Result<(), cri::RuntimeError> {
         if stale {
             runtime.remove_pod_sandbox(sandbox.id.clone()).await?;
         }
-        if !known.contains(uid) {
-            debug!(uid, "sandbox of a pod that nobody knows");
-        }
     }
-    remove_stray_dirs(context, &known);
+    if context.listed.load(Ordering::Acquire) {
+        remove_stray_dirs(context, &known);
+    }
     Ok(())
 }
 

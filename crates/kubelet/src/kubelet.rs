@@ -4,7 +4,10 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -176,6 +179,7 @@ fn context(
         resolver,
         facts: watch::Sender::new(facts).subscribe(),
         memory: capacity.memory,
+        listed: AtomicBool::new(false),
         pods: parking_lot::Mutex::default(),
         client,
     })
@@ -240,6 +244,7 @@ impl Pods {
         while let Some(Some(change)) = subscription.next().now_or_never() {
             self.change(change, shutdown).await;
         }
+        self.context.listed.store(true, Ordering::Release);
         let orphans: Vec<String> = self.seen.drain().map(|(uid, _)| uid).collect();
         if !orphans.is_empty() {
             info!(count = orphans.len(), "removing pods that the API no longer has");

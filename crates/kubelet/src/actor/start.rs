@@ -157,6 +157,7 @@ async fn configure(context: &Context, job: &Job) -> Result<v1::ContainerConfig, 
         mounts,
         memory: context.memory,
         node: &context.options.node_name,
+        seccomp_root: &context.options.root_dir.join("seccomp"),
         target: job.target.as_deref(),
     };
     container::config(&job.pod, &job.spec, ingredients)

@@ -1,5 +1,7 @@
 //! The configuration of a container. Pure.
 
+use std::path::Path;
+
 use cri::v1;
 use k8s_openapi::api::core::v1 as api;
 
@@ -16,6 +18,8 @@ pub(crate) struct Ingredients<'a> {
     /// The node's memory, bytes.
     pub(crate) memory: i64,
     pub(crate) node: &'a str,
+    /// Where the node keeps seccomp profiles.
+    pub(crate) seccomp_root: &'a Path,
     /// The runtime's id of the container whose processes this one sees.
     pub(crate) target: Option<&'a str>,
 }
@@ -30,8 +34,9 @@ pub(crate) fn config(
     ingredients: Ingredients<'_>,
 ) -> Result<v1::ContainerConfig, String> {
     let id = PodId::of(pod);
-    let Ingredients { attempt, image, image_user, env, mounts, memory, node, target } = ingredients;
-    let mut security_context = security::container(pod, container, image_user)?;
+    let Ingredients { attempt, image, image_user, env, mounts, memory, node, seccomp_root, target } =
+        ingredients;
+    let mut security_context = security::container(pod, container, image_user, seccomp_root)?;
     if let (Some(target), Some(namespaces)) = (target, &mut security_context.namespace_options) {
         security::look_into(namespaces, target);
     }

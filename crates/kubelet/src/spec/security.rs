@@ -1,5 +1,7 @@
 //! Security contexts: container over pod, as the runtime takes them. Pure.
 
+use std::path::Path;
+
 use cri::v1;
 use k8s_openapi::api::core::v1 as api;
 
@@ -49,11 +51,14 @@ pub(super) fn look_into(namespaces: &mut v1::NamespaceOption, target: &str) {
     }
 }
 
-fn profile(profile: Option<&api::SeccompProfile>) -> v1::SecurityProfile {
+fn profile(profile: Option<&api::SeccompProfile>, root: &Path) -> v1::SecurityProfile {
     use v1::security_profile::ProfileType;
     let (kind, reference) = match profile.map(|p| (p.type_.as_str(), p.localhost_profile.clone())) {
         Some(("RuntimeDefault", _)) => (ProfileType::RuntimeDefault, String::new()),
-        Some(("Localhost", name)) => (ProfileType::Localhost, name.unwrap_or_default()),
+        Some(("Localhost", name)) => {
+            let path = root.join(name.unwrap_or_default());
+            (ProfileType::Localhost, path.to_string_lossy().into_owned())
+        }
         _ => (ProfileType::Unconfined, String::new()),
     };
     v1::SecurityProfile { profile_type: kind.into(), localhost_ref: reference }
@@ -99,7 +104,7 @@ pub(crate) struct ImageUser {
     pub(crate) name: String,
 }
 
-/// A container's security context.
+/// A container's security context. Profiles of the node are files below `seccomp_root`.
 ///
 /// # Errors
 /// When the container must not run as root but would, or nobody can tell.
@@ -107,6 +112,7 @@ pub(super) fn container(
     pod: &api::Pod,
     container: &api::Container,
     user: &ImageUser,
+    seccomp_root: &Path,
 ) -> Result<v1::LinuxContainerSecurityContext, String> {
     let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.clone()).unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
@@ -140,7 +146,10 @@ pub(super) fn container(
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: paths(MASKED),
         readonly_paths: paths(READ_ONLY),
-        seccomp: Some(profile(own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()))),
+        seccomp: Some(profile(
+            own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()),
+            seccomp_root,
+        )),
         apparmor: None,
     })
 }

@@ -690,21 +690,21 @@ fn kubectl(cluster: &Cluster) {
     };
     check("kind: ConfigMap\n  apiVersion: v1\n", "error: error parsing STDIN");
     check(
-        "{apiVersion: v1, kind: Gadget, metadata: {name: a}}",
+        "---\n{apiVersion: v1, kind: Gadget, metadata: {name: a}}",
         "no matches for kind \"Gadget\" in version \"v1\"",
     );
     check(
-        "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, date: {a: b}}",
+        "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, date: {a: b}}",
         "Error from server (BadRequest): error when creating \"STDIN\": ConfigMap in version \"v1\" \
          cannot be handled as a ConfigMap: strict decoding error: unknown field \"date\"",
     );
     check(
-        "{apiVersion: v1, kind: ConfigMap, metadata: {name: Not_A_Name}}",
+        "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: Not_A_Name}}",
         "The ConfigMap \"Not_A_Name\" is invalid: metadata.name: Invalid value: \"Not_A_Name\": a \
          lowercase RFC 1123 subdomain must consist of",
     );
     check(
-        "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: nowhere}}",
+        "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: nowhere}}",
         "Error from server (NotFound): error when creating \"STDIN\": namespaces \"nowhere\" not found",
     );
     let missing = cluster.try_kubectl(&["get", "pod", "nothing"]).expect_err("there is none");

@@ -1,8 +1,12 @@
 //! Bad input and faults: whatever goes wrong is told in Kubernetes' words, costs nothing that was
 //! acknowledged, and mends itself when its cause is gone.
 
+mod crash;
+mod disk;
 mod http;
 mod input;
+mod pods;
+mod pulls;
 mod startup;
 
 use std::path::Path;
@@ -34,6 +38,44 @@ fn await_field(cluster: &Cluster, object: &str, path: &str, value: &str) {
     await_output(cluster, &["get", object, "-o", &format!("jsonpath={path}")], |output| {
         output == value
     });
+}
+
+/// Waits until there is an event about a pod with this type, reason and part of its message.
+fn await_event(cluster: &Cluster, pod: &str, kind: &str, reason: &str, message: &str) {
+    let selector =
+        format!("involvedObject.kind=Pod,involvedObject.name={pod},type={kind},reason={reason}");
+    let path = r#"jsonpath={range .items[*]}{.message}{"\n"}{end}"#;
+    await_output(
+        cluster,
+        &["get", "events", "--field-selector", &selector, "-o", path],
+        |output| output.lines().any(|line| line.contains(message)),
+    );
+}
+
+/// Waits until a pod's first container waits for the reason; returns the message beside it.
+fn await_waiting(cluster: &Cluster, pod: &str, reason: &str) -> String {
+    let path = "jsonpath={.status.containerStatuses[0].state.waiting.reason}: \
+                {.status.containerStatuses[0].state.waiting.message}";
+    let start = format!("{reason}:");
+    let output = await_output(cluster, &["get", "pod", pod, "-o", path], |output| {
+        output.starts_with(&start)
+    });
+    output[start.len()..].trim().to_owned()
+}
+
+/// Waits until a pod is Ready.
+fn await_ready(cluster: &Cluster, pod: &str) {
+    let path = r#"{.status.conditions[?(@.type=="Ready")].status}"#;
+    await_field(cluster, &format!("pod/{pod}"), path, "True");
+}
+
+/// The manifest of a pod with one container of the sample image; `container` are its further fields,
+/// `spec` those of the pod, both as YAML in flow style.
+fn pod(name: &str, arguments: &str, container: &str, spec: &str) -> String {
+    format!(
+        "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 1, \
+         containers: [{{name: c, image: 'skiff.local/website:1.0.0', args: {arguments}{container}}}]{spec}}}}}"
+    )
 }
 
 /// Processes whose command line mentions `text`, this one excepted.

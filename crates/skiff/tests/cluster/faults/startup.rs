@@ -187,8 +187,8 @@ fn what_fails_half_way_is_undone() {
 fn unusable_data_directories_are_refused() {
     let machine = Machine::new();
     std::fs::write(machine.data(), "a file").expect("write a file");
-    machine.check_refused(machine.up(&[], &[]), "data cannot be made: choose another with");
-    machine.check_refused(machine.up(&[], &["--detach"]), "data cannot be made: choose another");
+    machine.check_refused(machine.up(&[], &[]), "choose another with --data-dir");
+    machine.check_refused(machine.up(&[], &["--detach"]), "choose another with --data-dir");
     std::fs::remove_file(machine.data()).expect("it was there");
 
     std::fs::create_dir(machine.data()).expect("a directory");

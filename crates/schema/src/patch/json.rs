@@ -11,10 +11,14 @@ pub const MOST_OPERATIONS: usize = 10_000;
 /// How many bytes of JSON the copy operations of one patch may add together.
 const MOST_COPIED: usize = 3 * 1024 * 1024;
 
+/// How deep a patched object may nest: what the reader of JSON takes, for the outcome is stored and read again.
+/// Operations could nest values without end otherwise, and what walks them is recursive.
+const DEEPEST: usize = 120;
+
 /// Applies a JSON patch.
 ///
 /// # Errors
-/// When the body is no JSON patch, has too many operations, or an operation does not apply; `object` is then
+/// When the body is no JSON patch, has too many operations, nests too deep, or an operation does not apply; `object` is then
 /// partly patched and of no use.
 pub fn json_patch(object: &mut Value, body: &[u8]) -> Result<(), PatchError> {
     let operations: Vec<Value> = serde_json::from_slice(body)
@@ -35,9 +39,35 @@ pub fn json_patch(object: &mut Value, body: &[u8]) -> Result<(), PatchError> {
                 )));
             }
         }
+        if reaches(object, &operation) > DEEPEST {
+            return Err(PatchError::Failed(format!("the patch nests deeper than {DEEPEST}")));
+        }
         apply(object, operation)?;
     }
     Ok(())
+}
+
+/// How deep what an operation puts into `object` will lie there.
+fn reaches(object: &Value, operation: &PatchOperation) -> usize {
+    let moved = |from: &str| object.pointer(from).map_or(0, depth);
+    let put = match operation {
+        PatchOperation::Add(step) => depth(&step.value),
+        PatchOperation::Replace(step) => depth(&step.value),
+        PatchOperation::Move(step) => moved(step.from.as_str()),
+        PatchOperation::Copy(step) => moved(step.from.as_str()),
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => return 0,
+    };
+    operation.path().as_str().matches('/').count() + put
+}
+
+/// How deep a value nests; a scalar is 0 deep.
+fn depth(value: &Value) -> usize {
+    let below = match value {
+        Value::Array(items) => items.iter().map(depth).max(),
+        Value::Object(fields) => fields.values().map(depth).max(),
+        _ => return 0,
+    };
+    below.unwrap_or(0) + 1
 }
 
 fn apply(object: &mut Value, operation: PatchOperation) -> Result<(), PatchError> {
@@ -112,6 +142,18 @@ mod tests {
             failed(json!([{"op": "replace", "path": "/b", "value": 1}])),
             "replace operation does not apply: doc is missing key: /b: missing value"
         );
+    }
+
+    #[test]
+    fn does_not_nest_without_end() {
+        let mut operations = vec![json!({"op": "add", "path": "/x", "value": {}})];
+        for level in 0..14 {
+            operations.push(json!({"op": "copy", "from": "/x", "path": "/t"}));
+            let path = format!("/x{}", "/y".repeat(1 << level));
+            operations.push(json!({"op": "move", "from": "/t", "path": path}));
+        }
+        let outcome = patched(json!({}), &Value::Array(operations));
+        assert!(matches!(outcome, Err(PatchError::Failed(_))));
     }
 
     #[test]

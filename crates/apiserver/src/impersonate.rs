@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use meta::Status;
 use registry::UserInfo;
 
@@ -22,7 +22,7 @@ const EXTRA: &str = "impersonate-extra-";
 /// The user a request is to be treated as coming from.
 ///
 /// # Errors
-/// 400 for headers without a user, 403 if `real` may not impersonate what they name.
+/// 400 for headers that are no UTF-8, 500 for headers without a user, 403 if `real` may not impersonate what they name.
 pub(crate) fn impersonate(
     headers: &HeaderMap,
     real: &Arc<UserInfo>,
@@ -32,17 +32,17 @@ pub(crate) fn impersonate(
     if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
         return Ok(None);
     }
-    let text = |name: &str| -> Vec<String> {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.map(str::to_owned).collect()
+    let text = |name: &str| -> Result<Vec<String>, Status> {
+        let values = headers.get_all(name).iter();
+        values.map(|value| utf8(name, value)).collect()
     };
-    let name = text(USER).into_iter().next().unwrap_or_default();
-    let groups = text(GROUP);
-    let uid = text(UID).into_iter().next().unwrap_or_default();
+    let name = text(USER)?.into_iter().next().unwrap_or_default();
+    let groups = text(GROUP)?;
+    let uid = text(UID)?.into_iter().next().unwrap_or_default();
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for header in headers.keys() {
         if let Some(key) = header.as_str().strip_prefix(EXTRA) {
-            extra.insert(percent_decode(key, false), text(header.as_str()));
+            extra.insert(percent_decode(key, false), text(header.as_str())?);
         }
     }
     if name.is_empty() {
@@ -54,6 +54,14 @@ pub(crate) fn impersonate(
     let wanted = UserInfo { name, uid, groups, extra };
     permitted(&wanted, real, authorizer)?;
     Ok(Some(Arc::new(completed(wanted))))
+}
+
+/// A header as text. Names need not be ASCII; one that cannot be read must not be passed over, or the
+/// request would go on as the real user.
+fn utf8(name: &str, value: &HeaderValue) -> Result<String, Status> {
+    std::str::from_utf8(value.as_bytes())
+        .map(str::to_owned)
+        .map_err(|_| Status::bad_request(format!("header {name:?} is no valid UTF-8")))
 }
 
 fn permitted(wanted: &UserInfo, real: &UserInfo, authorizer: &Authorizer) -> Result<(), Status> {
@@ -104,4 +112,23 @@ fn completed(mut user: UserInfo) -> UserInfo {
         user.add_authenticated();
     }
     user
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(user: &[u8]) -> Result<Option<Arc<UserInfo>>, Status> {
+        let mut headers = HeaderMap::new();
+        headers.insert(USER, HeaderValue::from_bytes(user).expect("header"));
+        let real = identity::authenticated("proxy", [identity::MASTERS]);
+        impersonate(&headers, &real, &Authorizer::new(Vec::new()))
+    }
+
+    #[test]
+    fn a_name_that_is_not_ascii_is_never_passed_over() {
+        let user = ask("jörg".as_bytes()).expect("allowed").expect("impersonated");
+        assert_eq!((user.name.as_str(), user.is_master()), ("jörg", false));
+        assert_eq!(ask(b"j\xf6rg").expect_err("no UTF-8").code, 400);
+    }
 }

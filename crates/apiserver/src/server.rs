@@ -49,6 +49,10 @@ pub(crate) struct Core {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) flow: Flow,
     pub(crate) audit: Audit,
+    /// To kubelets, as this API server.
+    pub(crate) kubelets: Proxy,
+    /// To pods, services and other ports of nodes, as nobody: what answers there may be anything, this API
+    /// server included.
     pub(crate) proxy: Proxy,
     pub(crate) started: Instant,
     pub(crate) bootstrapped: AtomicBool,

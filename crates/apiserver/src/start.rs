@@ -45,6 +45,9 @@ pub enum ApiServerError {
     /// RBAC objects can no longer be followed.
     #[error("follow RBAC objects")]
     Watch(#[source] WatchError),
+    /// The proxy to pods and services cannot be set up.
+    #[error("set up TLS towards pods and services")]
+    Tls(#[source] rustls::Error),
     /// The audit log cannot be opened.
     #[error("open the audit log {path}")]
     Audit {
@@ -60,7 +63,7 @@ impl ApiServer {
     /// [`ApiServer::run`] does the rest.
     ///
     /// # Errors
-    /// When the audit log cannot be opened.
+    /// When the audit log cannot be opened or TLS cannot be set up.
     pub async fn new(
         options: ApiServerOptions,
         dependencies: Dependencies,
@@ -92,6 +95,7 @@ impl ApiServer {
                 audit
             }
         };
+        let unverified = serve::tls::unverified_client_config().map_err(ApiServerError::Tls)?;
         let rows = registry.rows();
         let core = Core {
             routes: Routes::new(rows),
@@ -103,7 +107,8 @@ impl ApiServer {
                 options.anonymous,
             ),
             flow: Flow::new(options.flow),
-            proxy: Proxy::new(kubelet_tls, shutdown.clone()),
+            kubelets: Proxy::new(kubelet_tls, shutdown.clone()),
+            proxy: Proxy::new(unverified, shutdown.clone()),
             metrics: Arc::new(Metrics::default()),
             audit,
             registry: registry.clone(),

@@ -203,7 +203,7 @@ fn grace(context: &Context<'_>, options: &Options, object: &mut Value) -> Grace 
     };
     let deletion = meta_text(object, "deletionTimestamp").to_owned();
     if deletion.is_empty() {
-        set_deletion(object, context.now + jiff::SignedDuration::from_secs(period), period);
+        set_deletion(object, shifted(context.now, period), period);
         bump(object);
         return Grace::Period(period);
     }
@@ -214,9 +214,9 @@ fn grace(context: &Context<'_>, options: &Options, object: &mut Value) -> Grace 
     // Only a shorter period may replace the one that runs.
     match requested {
         Some(mut period) if period < current => {
-            let began = time::parse(&deletion).unwrap_or(context.now)
-                - jiff::SignedDuration::from_secs(current);
-            let mut end = began + jiff::SignedDuration::from_secs(period);
+            let began =
+                shifted(time::parse(&deletion).unwrap_or(context.now), current.saturating_neg());
+            let mut end = shifted(began, period);
             if end < context.now {
                 end = context.now;
                 period = period.min(1);
@@ -226,6 +226,14 @@ fn grace(context: &Context<'_>, options: &Options, object: &mut Value) -> Grace 
         }
         _ => Grace::Pending,
     }
+}
+
+/// A time so many seconds later; periods come from clients and may be absurd.
+fn shifted(time: jiff::Timestamp, seconds: i64) -> jiff::Timestamp {
+    let seconds = time.as_second().saturating_add(seconds);
+    let least = jiff::Timestamp::MIN.as_second();
+    // The last second that every RFC 3339 reader takes: the end of the year 9999.
+    jiff::Timestamp::from_second(seconds.clamp(least, 253_402_300_799 - 86_400)).unwrap_or(time)
 }
 
 fn set_deletion(object: &mut Value, end: jiff::Timestamp, period: i64) {

@@ -82,7 +82,9 @@ pub struct Params {
 }
 
 impl Params {
-    /// Reads decoded pairs of a query for a request with `verb`. Unknown names are ignored.
+    /// Reads decoded pairs of a query for a request with `verb`. Unknown names are ignored. Of a name
+    /// given more than once the first value counts, except for `dryRun`: authorization goes by the first
+    /// `fieldSelector` too, and must have seen the one that is applied.
     ///
     /// # Errors
     /// 400 for a value that cannot be read, 422 for one out of its set.
@@ -92,7 +94,12 @@ impl Params {
     ) -> Result<Self, Status> {
         let mut params = Self::default();
         let kind = options_kind(verb);
+        let mut seen: Vec<&str> = Vec::new();
         for (name, value) in pairs {
+            if name != "dryRun" && seen.contains(&name) {
+                continue;
+            }
+            seen.push(name);
             params.set(kind, name, value)?;
         }
         params.check(kind)?;

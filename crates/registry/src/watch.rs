@@ -29,6 +29,9 @@ use source::Source;
 /// Bookmarks come about this often.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 
+/// The longest time limit that is heeded.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A watch that asks for no time limit ends after between one and two of these.
 const SHORTEST: Duration = Duration::from_secs(30 * 60);
 
@@ -93,7 +96,8 @@ fn start(request: &Request, version: Option<Revision>) -> Start {
 }
 
 fn limit(request: &Request) -> Duration {
-    request.params.timeout.unwrap_or_else(|| SHORTEST.mul_f64(rand::rng().random_range(1.0..2.0)))
+    let asked = request.params.timeout.map(|timeout| timeout.min(LONGEST));
+    asked.unwrap_or_else(|| SHORTEST.mul_f64(rand::rng().random_range(1.0..2.0)))
 }
 
 fn jittered(interval: Duration) -> Duration {

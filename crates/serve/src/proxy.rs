@@ -55,6 +55,9 @@ pub enum ProxyError {
         /// What went wrong on the connection.
         source: hyper::Error,
     },
+    /// The target answers with another protocol that the request did not ask for.
+    #[error("proxy to {0}: switches protocols without being asked")]
+    Unasked(String),
 }
 
 /// Passes requests on to targets, each over a connection of its own.
@@ -99,9 +102,8 @@ impl Proxy {
         });
         let outgoing = prepare(request, target, &authority, downstream.is_some());
         let mut response = sender.send_request(outgoing).await.map_err(http)?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS
-            && let Some(downstream) = downstream
-        {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(downstream) = downstream else { return Err(ProxyError::Unasked(authority)) };
             let upstream = hyper::upgrade::on(&mut response);
             tokio::spawn(copy(downstream, upstream, self.shutdown.clone()));
             return Ok(response.map(Body::from));

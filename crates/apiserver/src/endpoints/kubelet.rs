@@ -6,7 +6,7 @@
 use http::{Request, Response, StatusCode, Uri};
 use meta::{FieldError, GroupResource, Status};
 use serde_json::Value;
-use serve::Body;
+use serve::{Body, proxy::Proxy};
 
 use super::Context;
 use crate::{authn, authz::node::Lookup, request::query::percent_encode, server::Core};
@@ -61,7 +61,7 @@ pub(crate) async fn answer(
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
     let target = format!("https://{}{path}{query}", authority(core, node)?);
-    let response = forward(core, request, &target).await?;
+    let response = forward(&core.kubelets, request, &target).await?;
     if subresource == "log" && response.status().as_u16() >= 400 {
         return Err(refusal(response, name).await);
     }
@@ -93,7 +93,7 @@ pub(crate) fn authority(core: &Core, node: &str) -> Result<String, Status> {
 
 /// Passes a request on without the client's credentials.
 pub(crate) async fn forward(
-    core: &Core,
+    proxy: &Proxy,
     mut request: Request<Body>,
     target: &str,
 ) -> Result<Response<Body>, Status> {
@@ -110,7 +110,7 @@ pub(crate) async fn forward(
     let uri: Uri = target
         .parse()
         .map_err(|_| Status::bad_request(format!("invalid proxy target {target:?}")))?;
-    core.proxy.forward(request, &uri).await.map_err(|error| {
+    proxy.forward(request, &uri).await.map_err(|error| {
         tracing::debug!(%error, target, "proxied request failed");
         Status::internal(format!("error dialing backend: {error}"))
     })

@@ -6,7 +6,7 @@
 use http::{Request, Response, StatusCode, header};
 use meta::{GroupResource, Status};
 use serde_json::Value;
-use serve::Body;
+use serve::{Body, proxy::Proxy};
 
 use super::{Context, kubelet, respond};
 use crate::{authz::node::Lookup, server::Core};
@@ -30,9 +30,9 @@ pub(crate) async fn answer(
         return Ok(redirect(&request));
     }
     let target = split(context.info.name())?;
-    let base = match context.info.resource() {
-        "pods" => pod(core, context.info.namespace(), &target)?,
-        "services" => service(core, context.info.namespace(), &target)?,
+    let (base, proxy) = match context.info.resource() {
+        "pods" => (pod(core, context.info.namespace(), &target)?, &core.proxy),
+        "services" => (service(core, context.info.namespace(), &target)?, &core.proxy),
         "nodes" => node(core, &target)?,
         _ => return Err(Status::no_such_path()),
     };
@@ -41,7 +41,7 @@ pub(crate) async fn answer(
     let segments = decoded[..decoded.len() - rest.len()].matches('/').count();
     let path = raw_rest(request.uri().path(), segments);
     let target = format!("{base}{path}{query}");
-    kubelet::forward(core, request, &target).await
+    kubelet::forward(proxy, request, &target).await
 }
 
 fn redirect(request: &Request<Body>) -> Response<Body> {
@@ -119,23 +119,21 @@ fn check_address(address: &str) -> Result<(), Status> {
     if refused { Err(Status::bad_request("address not allowed")) } else { Ok(()) }
 }
 
-fn node(core: &Core, target: &Target<'_>) -> Result<String, Status> {
+/// Only a kubelet's own port is shown who this API server is. It speaks TLS whatever was asked for; others are
+/// plain unless said otherwise.
+fn node<'a>(core: &'a Core, target: &Target<'_>) -> Result<(String, &'a Proxy), Status> {
     let kubelet = kubelet::authority(core, target.name)?;
-    if target.port.is_empty() {
-        return Ok(format!("https://{kubelet}"));
-    }
     let (host, own) = kubelet.rsplit_once(':').unwrap_or((&kubelet, ""));
-    // The kubelet's own port speaks TLS whatever was asked for; others are plain unless said otherwise.
-    let scheme = match target.scheme {
-        _ if target.port == own => "https",
-        "" => "http",
-        scheme => scheme,
-    };
+    if target.port.is_empty() || target.port == own {
+        return Ok((format!("https://{kubelet}"), &core.kubelets));
+    }
     let port: u16 = target
         .port
         .parse()
         .map_err(|_| Status::bad_request(format!("invalid port {:?}", target.port)))?;
-    Ok(format!("{scheme}://{host}:{port}"))
+    let host = host.trim_matches(['[', ']']);
+    check_address(host)?;
+    Ok((base(target.scheme, host, port.into()), &core.proxy))
 }
 
 fn service(core: &Core, namespace: &str, target: &Target<'_>) -> Result<String, Status> {

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, OpenOptions},
     io,
-    os::unix::process::CommandExt,
+    os::unix::{ffi::OsStrExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -103,6 +103,7 @@ impl Containerd {
         if let Some(pid) = running(&options) {
             if !changed {
                 info!(pid = pid.as_raw(), "adopting the running containerd");
+                write(&options.pid_file(), pid.to_string().as_bytes())?;
                 let mut adopted = Self { options, snapshotter, process: Process::Adopted(pid) };
                 adopted.wait_until_ready().await?;
                 return Ok(adopted);
@@ -284,16 +285,26 @@ fn spawn(options: &ContainerdOptions) -> Result<Child, ContainerdError> {
     Ok(child)
 }
 
-/// The containerd of these directories, if it runs: the pid file names a process that uses our configuration file.
+/// The containerd of these directories, if it runs: a process that was given our configuration file. The pid file says
+/// where to look first; it is missing when skiff was killed between starting the process and writing it.
 pub(super) fn running(options: &ContainerdOptions) -> Option<Pid> {
-    let pid: i32 = fs::read_to_string(options.pid_file()).ok()?.trim().parse().ok()?;
-    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let config = options.config_file();
-    let config = config.to_string_lossy();
-    command
-        .split(|b| *b == 0)
-        .any(|argument| argument == config.as_bytes())
-        .then(|| Pid::from_raw(pid))
+    let config = config.as_os_str().as_bytes();
+    let is_ours = |pid: i32| {
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|command| command.split(|byte| *byte == 0).any(|word| word == config))
+            && alive(Pid::from_raw(pid))
+    };
+    let recorded = fs::read_to_string(options.pid_file()).ok();
+    let recorded = recorded.and_then(|text| text.trim().parse().ok()).filter(|pid| is_ours(*pid));
+    // The lowest: a child has its parent's command line until it runs its own program.
+    let found = || processes().filter(|pid| is_ours(*pid)).min();
+    recorded.or_else(found).map(Pid::from_raw)
+}
+
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Asks a process to end and kills it when it does not within `patience`.

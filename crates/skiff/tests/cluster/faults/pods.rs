@@ -21,6 +21,7 @@ fn broken_pods_say_why_and_recover() {
     memory::begin(&cluster);
     killed::begin(&cluster);
     probes::begin(&cluster);
+    crash::first(&cluster);
     configuration::check(&cluster);
     scheduling::check(&cluster);
     probes::check(&cluster);
@@ -53,18 +54,31 @@ mod crash {
         apply(cluster, &pod("once", "[crash, '4']", "", ", restartPolicy: Never"));
     }
 
-    pub(super) fn check(cluster: &Cluster) {
+    /// The back-off doubles with every restart.
+    fn back_off(cluster: &Cluster, least: usize) {
         let uid = field(cluster, "pod/crashing", "{.metadata.uid}");
-        for (delay, count) in [("10s", 1), ("20s", 2)] {
-            let path = "jsonpath={.status.containerStatuses[0].state.waiting.message}";
-            let message = format!(
-                "back-off {delay} restarting failed container=c pod=crashing_default({uid})"
-            );
-            await_output(cluster, &["get", "pod", "crashing", "-o", path], |output| {
-                output == message
-            });
-            assert_eq!(restarts(cluster, "crashing"), count, "with a back-off of {delay}");
-        }
+        let path = "jsonpath={.status.containerStatuses[0].restartCount}: \
+                    {.status.containerStatuses[0].state.waiting.message}";
+        let message = |delay: &str| {
+            format!("back-off {delay} restarting failed container=c pod=crashing_default({uid})")
+        };
+        let delays = ["10s", "20s", "40s", "1m20s", "2m40s", "5m0s"];
+        await_output(cluster, &["get", "pod", "crashing", "-o", path], |output| {
+            let Some((count, said)) = output.split_once(": ") else { return false };
+            let count: usize = count.parse().expect("a count");
+            let delay = delays[count.saturating_sub(1).min(delays.len() - 1)];
+            assert!(said.is_empty() || said == message(delay), "{count} restarts: {said}");
+            !said.is_empty() && count >= least
+        });
+    }
+
+    /// The first restart comes at once, the second after a back-off.
+    pub(super) fn first(cluster: &Cluster) {
+        back_off(cluster, 1);
+    }
+
+    pub(super) fn check(cluster: &Cluster) {
+        back_off(cluster, 2);
         await_waiting(cluster, "crashing", "CrashLoopBackOff");
         let last = "{.status.containerStatuses[0].lastState.terminated";
         assert_eq!(field(cluster, "pod/crashing", &format!("{last}.exitCode}}")), "3");
@@ -174,7 +188,7 @@ mod probes {
     }
 
     fn liveness(cluster: &Cluster) {
-        let failed = "Liveness probe failed: HTTP probe failed with statuscode: 500";
+        let failed = "Liveness probe failed: HTTP probe failed with statuscode: 503";
         await_event(cluster, "unhealthy", "Warning", "Unhealthy", failed);
         let killing = "Container c failed liveness probe, will be restarted";
         await_event(cluster, "unhealthy", "Normal", "Killing", killing);

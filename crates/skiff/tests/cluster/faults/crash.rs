@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use testkit::load::{Load, LoadOptions, Report};
 use testkit::{Cluster, ClusterOptions, NetworkNamespace, eventually, website_images};
 
-use super::{PATIENCE, assert_nothing_left, await_output, field};
+use super::{PATIENCE, assert_nothing_left, await_output, field, run_directory};
 
 const PROXY: &str = "127.0.0.1:8001";
 const WEBSITE: &str = "app.kubernetes.io/name=website";
@@ -170,6 +170,7 @@ fn a_killed_skiff_loses_nothing() {
     under_writes(&mut cluster);
     in_a_rollout(&mut cluster, &load);
     by_signal(&mut cluster, &load);
+    runtime_killed(&cluster);
     drop(proxy);
     let report = load.finish();
     assert!(report.answers.len() > 500, "{} answers", report.answers.len());
@@ -262,6 +263,22 @@ fn by_signal(cluster: &mut Cluster, load: &Load) {
     cluster.restart();
     assert_eq!(containers(cluster), before, "containers go on, with their counts");
     assert_eq!(field(cluster, "configmap/first", "{.metadata.labels.touched}"), "yes");
+}
+
+/// The container runtime is killed: it is started again, and its containers go on.
+fn runtime_killed(cluster: &Cluster) {
+    let before = containers(cluster);
+    let file = run_directory(cluster.directory()).join("containerd/containerd.pid");
+    let read = || std::fs::read_to_string(&file).unwrap_or_default();
+    let first = read();
+    let pid = first.trim().parse().expect("a process id");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill containerd");
+    eventually("another containerd", PATIENCE, || read() != first);
+    cluster.kubectl(&["scale", "deploy/website", "--replicas=4"]);
+    rollout(cluster);
+    let after = containers(cluster);
+    assert!(before.is_subset(&after), "before {before:?}, after {after:?}");
+    cluster.kubectl(&["scale", "deploy/website", "--replicas=3"]);
 }
 
 /// `skiff down` leaves nothing but data, from which a later `up` goes on.

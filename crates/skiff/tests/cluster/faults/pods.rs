@@ -21,6 +21,7 @@ fn broken_pods_say_why_and_recover() {
     memory::begin(&cluster);
     killed::begin(&cluster);
     probes::begin(&cluster);
+    probes::startup(&cluster);
     crash::first(&cluster);
     configuration::check(&cluster);
     scheduling::check(&cluster);
@@ -177,13 +178,15 @@ mod probes {
         let probe = ", startupProbe: {exec: {command: [/testapp, cat, /shared/started]}, \
                      periodSeconds: 1, failureThreshold: 2}, \
                      volumeMounts: [{name: shared, mountPath: /shared}]";
+        // A second container writes what the first one's probe reads.
+        let helper = ", {name: helper, image: 'skiff.local/website:1.0.0', args: [wait], \
+                      volumeMounts: [{name: shared, mountPath: /shared}]";
         let volume = ", volumes: [{name: shared, emptyDir: {}}]";
-        apply(cluster, &pod("unstarted", "[serve]", probe, volume));
+        apply(cluster, &pod("unstarted", "[serve]", &format!("{probe}}}{helper}"), volume));
     }
 
     pub(super) fn check(cluster: &Cluster) {
         readiness(cluster);
-        startup(cluster);
         liveness(cluster);
     }
 
@@ -208,7 +211,7 @@ mod probes {
         await_ready(cluster, "unready");
     }
 
-    fn startup(cluster: &Cluster) {
+    pub(super) fn startup(cluster: &Cluster) {
         let failed = "Startup probe failed: ";
         await_event(cluster, "unstarted", "Warning", "Unhealthy", failed);
         let killing = "Container c failed startup probe, will be restarted";
@@ -218,9 +221,8 @@ mod probes {
             field(cluster, "pod/unstarted", "{.status.containerStatuses[0].started}"),
             "false"
         );
-        // It runs for a second or two between restarts.
-        let write = ["exec", "unstarted", "--", "/testapp", "write", "/shared/started", "yes"];
-        await_output(cluster, &write, |_| true);
+        let write = ["exec", "unstarted", "-c", "helper", "--", "/testapp", "write"];
+        cluster.kubectl(&[&write[..], &["/shared/started", "yes"]].concat());
         await_ready(cluster, "unstarted");
     }
 }

@@ -61,16 +61,7 @@ pub(crate) fn serve(kubeconfig: &Path, one: &Path, all: &Path) -> anyhow::Result
     let (one, all) = (read(one)?, read(all)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let directory = tempfile::tempdir().context("make a directory")?;
-        let authority = Authority::load_or_create(directory.path(), "ca")?;
-        let address = std::net::IpAddr::from([127, 0, 0, 1]);
-        let own = authority.issue(&Profile::server("bare", Vec::new(), vec![address]))?;
-        let certificate = Certificate::new(own.chain()?, own.private_key()?)?;
-        let tls = ServerTls::new(certificate, Some(&[authority.certificate_der()?]))?;
-        let server = Server::bind((address, 0).into(), Some(tls), ServerOptions::default()).await?;
-        let url = format!("https://{}", server.local_address()?);
-        let client = authority.issue(&Profile::client("load", None))?;
-        let text = pki::kubeconfig("bare", &url, authority.certificate(), &client);
+        let (server, text) = listen().await?;
         let partial = kubeconfig.with_extension("partial");
         pki::write_private(&partial, text.as_bytes())?;
         std::fs::rename(&partial, kubeconfig).context("write the kubeconfig")?;
@@ -80,13 +71,30 @@ pub(crate) fn serve(kubeconfig: &Path, one: &Path, all: &Path) -> anyhow::Result
             let _ = std::io::stdin().read(&mut [0]);
             end.cancel();
         });
-        let handler = move |request: Request<Body>| {
-            let body = if request.uri().path() == "/all" { &all } else { &one };
-            std::future::ready(answer(body.clone()))
-        };
-        server.run(handler, shutdown).await;
+        server.run(handler(one, all), shutdown).await;
         anyhow::Ok(())
     })
+}
+
+/// A server that listens on loopback, and the kubeconfig of a client that it trusts.
+async fn listen() -> anyhow::Result<(Server, String)> {
+    let directory = tempfile::tempdir().context("make a directory")?;
+    let authority = Authority::load_or_create(directory.path(), "ca")?;
+    let address = std::net::IpAddr::from([127, 0, 0, 1]);
+    let own = authority.issue(&Profile::server("bare", Vec::new(), vec![address]))?;
+    let certificate = Certificate::new(own.chain()?, own.private_key()?)?;
+    let tls = ServerTls::new(certificate, Some(&[authority.certificate_der()?]))?;
+    let server = Server::bind((address, 0).into(), Some(tls), ServerOptions::default()).await?;
+    let url = format!("https://{}", server.local_address()?);
+    let client = authority.issue(&Profile::client("load", None))?;
+    Ok((server, pki::kubeconfig("bare", &url, authority.certificate(), &client)))
+}
+
+fn handler(one: Bytes, all: Bytes) -> impl serve::Handler {
+    move |request: Request<Body>| {
+        let body = if request.uri().path() == "/all" { &all } else { &one };
+        std::future::ready(answer(body.clone()))
+    }
 }
 
 fn answer(body: Bytes) -> Response<Body> {
@@ -94,4 +102,37 @@ fn answer(body: Bytes) -> Response<Body> {
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(http::header::CONTENT_TYPE, json);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::Method;
+
+    use super::*;
+    use crate::endpoint::request;
+    use crate::load::{self, Load};
+
+    #[tokio::test]
+    async fn a_load_is_counted_whole() {
+        let (server, kubeconfig) = listen().await.expect("listens");
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("kubeconfig");
+        std::fs::write(&path, kubeconfig).expect("written");
+        let endpoint = Endpoint::from_kubeconfig(&path).expect("a kubeconfig");
+        let shutdown = CancellationToken::new();
+        let bodies = handler(Bytes::from_static(b"12345"), Bytes::from(vec![b'x'; 1 << 20]));
+        let running = tokio::spawn(server.run(bodies, shutdown.clone()));
+        let load = Load { connections: 3, duration: Duration::from_secs(60), requests: 50 };
+        let mut outcome = load::run(&endpoint, load, |number| {
+            request(Method::GET, if number == 0 { "/all" } else { "/one" }, "")
+        })
+        .await
+        .expect("answers");
+        assert_eq!((outcome.requests(), outcome.bytes), (50, 49 * 5 + (1 << 20)));
+        assert!(outcome.rate() > 0.0 && outcome.percentile(50) <= outcome.percentile(99));
+        shutdown.cancel();
+        running.await.expect("ends");
+    }
 }

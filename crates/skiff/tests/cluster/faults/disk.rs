@@ -117,6 +117,12 @@ fn a_full_disk_costs_nothing_that_was_stored() {
     cluster.restart();
     assert_reads(&cluster, &stored);
     assert_eq!(create(&cluster, "afterwards").code, 201);
+    super::assert_calm(&cluster);
+    // A full disk does not keep a cluster from going.
+    disk.fill();
+    cluster.down(&[]).expect("skiff down");
+    let data = cluster.directory().to_owned();
+    super::assert_nothing_left(cluster.namespace(), &data, cluster.cgroup());
 }
 
 /// Everything that was stored can be read, and nothing that was refused.

@@ -139,6 +139,7 @@ fn bad_input_is_answered_in_kubernetes_words() {
     warnings(&cluster);
     sizes(&cluster);
     kubectl(&cluster);
+    super::assert_calm(&cluster);
 }
 
 fn malformed() -> Vec<Case> {

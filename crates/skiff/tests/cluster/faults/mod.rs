@@ -3,8 +3,10 @@
 
 mod crash;
 mod disk;
+mod hostile;
 mod http;
 mod input;
+mod meanwhile;
 mod pods;
 mod pulls;
 mod startup;
@@ -112,6 +114,13 @@ fn run_directory(data_directory: &Path) -> std::path::PathBuf {
     let mut hasher = fnv::FnvHasher::default();
     hasher.write(data_directory.as_os_str().as_bytes());
     format!("/run/skiff-{:016x}", hasher.finish()).into()
+}
+
+/// Fails where the log of a cluster tells of a panic.
+fn assert_calm(cluster: &Cluster) {
+    let log = cluster.log();
+    let panic = log.lines().find(|line| line.contains("panicked"));
+    assert_eq!(panic, None, "no part of a cluster panics");
 }
 
 /// Fails where anything of a cluster is left beside its data directory.

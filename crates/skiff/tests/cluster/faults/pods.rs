@@ -29,6 +29,7 @@ fn broken_pods_say_why_and_recover() {
     memory::check(&cluster);
     killed::check(&cluster);
     crash::check(&cluster);
+    super::assert_calm(&cluster);
 }
 
 fn apply(cluster: &Cluster, manifest: &str) {

@@ -2,6 +2,10 @@
 //! is what costs; each test makes a cluster of its own.
 
 mod faults;
+mod kubectl;
+mod pods_run;
+mod services;
+mod tool;
 mod website;
 
 /// The executable under test.

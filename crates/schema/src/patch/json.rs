@@ -15,6 +15,9 @@ const MOST_COPIED: usize = 3 * 1024 * 1024;
 /// Operations could nest values without end otherwise, and what walks them is recursive.
 const DEEPEST: usize = 120;
 
+/// How many values the operations of one patch may move together; 10,000 of them could move a large object each.
+const MOST_MOVED: usize = 5_000_000;
+
 /// Applies a JSON patch.
 ///
 /// # Errors
@@ -28,7 +31,7 @@ pub fn json_patch(object: &mut Value, body: &[u8]) -> Result<(), PatchError> {
     }
     let patch: Patch = serde_json::from_value(Value::Array(operations))
         .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
-    let mut copied = 0;
+    let (mut copied, mut moved) = (0, 0);
     for operation in patch.0 {
         if let PatchOperation::Copy(copy) = &operation {
             copied += object.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());
@@ -39,32 +42,37 @@ pub fn json_patch(object: &mut Value, body: &[u8]) -> Result<(), PatchError> {
                 )));
             }
         }
-        if reaches(object, &operation) > DEEPEST {
+        if reaches(object, &operation, &mut moved) > DEEPEST {
             return Err(PatchError::Failed(format!("the patch nests deeper than {DEEPEST}")));
+        }
+        if moved > MOST_MOVED {
+            return Err(PatchError::Failed(format!(
+                "the patch moves more than {MOST_MOVED} values"
+            )));
         }
         apply(object, operation)?;
     }
     Ok(())
 }
 
-/// How deep what an operation puts into `object` will lie there.
-fn reaches(object: &Value, operation: &PatchOperation) -> usize {
-    let moved = |from: &str| object.pointer(from).map_or(0, depth);
+/// How deep what an operation puts into `object` will lie there. Counts the values it puts.
+fn reaches(object: &Value, operation: &PatchOperation, count: &mut usize) -> usize {
     let put = match operation {
-        PatchOperation::Add(step) => depth(&step.value),
-        PatchOperation::Replace(step) => depth(&step.value),
-        PatchOperation::Move(step) => moved(step.from.as_str()),
-        PatchOperation::Copy(step) => moved(step.from.as_str()),
+        PatchOperation::Add(step) => Some(&step.value),
+        PatchOperation::Replace(step) => Some(&step.value),
+        PatchOperation::Move(step) => object.pointer(step.from.as_str()),
+        PatchOperation::Copy(step) => object.pointer(step.from.as_str()),
         PatchOperation::Remove(_) | PatchOperation::Test(_) => return 0,
     };
-    operation.path().as_str().matches('/').count() + put
+    operation.path().as_str().matches('/').count() + put.map_or(0, |value| depth(value, count))
 }
 
-/// How deep a value nests; a scalar is 0 deep.
-fn depth(value: &Value) -> usize {
+/// How deep a value nests; a scalar is 0 deep. Counts the values within.
+fn depth(value: &Value, count: &mut usize) -> usize {
+    *count += 1;
     let below = match value {
-        Value::Array(items) => items.iter().map(depth).max(),
-        Value::Object(fields) => fields.values().map(depth).max(),
+        Value::Array(items) => items.iter().map(|item| depth(item, count)).max(),
+        Value::Object(fields) => fields.values().map(|field| depth(field, count)).max(),
         _ => return 0,
     };
     below.unwrap_or(0) + 1

@@ -1,5 +1,7 @@
 //! Lists in strategic merge patches: merging by key or as a set, and the order of the outcome.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
@@ -36,19 +38,22 @@ pub(super) fn merge_lists(
     let stood = old.len();
     let (before, patch) = directives(&mut old, new, key)?;
     let mut merged = before.clone();
-    for item in &patch {
-        let Value::Object(item) = item else { continue };
-        let value = key_of(item, key)?;
-        let at = merged
-            .iter()
-            .position(|candidate| candidate.get(key).is_some_and(|other| same(other, value)));
-        match at {
+    let mut places = Positions::of(&before, Some(key));
+    for patched in &patch {
+        let Value::Object(item) = patched else { continue };
+        key_of(item, key)?;
+        match places.get(patched) {
             Some(at) => {
                 if let Value::Object(target) = merged[at].take() {
                     merged[at] = Value::Object(merge_objects(target, item.clone(), of)?);
                 }
             }
-            None => merged.extend(plain(Value::Object(item.clone()))),
+            None => {
+                if let Some(plain) = plain(Value::Object(item.clone())) {
+                    places.add(patched, merged.len());
+                    merged.push(plain);
+                }
+            }
         }
     }
     // As upstream does it, new items take the places of deleted ones.
@@ -63,14 +68,14 @@ fn directives(
     key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let mut rest = Vec::with_capacity(new.len());
+    let mut deleted = HashSet::new();
     let mut replace = false;
     for item in new {
         match item.get(PATCH).map(|directive| directive.as_str().unwrap_or_default().to_owned()) {
             None => rest.push(item),
             Some(directive) if directive == "delete" => {
                 let Value::Object(item) = &item else { continue };
-                let value = key_of(item, key)?;
-                old.retain(|candidate| !candidate.get(key).is_some_and(|other| same(other, value)));
+                deleted.insert(key_of(item, key)?.clone());
             }
             Some(directive) if directive == "replace" => replace = true,
             Some(directive) if directive == "merge" => {
@@ -82,6 +87,9 @@ fn directives(
                 return Err(PatchError::Failed(format!("unknown patch type found: {directive}")));
             }
         }
+    }
+    if !deleted.is_empty() {
+        old.retain(|candidate| !candidate.get(key).is_some_and(|value| deleted.contains(value)));
     }
     if replace {
         let rest = rest.into_iter().filter_map(plain).collect();
@@ -97,18 +105,9 @@ fn key_of<'a>(item: &'a Map<String, Value>, key: &str) -> Result<&'a Value, Patc
     })
 }
 
-/// Merge keys are compared as text, so that `80` in a patch finds `80` whatever its type.
-fn same(one: &Value, other: &Value) -> bool {
-    one == other || (one.is_number() && other.is_number() && *one == *other)
-}
-
 fn merge_sets(old: &[Value], new: Vec<Value>) -> Vec<Value> {
-    let mut merged: Vec<Value> = Vec::with_capacity(old.len() + new.len());
-    for item in old.iter().chain(&new) {
-        if !merged.contains(item) {
-            merged.push(item.clone());
-        }
-    }
+    let mut seen = HashSet::with_capacity(old.len() + new.len());
+    let merged = old.iter().chain(&new).filter(|item| seen.insert(*item)).cloned().collect();
     arrange(merged, &new, old, None)
 }
 
@@ -122,24 +121,45 @@ pub(super) fn delete_values(
         return Err(PatchError::Malformed("invalid patch format of primitive list".to_owned()));
     };
     if let Some(Value::Array(items)) = target.get_mut(list) {
+        let values: HashSet<&Value> = values.iter().collect();
         items.retain(|item| !values.contains(item));
     }
     Ok(())
 }
 
-/// Whether two items stand for the same element.
-fn matches(one: &Value, other: &Value, key: Option<&str>) -> bool {
+/// What tells the items of a list apart: the value of `key`, or the item itself.
+fn identity<'a>(item: &'a Value, key: Option<&str>) -> Option<&'a Value> {
     match key {
-        None => one == other,
-        Some(key) => match (one.get(key), other.get(key)) {
-            (Some(one), Some(other)) => same(one, other),
-            _ => false,
-        },
+        None => Some(item),
+        Some(key) => item.get(key),
     }
 }
 
-fn index(list: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
-    list.iter().position(|candidate| matches(candidate, item, key))
+/// Where the items of a list stand. Lists come from clients: searching them over and over would take forever.
+struct Positions<'a> {
+    key: Option<&'a str>,
+    positions: HashMap<&'a Value, usize>,
+}
+
+impl<'a> Positions<'a> {
+    fn of(list: &'a [Value], key: Option<&'a str>) -> Self {
+        let mut places = Self { key, positions: HashMap::with_capacity(list.len()) };
+        for (at, item) in list.iter().enumerate() {
+            places.add(item, at);
+        }
+        places
+    }
+
+    /// The first of equal items counts.
+    fn add(&mut self, item: &'a Value, at: usize) {
+        if let Some(identity) = identity(item, self.key) {
+            self.positions.entry(identity).or_insert(at);
+        }
+    }
+
+    fn get(&self, item: &Value) -> Option<usize> {
+        identity(item, self.key).and_then(|identity| self.positions.get(identity)).copied()
+    }
 }
 
 /// Puts a merged list in order: items in `order` as there, the others as they stood `before`, interleaved by
@@ -150,15 +170,16 @@ pub(super) fn arrange(
     before: &[Value],
     key: Option<&str>,
 ) -> Vec<Value> {
+    let (order, before) = (Positions::of(order, key), Positions::of(before, key));
     let (mut patched, mut others): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| index(order, item, key).is_some());
-    patched.sort_by_key(|item| index(order, item, key));
-    others.sort_by_key(|item| index(before, item, key));
+        merged.into_iter().partition(|item| order.get(item).is_some());
+    patched.sort_by_cached_key(|item| order.get(item));
+    others.sort_by_cached_key(|item| before.get(item));
     let mut arranged = Vec::with_capacity(patched.len() + others.len());
     let mut patched = patched.into_iter().peekable();
     let mut others = others.into_iter().peekable();
     while let (Some(other), Some(patch)) = (others.peek(), patched.peek()) {
-        let first = match (index(before, other, key), index(before, patch, key)) {
+        let first = match (before.get(other), before.get(patch)) {
             (Some(other), Some(patch)) => other < patch,
             _ => false,
         };
@@ -177,7 +198,10 @@ pub(super) fn check_order(
 ) -> Result<(), PatchError> {
     let mut from = 0;
     for item in patch.iter().filter(|item| item.get(PATCH).is_none()) {
-        match order[from..].iter().position(|candidate| matches(candidate, item, key)) {
+        match order[from..]
+            .iter()
+            .position(|candidate| identity(candidate, key) == identity(item, key))
+        {
             Some(at) => from += at + 1,
             None => {
                 let (patch, order) = (Value::Array(patch.to_vec()), Value::Array(order.to_vec()));

@@ -175,3 +175,16 @@ proptest! {
         prop_assert_eq!(once, twice);
     }
 }
+
+#[test]
+fn long_lists_are_merged_in_passing() {
+    let names = |prefix: &str| -> Vec<Value> {
+        (0..20_000).map(|number| format!("{prefix}/{number}").into()).collect()
+    };
+    let of = types::by_kind("", "v1", "ConfigMap").expect("a known kind");
+    let mut object = json!({"metadata": {"finalizers": names("a")}});
+    let patch = json!({"metadata": {"finalizers": names("b")}});
+    // With a search per item this takes minutes.
+    strategic_merge_patch(of, &mut object, patch).expect("a patch that applies");
+    assert_eq!(object["metadata"]["finalizers"].as_array().map(Vec::len), Some(40_000));
+}

@@ -153,7 +153,7 @@ fn terminate(cluster: &mut Cluster) {
 /// What a watch from `version` reports, until it has said `last`.
 fn watch_until(cluster: &Cluster, version: &str, last: &str) -> String {
     let path = format!(
-        "/api/v1/namespaces/default/configmaps?watch=1&resourceVersion={version}&timeoutSeconds=5"
+        "/api/v1/namespaces/default/configmaps?watch=1&resourceVersion={version}&timeoutSeconds=2"
     );
     await_output(cluster, &["get", "--raw", &path], |output| output.contains(last))
 }
@@ -171,7 +171,7 @@ fn a_killed_skiff_loses_nothing() {
     under_writes(&mut cluster);
     in_a_rollout(&mut cluster, &load);
     by_signal(&mut cluster, &load);
-    runtime_killed(&cluster);
+    runtime_killed(&mut cluster);
     drop(proxy);
     let report = load.finish();
     assert!(report.answers.len() > 500, "{} answers", report.answers.len());
@@ -284,7 +284,7 @@ fn by_signal(cluster: &mut Cluster, load: &Load) {
 }
 
 /// The container runtime is killed: it is started again, and its containers go on.
-fn runtime_killed(cluster: &Cluster) {
+fn runtime_killed(cluster: &mut Cluster) {
     let before = containers(cluster);
     let file = run_directory(cluster.directory()).join("containerd/containerd.pid");
     let read = || std::fs::read_to_string(&file).unwrap_or_default();
@@ -296,7 +296,15 @@ fn runtime_killed(cluster: &Cluster) {
     rollout(cluster);
     let after = containers(cluster);
     assert!(before.is_subset(&after), "before {before:?}, after {after:?}");
+
+    // Both at once: what runs is found again.
+    let pid = read().trim().parse().expect("a process id");
+    cluster.kill();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill containerd");
+    cluster.restart();
+    assert_eq!(containers(cluster), after, "containers go on, with their counts");
     cluster.kubectl(&["scale", "deploy/website", "--replicas=3"]);
+    rollout(cluster);
 }
 
 /// `skiff down` leaves nothing but data, from which a later `up` goes on.

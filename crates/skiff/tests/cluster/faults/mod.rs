@@ -9,6 +9,7 @@ mod input;
 mod meanwhile;
 mod pods;
 mod pulls;
+mod refusals;
 mod startup;
 
 use std::path::Path;

@@ -325,6 +325,36 @@ fn down_and_up(cluster: &mut Cluster) {
     assert_nothing_left(cluster.namespace(), cluster.directory(), cluster.cgroup());
 }
 
+/// Killed at many moments of rollouts: users notice nothing, and each rollout ends well.
+#[test]
+fn rollouts_survive_kills() {
+    let mut cluster = Cluster::start(crate::SKIFF);
+    cluster.import(&website_images()[..2]);
+    cluster.kubectl(&["apply", "-f", &example("1.0.0")]);
+    rollout(&cluster);
+    let load = load(&cluster);
+    let versions = ["1.1.0", "1.0.0"].into_iter().cycle();
+    for (version, milliseconds) in versions.zip([30, 150, 400, 800, 1300, 2000]) {
+        cluster.kubectl(&["apply", "-f", &example(version)]);
+        // No condition to wait for: the moment itself is what is tried.
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        cluster.kill();
+        let answered = load.count();
+        eventually("Services to answer meanwhile", PATIENCE, || load.count() > answered + 20);
+        cluster.restart();
+        rollout(&cluster);
+        let image = format!("skiff.local/website:{version}");
+        let path = "jsonpath={.items[*].spec.containers[0].image}";
+        await_output(&cluster, &["get", "pods", "-l", WEBSITE, "-o", path], |images| {
+            images == [image.as_str(); 3].join(" ")
+        });
+    }
+    let report = load.finish();
+    println!("{} answers, {} retries", report.answers.len(), report.retries);
+    assert_no_failure(&report);
+    assert_calm(&cluster);
+}
+
 /// Killed at every stage of its own start.
 #[test]
 fn a_start_may_be_killed_at_any_moment() {

@@ -6,12 +6,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use tempfile::TempDir;
-use testkit::{Cluster, ClusterOptions, eventually_ok};
+use testkit::{Cluster, ClusterOptions, eventually, eventually_ok, website_images};
 
 use super::http::request;
-use super::{PATIENCE, field};
+use super::{PATIENCE, await_output, await_ready, field, pod, processes_with};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const FULL: &str = "the disk that holds the store is full: the object was not stored";
@@ -103,6 +105,7 @@ fn a_full_disk_costs_nothing_that_was_stored() {
         stored.push(name);
         assert_reads(&cluster, &stored);
     }
+    container_killed(&cluster, &disk);
     // Killed while the disk is full, and started on the full disk.
     disk.fill();
     cluster.kill();
@@ -123,6 +126,36 @@ fn a_full_disk_costs_nothing_that_was_stored() {
     cluster.down(&[]).expect("skiff down");
     let data = cluster.directory().to_owned();
     super::assert_nothing_left(cluster.namespace(), &data, cluster.cgroup());
+}
+
+/// A container ends while there is no room to start it again or to note that: both happen later.
+fn container_killed(cluster: &Cluster, disk: &Disk) {
+    cluster.import(&website_images()[..1]);
+    await_output(cluster, &["get", "serviceaccount", "default", "-o", "name"], |_| true);
+    cluster.apply(&pod("victim", "[sleep, '765432']", "", "")).expect("the pod is accepted");
+    await_ready(cluster, "victim");
+    let name = format!("/{}/", cluster.cgroup());
+    let running = || -> Option<i32> {
+        let of_cluster = |process: &String| {
+            let pid: i32 = process.split(':').next()?.parse().ok()?;
+            let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+            cgroups.contains(&name).then_some(pid)
+        };
+        processes_with("/testapp sleep 765432").iter().find_map(of_cluster)
+    };
+    let pid = running().expect("it runs");
+    disk.fill();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill a container's process");
+    eventually("the container to be gone", PATIENCE, || running() != Some(pid));
+    assert!(cluster.try_kubectl(&["get", "pod", "victim"]).is_ok(), "reads go on");
+    disk.free();
+    await_output(
+        cluster,
+        &["get", "pod", "victim", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"],
+        |count| count.parse().is_ok_and(|count: u32| count >= 1),
+    );
+    await_ready(cluster, "victim");
+    cluster.kubectl(&["delete", "pod", "victim"]);
 }
 
 /// Everything that was stored can be read, and nothing that was refused.

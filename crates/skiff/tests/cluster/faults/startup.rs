@@ -149,6 +149,16 @@ fn what_is_missing_or_taken_is_named() {
         machine.check_refused(machine.up(&[], arguments), &expected);
         drop(listening);
     }
+    // The DNS server of a host that takes every address, the pods' gateway too.
+    let listening = machine
+        .namespace
+        .run(|| std::net::UdpSocket::bind(("0.0.0.0", 53)))
+        .join()
+        .expect("no panic")
+        .expect("a free port");
+    machine
+        .check_refused(machine.up(&[], &[]), "cluster DNS failed: listen for DNS on 10.244.0.1:53");
+    drop(listening);
     machine.check_refused(
         machine.up(&[], &["--node-name", "Not_A_Name"]),
         "\"Not_A_Name\" cannot be a node's name: a lowercase RFC 1123 subdomain must consist of",

@@ -1,5 +1,5 @@
-//! Whether this node takes a pod: room and ports. The scheduler has decided already; this guards against two
-//! schedulers, or none. Pure.
+//! Whether this node takes a pod: room, ports, kernel settings. About room and ports the scheduler has decided
+//! already; this guards against two schedulers, or none. Pure.
 
 use k8s_openapi::api::core::v1 as api;
 
@@ -29,6 +29,7 @@ pub(crate) fn admit<'a>(
     others: impl Iterator<Item = &'a api::Pod> + Clone,
     room: Room,
 ) -> Result<(), Refusal> {
+    sysctls(pod)?;
     let count = i64::try_from(others.clone().count()).unwrap_or(i64::MAX);
     enough("pods", 1, count, i64::from(room.pods))?;
     let used = |name: &str, of: fn(&meta::Quantity) -> i64| -> (i64, i64) {
@@ -64,6 +65,45 @@ fn enough(name: &str, wanted: i64, used: i64, capacity: i64) -> Result<(), Refus
              capacity: {capacity}"
         ),
     })
+}
+
+/// Settings that concern nobody but the pod (upstream's list).
+const SAFE_SYSCTLS: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+/// Kernel settings must be safe, and of a namespace that is the pod's own.
+fn sysctls(pod: &api::Pod) -> Result<(), Refusal> {
+    let Some(spec) = &pod.spec else { return Ok(()) };
+    let asked = spec.security_context.iter().flat_map(|c| c.sysctls.iter().flatten());
+    let forbidden = |text: String| Refusal {
+        reason: "SysctlForbidden".to_owned(),
+        message: format!("Pod was rejected: forbidden sysctl: {text}"),
+    };
+    for sysctl in asked {
+        let name = sysctl.name.replace('/', ".");
+        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return Err(forbidden(format!("{name:?} not allowlisted")));
+        }
+        if name.starts_with("net.") && spec.host_network.unwrap_or(false) {
+            return Err(forbidden(format!("{name:?} not allowed with host net enabled")));
+        }
+        if name.starts_with("kernel.") && spec.host_ipc.unwrap_or(false) {
+            return Err(forbidden(format!("{name:?} not allowed with host ipc enabled")));
+        }
+    }
+    Ok(())
 }
 
 /// Address, protocol and number of a port on the host.
@@ -105,6 +145,22 @@ mod tests {
             "resources": {"requests": {"cpu": cpu}}}]}}),
         )
         .unwrap()
+    }
+
+    #[test]
+    fn only_safe_sysctls() {
+        let room = Room { cpu_milli: 1000, memory: 1 << 30, pods: 2 };
+        let check = |name: &str, host_network: bool| {
+            let pod = json!({"spec": {"hostNetwork": host_network, "containers": [],
+                "securityContext": {"sysctls": [{"name": name, "value": "1"}]}}});
+            let pod: api::Pod = serde_json::from_value(pod).unwrap();
+            admit(&pod, std::iter::empty(), room).map_err(|refusal| refusal.message)
+        };
+        assert_eq!(check("net.ipv4.tcp_syncookies", false), Ok(()));
+        assert_eq!(check("net/ipv4/tcp_syncookies", false), Ok(()));
+        let not_listed = "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted";
+        assert_eq!(check("kernel.msgmax", false), Err(not_listed.to_owned()));
+        assert!(check("net.ipv4.tcp_syncookies", true).unwrap_err().contains("host net enabled"));
     }
 
     #[test]

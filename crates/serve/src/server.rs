@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, Response};
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -145,6 +146,16 @@ impl Server {
     }
 }
 
+/// The answer to HEAD: the headers of the answer to GET, and not one byte of its body (RFC 9110, 9.3.2).
+/// HTTP/2 clients take anything more for a broken connection.
+fn without_body(response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    Response::from_parts(head, Body::empty())
+}
+
 type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
 
 async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<Accepted> {
@@ -201,7 +212,9 @@ impl<H: Handler> Connection<H> {
             async move {
                 let mut request = request.map(Body::from);
                 request.extensions_mut().insert(peer);
-                Ok::<_, Infallible>(handler.call(request).await)
+                let only_head = request.method() == Method::HEAD;
+                let response = handler.call(request).await;
+                Ok::<_, Infallible>(if only_head { without_body(response) } else { response })
             }
         });
         let connection =
@@ -209,5 +222,17 @@ impl<H: Handler> Connection<H> {
         if let Err(error) = self.watcher.watch(connection).await {
             tracing::debug!(error, "connection ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_to_head_says_how_long_the_body_would_be() {
+        let answer = without_body(Response::new(Body::full("twelve bytes")));
+        assert_eq!(answer.headers()[CONTENT_LENGTH], "12");
+        assert!(answer.body().is_end_stream());
     }
 }

@@ -209,7 +209,7 @@ fn volume_mount(
     sub_paths: &SubPaths,
 ) -> Result<v1::Mount, String> {
     let sub_path = match (&mount.sub_path_expr, &mount.sub_path) {
-        (Some(expression), _) if !expression.is_empty() => env::expand_one(expression, env),
+        (Some(expression), _) if !expression.is_empty() => env::expand_path(expression, env)?,
         (_, Some(path)) => path.clone(),
         _ => String::new(),
     };
@@ -217,7 +217,10 @@ fn volume_mount(
         source
     } else {
         sub_paths.bind(index, &source, &sub_path).map_err(|error| {
-            format!("failed to prepare subPath for volumeMount {:?}: {error}", mount.name)
+            match error.kind() {
+                io::ErrorKind::InvalidInput => error.to_string(),
+                _ => format!("failed to prepare subPath for volumeMount {:?}: {error}", mount.name),
+            }
         })?
     };
     let propagation = match mount.mount_propagation.as_deref() {

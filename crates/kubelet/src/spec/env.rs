@@ -135,9 +135,20 @@ pub(super) fn expand_all(words: Option<&Vec<String>>, env: &[(String, String)]) 
     words.into_iter().flatten().map(|word| expand(word, lookup)).collect()
 }
 
-/// Replaces `$(NAME)` in one word, such as `subPathExpr`.
-pub(crate) fn expand_one(word: &str, env: &[(String, String)]) -> String {
-    expand(word, |name| env.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()))
+/// Replaces `$(NAME)` in a `subPathExpr`.
+///
+/// # Errors
+/// When a name is unknown: a path must not depend on what is missing.
+pub(crate) fn expand_path(path: &str, env: &[(String, String)]) -> Result<String, String> {
+    let missing = std::cell::RefCell::new(None);
+    let expanded = expand(path, |name| {
+        let value = env.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+        if value.is_none() {
+            missing.borrow_mut().get_or_insert_with(|| format!("missing value for {name:?}"));
+        }
+        value
+    });
+    missing.into_inner().map_or(Ok(expanded), Err)
 }
 
 #[cfg(test)]
@@ -188,6 +199,13 @@ mod tests {
             (get("a"), get("b"), get("T"), get("N"), get("O")),
             (Some("1"), Some("own"), Some("t"), Some("p"), None)
         );
+    }
+
+    #[test]
+    fn paths_need_every_name() {
+        let env = [("A".to_owned(), "a".to_owned())];
+        assert_eq!(expand_path("x/$(A)", &env), Ok("x/a".to_owned()));
+        assert_eq!(expand_path("$(A)/$(B)", &env), Err("missing value for \"B\"".to_owned()));
     }
 
     #[test]

@@ -29,10 +29,13 @@ impl SubPaths {
 
     /// Binds `sub_path` of the volume at `volume` and returns where. A missing part becomes a directory.
     pub(crate) fn bind(&self, index: usize, volume: &Path, sub_path: &str) -> io::Result<PathBuf> {
-        if Path::new(sub_path).is_absolute() || sub_path.split('/').any(|part| part == "..") {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("invalid subPath {sub_path:?}"),
+        let refused = |message| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        if Path::new(sub_path).is_absolute() {
+            return refused(format!("error SubPath `{sub_path}` must not be an absolute path"));
+        }
+        if sub_path.split('/').any(|part| part == "..") {
+            return refused(format!(
+                "unable to provision SubPath `{sub_path}`: must not contain '..'"
             ));
         }
         let part = match open_beneath(volume, sub_path) {

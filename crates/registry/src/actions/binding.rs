@@ -39,7 +39,7 @@ pub(super) async fn execute(
         now: pipeline::now(&context),
     };
     let resource = GroupResource::new("", "pods/binding");
-    let change = Change::through("binding", Part::Any);
+    let change = Change::through("binding", Part::Binding);
     write(&context, &change, |old: &Value| {
         let mut pod = old.clone();
         pod::bind(&mut pod, name, &wanted)

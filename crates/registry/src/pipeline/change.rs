@@ -28,7 +28,9 @@ pub(crate) enum Part {
     Resize,
     /// A namespace's finalizers in its specification.
     Finalize,
-    /// Whatever the engine itself changes: a binding, a scale.
+    /// A pod's node. It is nobody's new wish, so the generation stays.
+    Binding,
+    /// Whatever else the engine itself changes: a scale.
     Any,
 }
 
@@ -107,7 +109,7 @@ pub(crate) async fn write(
             convert::to_stored(context.row(), make(&served)?)
         };
         check_preconditions(context, name, &mut object, &old)?;
-        if change.part != Part::Any {
+        if !matches!(change.part, Part::Any | Part::Binding) {
             schema::rules::default(&context.stored.kind, &mut object);
         }
         let subject = admit::Subject {
@@ -227,9 +229,9 @@ fn prepare_update(context: &Context<'_>, part: Part, object: &mut Value, old: &V
         Part::EphemeralContainers => pod::prepare_ephemeral(object, old),
         Part::Resize => pod::prepare_resize(object, old),
         Part::Finalize => namespace::prepare_finalize(object, old),
-        Part::Any => {}
+        Part::Any | Part::Binding => {}
     }
-    if !matches!(part, Part::Status | Part::Approval | Part::Finalize) {
+    if !matches!(part, Part::Status | Part::Approval | Part::Finalize | Part::Binding) {
         prepare::bump_generation(row, object, old);
     }
 }
@@ -246,7 +248,7 @@ fn validate_change(
         Part::Status | Part::Approval => validate::status(context, object, old),
         Part::EphemeralContainers => validate::part(context, object, old, pod::validate_ephemeral),
         Part::Resize => validate::part(context, object, old, pod::validate_resize),
-        Part::Any => Ok(()),
+        Part::Any | Part::Binding => Ok(()),
     }
 }
 

@@ -246,13 +246,16 @@ fn unrecognized(expected: &meta::GroupVersionKind, problem: &str, body: &[u8]) -
 }
 
 /// What is wrong with text that is no JSON, in Go's words where there are some.
-fn syntax(error: &serde_json::Error, body: &[u8]) -> String {
+pub(crate) fn syntax(error: &serde_json::Error, body: &[u8]) -> String {
     if error.is_eof() {
         return "unexpected end of JSON input".to_owned();
     }
     let text = error.to_string();
     let reason = text.split(" at line ").next().unwrap_or(&text);
+    let at = offset(body, error.line(), error.column()).map(|end| end.saturating_sub(1));
+    let literal = at.and_then(|at| misspelt(body, at));
     let context = match reason {
+        "expected ident" => literal.as_deref().unwrap_or("looking for beginning of value"),
         "expected value" => "looking for beginning of value",
         "expected `,` or `}`" => "after object key:value pair",
         "expected `,` or `]`" => "after array element",
@@ -264,9 +267,7 @@ fn syntax(error: &serde_json::Error, body: &[u8]) -> String {
         "invalid number" => "in numeric literal",
         _ => return text,
     };
-    let offending =
-        offset(body, error.line(), error.column()).and_then(|at| body.get(at.saturating_sub(1)));
-    match offending {
+    match at.and_then(|at| body.get(at)) {
         Some(b'\'') => format!("invalid character '\\'' {context}"),
         Some(b'"') => format!("invalid character '\"' {context}"),
         Some(byte) => {
@@ -275,6 +276,17 @@ fn syntax(error: &serde_json::Error, body: &[u8]) -> String {
         }
         None => text,
     }
+}
+
+/// Which of JSON's words the byte at `at` does not continue.
+fn misspelt(body: &[u8], at: usize) -> Option<String> {
+    let before = body.get(..at)?;
+    ["null", "true", "false"].iter().find_map(|word| {
+        let given =
+            (1..word.len()).rev().find(|given| before.ends_with(&word.as_bytes()[..*given]))?;
+        let expected = char::from(word.as_bytes()[given]);
+        Some(format!("in literal {word} (expecting '{expected}')"))
+    })
 }
 
 /// The position of a line and column, both counted from one.

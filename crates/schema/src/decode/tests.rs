@@ -125,6 +125,7 @@ fn bodies_that_are_no_json() {
     };
     check("{\"kind\":", "unexpected end of JSON input ({\"kind\":)");
     check("kind: Pod", "invalid character 'k' looking for beginning of value (6b696e643a20506f64)");
+    check("nope", "invalid character 'o' in literal null (expecting 'u') (6e6f7065)");
     check(
         "{\"a\":1 \"b\"}",
         "invalid character '\"' after object key:value pair ({\"a\":1 \"b\"})",

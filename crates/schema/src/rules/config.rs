@@ -132,11 +132,7 @@ fn docker(data: &Map<String, Value>, path: &FieldPath, key: &str, errors: &mut E
     };
     let bytes = STANDARD.decode(text).unwrap_or_default();
     if let Err(error) = serde_json::from_slice::<Map<String, Value>>(&bytes) {
-        let text = if error.is_eof() {
-            "unexpected end of JSON input".to_owned()
-        } else {
-            error.to_string()
-        };
+        let text = crate::decode::syntax(&error, &bytes);
         errors.push(FieldError::invalid(path, "<secret contents redacted>", text));
     }
 }

@@ -244,7 +244,7 @@ fn in_a_rollout(cluster: &mut Cluster, load: &Load) {
     cluster.kubectl(&["apply", "-f", &example("1.1.0")]);
     let said = cluster.directory().join("rollout.txt");
     let mut status = cluster.kubectl_command(&["rollout", "status", "deploy/website"]);
-    status.stdout(File::create(&said).expect("make a file"));
+    status.stdout(File::create(&said).expect("make a file")).stderr(Stdio::null());
     let mut waiting = background(status);
     let updated = "jsonpath={.status.updatedReplicas}";
     await_output(cluster, &["get", "deploy", "website", "-o", updated], |output| {

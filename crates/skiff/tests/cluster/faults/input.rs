@@ -158,6 +158,9 @@ fn malformed() -> Vec<Case> {
              struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
              \"json:\\\"kind,omitempty\\\"\" }} (5b315d)"
         )),
+        post(CONFIG_MAPS, "{\"a\":nope}").bad(format!(
+            "{unrecognized}invalid character 'o' in literal null (expecting 'u') ({{\"a\":nope}})"
+        )),
         Case { content_type: YAML, ..post(CONFIG_MAPS, "kind: ConfigMap\n  apiVersion: v1\n") }
             .bad("error converting YAML to JSON: yaml: …"),
         Case { content_type: "text/plain", ..post(CONFIG_MAPS, "{}") }.is(

@@ -11,7 +11,10 @@ use std::{
 use cri::{RuntimeError, v1};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{Message, stop};
 use crate::{
@@ -24,6 +27,10 @@ use crate::{
 
 /// How long the first list of Services may take.
 const SERVICES: Duration = Duration::from_secs(10);
+
+/// How long removing what a crash left is tried, and the pause between two attempts.
+const LEFTOVER: Duration = Duration::from_secs(5);
+const LEFTOVER_PAUSE: Duration = Duration::from_millis(50);
 
 /// One start.
 pub(super) struct Job {
@@ -129,10 +136,22 @@ async fn remove_leftover(context: &Context, job: &Job) -> Result<(), RuntimeErro
     let filter = v1::ContainerFilter { label_selector: labels.into(), ..Default::default() };
     for container in context.runtime.list_containers(filter).await? {
         if container.metadata.as_ref().is_some_and(|m| m.attempt == job.attempt) {
-            context.runtime.remove_container(container.id).await?;
+            remove_started(context, container.id).await?;
         }
     }
     Ok(())
+}
+
+/// Removes a container that the runtime may still be starting for whoever was killed: it refuses until that is over.
+async fn remove_started(context: &Context, id: String) -> Result<(), RuntimeError> {
+    let since = Instant::now();
+    loop {
+        match context.runtime.remove_container(id.clone()).await {
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(_) if since.elapsed() < LEFTOVER => sleep(LEFTOVER_PAUSE).await,
+            result => return result,
+        }
+    }
 }
 
 async fn configure(context: &Context, job: &Job) -> Result<v1::ContainerConfig, String> {

@@ -43,6 +43,10 @@ fn proxy(tool: &Tool<'_>) {
         crate::tool::PATIENCE,
         || version("services/front:80"),
     );
+    let mut head = tool.cluster.namespace().command("curl");
+    head.args(["--silent", "--head", "http://127.0.0.1:18001/api/v1/namespaces"]);
+    let answer = crate::tool::finish(head, "");
+    assert!(answer.out.starts_with("HTTP/1.1 200"), "{answer:?}");
     assert!(version("services/nosuch").is_err_and(|error| error.contains("404")));
 }
 

@@ -13,7 +13,8 @@ pub(super) fn all(tool: &Tool<'_>) {
     tool.until("get events", &[], |out| {
         out.contains("pod/wronghost") && out.contains("hostPath type check failed")
     });
-    tool.ok("delete pod environment arguments volumes wronghost --grace-period=1");
+    paths(tool);
+    tool.ok("delete pod environment arguments volumes wronghost badpath nopath --grace-period=1");
 }
 
 fn environment(tool: &Tool<'_>) {
@@ -101,6 +102,17 @@ fn volumes(tool: &Tool<'_>) {
     assert_eq!(kind("/projected"), "tmpfs", "tokens stay off the disk");
     assert_ne!(kind("/disk"), "tmpfs");
     assert!(mounts.lines().any(|line| line.contains(" /memory ") && line.contains("size=1024k")));
+}
+
+/// What a subPath is made from may be wrong, and may be put right.
+fn paths(tool: &Tool<'_>) {
+    let message = "{.status.containerStatuses[0].state.waiting.message}";
+    let missing = r#"missing value for "NOPE""#;
+    tool.until_field("pod/nopath", message, missing);
+    let absolute = "error SubPath `/absolute` must not be an absolute path";
+    tool.until_field("pod/badpath", message, absolute);
+    tool.ok("annotate pod badpath path=relative --overwrite");
+    tool.ready("pod/badpath");
 }
 
 fn tokens(tool: &Tool<'_>) {

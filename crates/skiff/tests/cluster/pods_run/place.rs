@@ -12,10 +12,12 @@ pub(super) fn all(tool: &Tool<'_>) {
     users(tool);
     node_network(tool);
     groups(tool);
+    assert_eq!(tool.field("pod/named", "{.metadata.generation}"), "1", "binding is no new wish");
+    tool.until_field("pod/sysctl", "{.status.phase} {.status.reason}", "Failed SysctlForbidden");
     let processes = tool.ok("exec shared -c beside -- /testapp ls /proc");
     let numbers = processes.lines().filter(|line| line.starts_with(char::is_numeric)).count();
     assert!(numbers >= 4, "the pod's pause, both containers and this one: {processes}");
-    tool.ok("delete pod named user nonroot hostnetwork hostport owndns hostdns shared guaranteed burstable --grace-period=1");
+    tool.ok("delete pod named user nonroot hostnetwork hostport owndns hostdns shared guaranteed burstable sysctl --grace-period=1");
 }
 
 fn names(tool: &Tool<'_>) {

@@ -2,7 +2,7 @@
 
 DATA_DIR ?= /var/lib/skiff
 SKIFF    := target/release/skiff
-PACKAGES := containerd runc nftables iproute2 kmod make gcc pkg-config docker-registry
+PACKAGES := containerd runc nftables iproute2 kmod make gcc pkg-config docker-registry curl
 
 .PHONY: help up down build images test verify packages install bench
 

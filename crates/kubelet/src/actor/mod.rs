@@ -230,7 +230,11 @@ impl Actor {
 
     /// One step of the machine, and what it asks for.
     fn take(&mut self, event: Event) {
-        debug!(?event, "event");
+        match &event {
+            // A pod may have passwords in its environment, and is long.
+            Event::Spec(pod) => debug!(revision = pod.metadata.resource_version, "event: new spec"),
+            event => debug!(?event, "event"),
+        }
         self.notice(&event);
         let state = self.state.clone();
         let (state, effects) = pod::step(state, event, Timestamp::now());

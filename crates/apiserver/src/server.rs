@@ -47,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     pub(crate) metrics: Arc<Metrics>,
+    /// What other components of the process count.
+    pub(crate) others: parking_lot::Mutex<prometheus_client::registry::Registry>,
     pub(crate) flow: Flow,
     pub(crate) audit: Audit,
     /// To kubelets, as this API server.
@@ -61,6 +63,17 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// All metrics as text: the server's own, then those that were exposed.
+    pub(crate) fn all_metrics(&self) -> String {
+        let mut text = self.metrics.render(self.registry.store().written(), self.started.elapsed());
+        let mut others = String::new();
+        if prometheus_client::encoding::text::encode(&mut others, &self.others.lock()).is_ok() {
+            // OpenMetrics ends with a mark; this is the older text format.
+            text.push_str(others.strip_suffix("# EOF\n").unwrap_or(&others));
+        }
+        text
+    }
+
     /// The next of `choices`, in turn.
     pub(crate) fn pick(&self, choices: usize) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed) % choices.max(1)
@@ -211,6 +224,11 @@ impl ApiServer {
     /// The server as a service for clients in the same process: every request comes from `user`.
     pub fn in_process(&self, user: Arc<UserInfo>) -> InProcessService {
         InProcessService { server: self.clone(), user }
+    }
+
+    /// Lets a component of the same process add its metrics to what `/metrics` answers.
+    pub fn expose(&self, register: impl FnOnce(&mut prometheus_client::registry::Registry)) {
+        register(&mut self.0.others.lock());
     }
 
     /// The engine behind the server.

@@ -110,6 +110,7 @@ impl ApiServer {
             kubelets: Proxy::new(kubelet_tls, shutdown.clone()),
             proxy: Proxy::new(unverified, shutdown.clone()),
             metrics: Arc::new(Metrics::default()),
+            others: parking_lot::Mutex::default(),
             audit,
             registry: registry.clone(),
             lookup,

@@ -164,7 +164,7 @@ impl Params {
                         kind,
                         "propagationPolicy",
                         value,
-                        &["Background", "Foreground", "Orphan"],
+                        &["Foreground", "Background", "Orphan", "nil"],
                     )
                 })?);
             }

@@ -14,6 +14,9 @@ use hyper::body::Incoming;
 
 use crate::BoxError;
 
+/// How many times its limit of a body that is too long is read and thrown away.
+const DISCARDED: usize = 4;
+
 /// A request or response body: nothing, bytes at hand, bytes off the network, or a stream.
 pub struct Body(Kind);
 
@@ -57,7 +60,7 @@ impl Body {
     ///
     /// # Errors
     /// [`ReadError::TooLarge`] past the limit, [`ReadError::Broken`] when the peer goes away.
-    pub async fn read(self, limit: usize) -> Result<Bytes, ReadError> {
+    pub async fn read(mut self, limit: usize) -> Result<Bytes, ReadError> {
         if let Kind::Full(full) = self.0 {
             let bytes =
                 full.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -68,12 +71,28 @@ impl Body {
             };
         }
         if self.size_hint().lower() > limit as u64 {
+            self.discard(limit.saturating_mul(DISCARDED)).await;
             return Err(ReadError::TooLarge { limit });
         }
-        match Limited::new(self, limit).collect().await {
+        match Limited::new(&mut self, limit).collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(ReadError::TooLarge { limit }),
+            Err(error) if error.is::<LengthLimitError>() => {
+                self.discard(limit.saturating_mul(DISCARDED)).await;
+                Err(ReadError::TooLarge { limit })
+            }
             Err(error) => Err(ReadError::Broken(error)),
+        }
+    }
+
+    /// Reads on without keeping anything, so that a client which is still sending gets to read the answer:
+    /// closing a connection with unread bytes resets it.
+    async fn discard(mut self, most: usize) {
+        let mut read = 0;
+        while let Some(Ok(frame)) = self.frame().await {
+            read += frame.data_ref().map_or(0, Bytes::len);
+            if read > most {
+                return;
+            }
         }
     }
 }

@@ -4,7 +4,10 @@
 //! objects come from. Aggregated cluster roles are resolved here from the labels of the others, so that a
 //! role added by an operator counts at once.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use meta::Selector;
 use registry::UserInfo;
@@ -254,24 +257,22 @@ fn aggregate(cluster: Vec<Role>) -> HashMap<String, Arc<[Rule]>> {
     for role in cluster {
         rules.insert(role.metadata.name, role.rules.unwrap_or_default());
     }
-    loop {
-        let mut grew = false;
-        for (name, parts) in &members {
-            let gained: Vec<Rule> =
-                parts.iter().filter_map(|part| rules.get(part)).flatten().cloned().collect();
-            let Some(held) = rules.get_mut(name) else { continue };
-            for rule in gained {
-                if !held.contains(&rule) {
-                    held.push(rule);
-                    grew = true;
-                }
-            }
-        }
-        if !grew {
-            break;
-        }
+    while members.iter().fold(false, |grew, (name, parts)| gather(&mut rules, name, parts) || grew)
+    {
     }
     rules.into_iter().map(|(name, rules)| (name, rules.into())).collect()
+}
+
+/// Adds the rules of `parts` to those of the role `name`. True if it did not hold them all.
+fn gather(rules: &mut HashMap<String, Vec<Rule>>, name: &str, parts: &[String]) -> bool {
+    let Some(mut held) = rules.remove(name) else { return false };
+    let before = held.len();
+    let gained = parts.iter().filter_map(|part| rules.get(part)).flatten();
+    let mut known: HashSet<Rule> = held.iter().cloned().collect();
+    held.extend(gained.filter(|rule| known.insert((*rule).clone())).cloned());
+    let grew = held.len() > before;
+    rules.insert(name.to_owned(), held);
+    grew
 }
 
 #[cfg(test)]

@@ -104,8 +104,11 @@ fn shaped(context: &Context<'_>, form: Form, bytes: Bytes) -> Result<Bytes, Stat
         Form::Table(version) => {
             let meta = ListMeta { resource_version: revision_of(&bytes), ..ListMeta::default() };
             let objects = [bytes.as_ref()];
-            let (row, now) = (&context.row.kind, Timestamp::now());
-            codec::table::table(row, &meta, objects, include(context), version, true, now)
+            // A subresource may be of a kind of its own, such as Scale.
+            let part = context.row.subresource(context.info.subresource());
+            let kind = part.map_or(&context.row.kind, |part| &part.kind);
+            let now = Timestamp::now();
+            codec::table::table(kind, &meta, objects, include(context), version, true, now)
         }
     };
     shaped.map(Bytes::from).map_err(Status::internal)

@@ -40,7 +40,7 @@ pub(crate) fn answer(
         "/metrics" => Ok(respond::bytes(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            core.metrics.render(core.registry.store().written(), core.started.elapsed()),
+            core.all_metrics(),
         )),
         "/openid/v1/jwks" => Ok(respond::bytes(
             StatusCode::OK,

@@ -159,6 +159,7 @@ fn start_controllers(
     let options =
         ControllersOptions { root_ca: Some(root_ca.to_owned()), ..ControllersOptions::default() };
     let controllers = Controllers::new(options, caches.clone(), caches.client());
+    api.expose(|registry| controllers.metrics().register(registry));
     let shutdown = shutdown.clone();
     parts.spawn(
         async move { ("the controllers", controllers.run(shutdown).await.map_err(Into::into)) },

@@ -1,7 +1,8 @@
 //! Starts that cannot succeed: one clear message, exit code not 0, nothing half started.
 
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -185,6 +186,15 @@ fn what_fails_half_way_is_undone() {
     machine.check_refused(machine.up(&[], &[]), "start the control plane: ");
     std::fs::rename(machine.data().join("kept"), machine.data().join("pki/ca.crt"))
         .expect("put it back");
+    // The store's own format, in the header of its database (SQLite's user version).
+    for file in ["store/store.db-wal", "store/store.db-shm"] {
+        let _ = std::fs::remove_file(machine.data().join(file));
+    }
+    let database = File::options().write(true).open(machine.data().join("store/store.db"));
+    database
+        .and_then(|file| file.write_all_at(&99_u32.to_be_bytes(), 60))
+        .expect("there is a store");
+    machine.check_refused(machine.up(&[], &[]), "store.db has on-disk format 99, and this release");
     std::fs::remove_dir_all(machine.data().join("store")).expect("there is a store");
     machine.write("store/store.db", "this is not a database, and long enough to be seen as one");
     machine.check_refused(

@@ -234,3 +234,17 @@ pub(crate) fn refuse(
     let error = FieldError { kind: error, path: field.to_owned(), value: value.into(), detail };
     Status::invalid(("meta.k8s.io", kind), "", vec![error])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_repeated_parameters_counts() {
+        let pairs = [("fieldSelector", "metadata.name=a"), ("fieldSelector", ""), ("limit", "1")];
+        let params = Params::parse(Verb::List, pairs).expect("valid");
+        assert_eq!((params.field_selector.as_str(), params.limit), ("metadata.name=a", 1));
+        let directives = [("dryRun", ""), ("dryRun", "All")];
+        assert!(Params::parse(Verb::Create, directives).expect("valid").dry_run);
+    }
+}

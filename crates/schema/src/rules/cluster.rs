@@ -88,6 +88,10 @@ fn node_update(new: &Value, old: &Value, errors: &mut Errors) {
     if !before.items("podCIDRs").is_empty() && spec.items("podCIDRs") != before.items("podCIDRs") {
         let text = "node updates may not change podCIDR except from \"\" to valid";
         spec.field("podCIDRs").forbidden(text, errors);
+    } else if !before.text("podCIDR").is_empty() && spec.str_of("podCIDR") != before.text("podCIDR")
+    {
+        let text = "node updates may not change podCIDR except from \"\" to valid";
+        spec.field("podCIDRs").forbidden(text, errors);
     }
     if !before.text("providerID").is_empty()
         && spec.str_of("providerID") != before.text("providerID")

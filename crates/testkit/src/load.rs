@@ -77,6 +77,7 @@ impl Load {
                 let worker = Worker {
                     options: options.clone(),
                     keep: number >= options.fresh,
+                    began: Instant::now(),
                     next: number,
                     connection: None,
                     seen: Report::default(),
@@ -122,6 +123,7 @@ impl Load {
 struct Worker {
     options: LoadOptions,
     keep: bool,
+    began: Instant,
     next: usize,
     connection: Option<Connection>,
     seen: Report,
@@ -134,7 +136,11 @@ impl Worker {
         while !stop.load(Ordering::Relaxed) {
             match self.request() {
                 Ok(body) => self.seen.answers.push(Answer { at: Instant::now(), body }),
-                Err(failure) => self.seen.failures.push(failure),
+                Err(failure) => {
+                    let kind = if self.keep { "kept" } else { "new" };
+                    let after = self.began.elapsed().as_secs_f64();
+                    self.seen.failures.push(format!("after {after:.3} s, {kind}: {failure}"));
+                }
             }
             *(if self.keep { &mut self.seen.kept } else { &mut self.seen.fresh }) += 1;
             count.fetch_add(1, Ordering::Relaxed);

@@ -27,6 +27,7 @@ fn broken_pods_say_why_and_recover() {
     scheduling::check(&cluster);
     probes::check(&cluster);
     memory::check(&cluster);
+    killed::sandbox(&cluster);
     killed::check(&cluster);
     crash::check(&cluster);
     super::assert_calm(&cluster);
@@ -149,14 +150,30 @@ mod killed {
     }
 
     fn kill_it(cluster: &Cluster) {
-        let name = format!("/{}/", cluster.cgroup());
-        let processes = processes_with(&format!("/testapp sleep {SLEEP}"));
+        kill_in(&format!("/{}/", cluster.cgroup()), &format!("/testapp sleep {SLEEP}"));
+    }
+
+    /// Not a container's process, but the one that holds the pod together: the pod is made anew.
+    pub(super) fn sandbox(cluster: &Cluster) {
+        apply(cluster, &pod("boxed", "[serve]", "", ""));
+        await_ready(cluster, "boxed");
+        kill_in(&format!("pod{}", field(cluster, "pod/boxed", "{.metadata.uid}")), "/pause");
+        let changed = "Pod sandbox changed, it will be killed and re-created.";
+        await_event(cluster, "boxed", "Normal", "SandboxChanged", changed);
+        await_restarts(cluster, "boxed", 1);
+        await_ready(cluster, "boxed");
+        assert_eq!(restarts(cluster, "boxed"), 1);
+    }
+
+    /// Kills the one process with this command line in a cgroup whose path has `name`.
+    fn kill_in(name: &str, command: &str) {
+        let processes = processes_with(command);
         let own: Vec<i32> = processes
             .iter()
             .filter_map(|process| process.split(':').next()?.parse().ok())
             .filter(|pid| {
                 std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
-                    .is_ok_and(|cgroups| cgroups.contains(&name))
+                    .is_ok_and(|cgroups| cgroups.contains(name))
             })
             .collect();
         assert_eq!(own.len(), 1, "one process in {name} of {processes:?}");

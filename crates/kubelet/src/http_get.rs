@@ -150,4 +150,3 @@ async fn connect_tls(
     let connector = tokio_rustls::TlsConnector::from(config);
     connector.connect(name, stream).await.map_err(|error| error.to_string())
 }
-

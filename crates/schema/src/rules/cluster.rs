@@ -85,11 +85,11 @@ fn node_update(new: &Value, old: &Value, errors: &mut Errors) {
         }
     }
     let (spec, before) = (root.field("spec"), old.at("spec"));
-    if !before.items("podCIDRs").is_empty() && spec.items("podCIDRs") != before.items("podCIDRs") {
-        let text = "node updates may not change podCIDR except from \"\" to valid";
-        spec.field("podCIDRs").forbidden(text, errors);
-    } else if !before.text("podCIDR").is_empty() && spec.str_of("podCIDR") != before.text("podCIDR")
-    {
+    let all_changed =
+        !before.items("podCIDRs").is_empty() && spec.items("podCIDRs") != before.items("podCIDRs");
+    let first_changed =
+        !before.text("podCIDR").is_empty() && spec.str_of("podCIDR") != before.text("podCIDR");
+    if all_changed || first_changed {
         let text = "node updates may not change podCIDR except from \"\" to valid";
         spec.field("podCIDRs").forbidden(text, errors);
     }

@@ -138,6 +138,12 @@ fn affinity(tool: &Tool<'_>) {
     let ask = || tool.inside("client", &["get", "http://sticky/hostname"]);
     let hosts: BTreeSet<String> = (0..8).map(|_| ask()).collect();
     assert_eq!(hosts.len(), 1, "{hosts:?}");
+    tool.ok_with("patch service sticky -p", &[r#"{"spec":{"sessionAffinity":"None"}}"#], "");
+    let mut hosts = BTreeSet::new();
+    eventually_ok("affinity to end", PATIENCE, || {
+        hosts.insert(ask());
+        if hosts.len() == 2 { Ok(()) } else { Err(format!("{hosts:?}")) }
+    });
 }
 
 fn nobody(tool: &Tool<'_>) {

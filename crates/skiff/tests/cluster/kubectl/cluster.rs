@@ -68,6 +68,8 @@ fn node(tool: &Tool<'_>) {
     tool.until("get events", &[], |out| out.contains("had untolerated taint"));
     tool.ok(&format!("taint node {node} purpose-"));
     tool.ready("pod/tainted");
+    let range = r#"{"spec":{"podCIDR":"10.1.0.0/24"}}"#;
+    tool.refused_with(&format!("patch node {node} -p"), &[range], "may not change podCIDR");
     tool.refused(&format!("drain {node} --ignore-daemonsets"), "declare no controller");
     let drained = tool.ok(&format!("drain {node} --ignore-daemonsets --force --timeout=60s"));
     assert!(drained.contains(&format!("node/{node} drained")), "{drained}");

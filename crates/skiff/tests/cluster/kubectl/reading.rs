@@ -26,8 +26,9 @@ pub(super) fn formats(tool: &Tool<'_>) {
     tool.shows("get pods -o custom-columns=N:.metadata.name,P:.status.phase", &["N ", "Running"]);
     assert_eq!(tool.ok("get pods -o name").lines().count(), 2);
     tool.shows("get deploy web -o go-template={{.spec.replicas}}", &["2"]);
-    let sorted = tool.ok("get pods --sort-by=.metadata.name -o name");
+    let sorted = tool.ok("get namespaces --sort-by=.metadata.name -o name");
     assert!(sorted.lines().is_sorted(), "{sorted}");
+    tool.shows("get deploy web --subresource=scale", &["DESIRED", "AVAILABLE"]);
     tool.refused("get pod nosuch", "Error from server (NotFound): pods \"nosuch\" not found");
     tool.refused("get nosuch", "the server doesn't have a resource type \"nosuch\"");
     assert_eq!(tool.ok("get pod nosuch --ignore-not-found"), "");

@@ -235,11 +235,9 @@ fn volume_mount(
     let source = if sub_path.is_empty() {
         source
     } else {
-        sub_paths.bind(index, &source, &sub_path).map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::InvalidInput => error.to_string(),
-                _ => format!("failed to prepare subPath for volumeMount {:?}: {error}", mount.name),
-            }
+        sub_paths.bind(index, &source, &sub_path).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => error.to_string(),
+            _ => format!("failed to prepare subPath for volumeMount {:?}: {error}", mount.name),
         })?
     };
     let propagation = match mount.mount_propagation.as_deref() {

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 
 use ipnet::Ipv4Net;
 
-/// One node's network. The same options go to [`crate::setup`], [`crate::cni::install`],
+/// One node's network. The same options go to [`crate::setup()`], [`crate::cni::install`],
 /// [`crate::Proxy`] and [`crate::cleanup`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkOptions {

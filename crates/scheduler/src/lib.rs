@@ -8,7 +8,7 @@
 //!   in one array. Plugins see an immutable [`Snapshot`] and their arguments.
 //! - [`algorithm`]: filter, score, choose. [`queue`]: whose turn it is. [`cluster`]: what is
 //!   where, decisions under way included. All three are pure.
-//! - [`driver`]: the only part that does I/O: it watches, assumes, binds and reports.
+//! - `driver`: the only part that does I/O: it watches, assumes, binds and reports.
 
 mod affinity;
 pub mod algorithm;

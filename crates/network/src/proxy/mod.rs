@@ -62,7 +62,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy that follows `caches`. [`crate::setup`] must have been called with the same
+    /// A proxy that follows `caches`. [`crate::setup()`] must have been called with the same
     /// options.
     pub fn new(options: NetworkOptions, caches: Caches) -> Self {
         let options = Arc::new(options);

@@ -259,3 +259,25 @@ async fn access_reviews_say_why() {
         "{rules}"
     );
 }
+
+#[tokio::test]
+async fn nothing_new_comes_into_a_namespace_that_goes() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "old"}});
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}});
+    let path = "/api/v1/namespaces/old/configmaps";
+    let missing = admin.post(path, &map).await;
+    assert_eq!(missing.code, StatusCode::NOT_FOUND);
+    assert_eq!(missing.message(), r#"namespaces "old" not found"#);
+    assert_eq!(admin.post("/api/v1/namespaces", &namespace).await.code, StatusCode::CREATED);
+    assert_eq!(admin.post(path, &map).await.code, StatusCode::CREATED);
+    assert_eq!(admin.delete("/api/v1/namespaces/old").await.code, StatusCode::OK);
+    let refused = admin.post(path, &map).await;
+    assert_eq!(refused.code, StatusCode::FORBIDDEN);
+    assert_eq!(
+        refused.message(),
+        r#"configmaps "m" is forbidden: unable to create new content in namespace old because it is being terminated"#
+    );
+    assert_eq!(refused.json()["details"]["causes"][0]["reason"], "NamespaceTerminating");
+}

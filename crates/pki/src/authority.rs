@@ -125,37 +125,47 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Reads `<directory>/<name>.crt` and `.key`, or makes both where neither is there.
+    /// Reads `<directory>/<name>.key`, or makes an authority where there is none. The file holds the
+    /// key and the certificate, so that a process killed while writing leaves both or nothing;
+    /// `<name>.crt` is a copy of the certificate for others to read.
     ///
     /// # Errors
-    /// When one of the files is unreadable, damaged or missing beside the other.
+    /// When the key file is unreadable or damaged, or missing beside a certificate.
     pub fn load_or_create(directory: &Path, name: &str) -> Result<Self, PkiError> {
         let (certificate, key) =
             (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")));
-        match (read(&certificate)?, read(&key)?) {
-            (Some(pem), Some(key_pem)) => {
-                let damaged = || PkiError::Content { path: key.clone(), expected: "private key" };
-                let pair = KeyPair::from_pem(&key_pem).map_err(|_| damaged())?;
-                // Signing the parameters again with the same key gives the same issuer; what is
-                // handed out is the certificate that everybody already trusts.
-                let issuer = CertifiedIssuer::self_signed(
-                    parameters(&common_name(&certificate, &pem)?),
-                    pair,
-                )
-                .map_err(|_| damaged())?;
-                Ok(Self { issuer, certificate: pem })
+        let copy = read(&certificate)?;
+        let authority = match read(&key)? {
+            Some(text) => Self::parse(&key, &text)?,
+            None if copy.is_some() => {
+                return Err(PkiError::Content { path: key, expected: "private key" });
             }
-            (None, None) => {
+            None => {
                 let authority = Self::create(name)?;
-                write_private(&key, authority.issuer.key().serialize_pem().as_bytes())?;
-                write_public(&certificate, authority.certificate.as_bytes())?;
-                Ok(authority)
+                let both =
+                    format!("{}{}", authority.issuer.key().serialize_pem(), authority.certificate);
+                write_private(&key, both.as_bytes())?;
+                authority
             }
-            (None, Some(_)) => {
-                Err(PkiError::Content { path: certificate, expected: "certificate" })
-            }
-            (Some(_), None) => Err(PkiError::Content { path: key, expected: "private key" }),
+        };
+        if copy.as_deref() != Some(authority.certificate()) {
+            write_public(&certificate, authority.certificate.as_bytes())?;
         }
+        Ok(authority)
+    }
+
+    /// Reads the key, and the certificate behind it.
+    fn parse(path: &Path, text: &str) -> Result<Self, PkiError> {
+        let damaged = |expected| PkiError::Content { path: path.to_owned(), expected };
+        let pair = KeyPair::from_pem(text).map_err(|_| damaged("private key"))?;
+        let start = text.find("-----BEGIN CERTIFICATE").ok_or_else(|| damaged("certificate"))?;
+        let certificate = text[start..].to_owned();
+        // Signing the parameters again with the same key gives the same issuer; what is handed out
+        // is the certificate that everybody already trusts.
+        let parameters = parameters(&common_name(path, &certificate)?);
+        let issuer =
+            CertifiedIssuer::self_signed(parameters, pair).map_err(|_| damaged("private key"))?;
+        Ok(Self { issuer, certificate })
     }
 
     fn create(name: &str) -> Result<Self, PkiError> {
@@ -365,14 +375,19 @@ mod tests {
     }
 
     #[test]
-    fn a_key_without_its_certificate_is_not_overwritten() {
+    fn a_lost_copy_is_written_again_and_a_lost_key_refused() {
         let directory = tempfile::tempdir().unwrap();
-        Authority::load_or_create(directory.path(), "ca").unwrap();
+        let first = Authority::load_or_create(directory.path(), "ca").unwrap();
         std::fs::remove_file(directory.path().join("ca.crt")).unwrap();
-        assert!(matches!(
-            Authority::load_or_create(directory.path(), "ca"),
-            Err(PkiError::Content { .. })
-        ));
+        let again = Authority::load_or_create(directory.path(), "ca").unwrap();
+        let copy = std::fs::read_to_string(directory.path().join("ca.crt")).unwrap();
+        assert_eq!(
+            (again.certificate(), copy.as_str()),
+            (first.certificate(), first.certificate())
+        );
+        std::fs::remove_file(directory.path().join("ca.key")).unwrap();
+        let refused = Authority::load_or_create(directory.path(), "ca");
+        assert!(matches!(refused, Err(PkiError::Content { .. })));
     }
 
     #[test]

@@ -43,7 +43,14 @@ fn deployment(change: &Value) -> Value {
 fn deployments() {
     let of = kind("apps/v1", "Deployment");
     check(&of, deployment(&json!({})), &[]);
-    check(&of, deployment(&json!({"selector": null})), &["spec.selector: Required value"]);
+    check(
+        &of,
+        deployment(&json!({"selector": null})),
+        &[
+            "spec.selector: Required value",
+            "spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`",
+        ],
+    );
     check(
         &of,
         deployment(&json!({"replicas": -1, "selector": {"matchLabels": {"app": "b"}}})),
@@ -211,7 +218,7 @@ fn config_maps_and_secrets() {
     check(
         &of,
         json!({"data": {"a": "x".repeat(1024 * 1024 + 1)}}),
-        &[": Too long: may not be more than 1048576 bytes"],
+        &["[]: Too long: may not be more than 1048576 bytes"],
     );
     check_update(
         &of,

@@ -165,19 +165,25 @@ mod killed {
         assert_eq!(restarts(cluster, "boxed"), 1);
     }
 
-    /// Kills the one process with this command line in a cgroup whose path has `name`.
+    /// Kills the one process with this command line in a cgroup whose path has `name`. A container
+    /// that has just been started is the runtime's own process for a moment: wait for the command.
     fn kill_in(name: &str, command: &str) {
-        let processes = processes_with(command);
-        let own: Vec<i32> = processes
-            .iter()
-            .filter_map(|process| process.split(':').next()?.parse().ok())
-            .filter(|pid| {
-                std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
-                    .is_ok_and(|cgroups| cgroups.contains(name))
-            })
-            .collect();
-        assert_eq!(own.len(), 1, "one process in {name} of {processes:?}");
-        kill(Pid::from_raw(own[0]), Signal::SIGKILL).expect("kill the container's process");
+        let pid = testkit::eventually_ok(&format!("one process in {name}"), PATIENCE, || {
+            let processes = processes_with(command);
+            let own: Vec<i32> = processes
+                .iter()
+                .filter_map(|process| process.split(':').next()?.parse().ok())
+                .filter(|pid| {
+                    std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+                        .is_ok_and(|cgroups| cgroups.contains(name))
+                })
+                .collect();
+            match own.as_slice() {
+                [one] => Ok(*one),
+                _ => Err(format!("{} of {processes:?}", own.len())),
+            }
+        });
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill the container's process");
     }
 }
 

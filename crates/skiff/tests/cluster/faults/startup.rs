@@ -180,11 +180,11 @@ fn what_fails_half_way_is_undone() {
         "start the node: containerd ended while starting: out of order",
     );
     // The control plane fails while the node's part is already starting.
-    std::fs::rename(machine.data().join("pki/ca.crt"), machine.data().join("kept"))
-        .expect("a certificate was made");
-    machine.write("pki/ca.crt", "no certificate\n");
+    std::fs::rename(machine.data().join("pki/ca.key"), machine.data().join("kept"))
+        .expect("a key was made");
+    machine.write("pki/ca.key", "no key\n");
     machine.check_refused(machine.up(&[], &[]), "start the control plane: ");
-    std::fs::rename(machine.data().join("kept"), machine.data().join("pki/ca.crt"))
+    std::fs::rename(machine.data().join("kept"), machine.data().join("pki/ca.key"))
         .expect("put it back");
     // The store's own format, in the header of its database (SQLite's user version).
     for file in ["store/store.db-wal", "store/store.db-shm"] {

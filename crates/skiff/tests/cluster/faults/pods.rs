@@ -6,7 +6,8 @@ use nix::unistd::Pid;
 use testkit::{Cluster, website_images};
 
 use super::{
-    await_event, await_field, await_output, await_ready, await_waiting, field, pod, processes_with,
+    PATIENCE, await_event, await_field, await_output, await_ready, await_waiting, field, pod,
+    processes_with,
 };
 
 const RESTARTS: &str = "{.status.containerStatuses[0].restartCount}";

@@ -5,13 +5,16 @@
 
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
-use kube::api::{ListParams, ObjectList, Request, WatchEvent, WatchParams};
+use kube::api::{ListParams, ObjectList, Request, WatchParams};
 use meta::Revision;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::{ErrorExt, Object, Select, backoff::Backoff};
+use crate::{
+    ErrorExt, Object, Select,
+    backoff::Backoff,
+    watch::{Event, Lines},
+};
 
 /// Objects asked for in one page of a list.
 const PAGE: u32 = 500;
@@ -187,19 +190,17 @@ impl Follower {
             Ok(built) => built,
             Err(error) => return Ended::Failed(kube::Error::BuildRequest(error)),
         };
-        let stream = match self.client.request_events::<K>(built).await {
-            Ok(stream) => stream,
+        let mut lines = match Lines::open(&self.client, built).await {
+            Ok(lines) => lines,
             Err(error) if error.is_expired() => return Ended::Expired,
             Err(error) => return Ended::Failed(error),
         };
-        futures::pin_mut!(stream);
         let deadline =
             tokio::time::Instant::now() + Duration::from_secs(u64::from(seconds)) + GRACE;
         loop {
-            match tokio::time::timeout_at(deadline, stream.next()).await {
+            match tokio::time::timeout_at(deadline, lines.next()).await {
                 Err(_) => return Ended::Silent,
                 Ok(None) => return Ended::Closed,
-                Ok(Some(Err(error))) if error.is_expired() => return Ended::Expired,
                 Ok(Some(Err(error))) => return Ended::Failed(error),
                 Ok(Some(Ok(event))) => {
                     if let Some(ended) = deliver(event, version, sink) {
@@ -213,26 +214,25 @@ impl Follower {
 
 /// Hands one watch event to the sink and remembers its version.
 fn deliver<K: Object>(
-    event: WatchEvent<K>,
+    event: Event<K>,
     version: &mut String,
     sink: &mut impl FnMut(Step<K>),
 ) -> Option<Ended> {
+    let seen = |object: &K| object.meta().resource_version.clone().unwrap_or_default();
     match event {
-        WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-            let seen = object.meta().resource_version.clone().unwrap_or_default();
-            sink(Step::Apply(lean(object), revision(&seen)));
-            *version = seen;
+        Event::Applied(object) => {
+            *version = seen(&object);
+            sink(Step::Apply(lean(object), revision(version)));
         }
-        WatchEvent::Deleted(object) => {
-            let seen = object.meta().resource_version.clone().unwrap_or_default();
-            sink(Step::Delete(lean(object), revision(&seen)));
-            *version = seen;
+        Event::Deleted(object) => {
+            *version = seen(&object);
+            sink(Step::Delete(lean(object), revision(version)));
         }
-        WatchEvent::Bookmark(bookmark) => {
-            *version = bookmark.metadata.resource_version;
+        Event::Bookmark(seen) => {
+            *version = seen;
             sink(Step::Progress(revision(version)));
         }
-        WatchEvent::Error(status) => {
+        Event::Error(status) => {
             let error = kube::Error::Api(status);
             return Some(if error.is_expired() { Ended::Expired } else { Ended::Failed(error) });
         }

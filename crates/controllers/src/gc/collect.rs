@@ -4,14 +4,13 @@
 
 use std::sync::{Arc, RwLock};
 
-use client::{ErrorExt, ObjectKey};
+use client::{ErrorExt, Metadata, ObjectKey};
 use kube::{
     Resource,
     api::{
         DeleteParams, DynamicObject, GetParams, ObjectMeta, Patch, PatchParams, Preconditions,
         PropagationPolicy, Request,
     },
-    core::PartialObjectMeta,
 };
 use parking_lot::Mutex;
 use reconcile::{ApplyError, Context, Deps, Outcome, Propagation, Reconciler, Trigger, Wrote};
@@ -179,7 +178,7 @@ async fn get(client: &kube::Client, place: &Place) -> Result<Option<ObjectMeta>,
     let request = request(place)
         .get_metadata(&place.name, &GetParams::default())
         .map_err(kube::Error::BuildRequest)?;
-    match client.request::<PartialObjectMeta>(request).await {
+    match client.request::<Metadata>(request).await {
         Ok(object) if object.metadata.uid.as_deref() == Some(&*place.uid) => {
             Ok(Some(object.metadata))
         }

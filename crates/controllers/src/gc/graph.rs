@@ -9,11 +9,8 @@ use std::{
     sync::Arc,
 };
 
-use client::Step;
-use kube::{
-    api::{ApiResource, ObjectMeta},
-    core::PartialObjectMeta,
-};
+use client::{Metadata, Step};
+use kube::api::{ApiResource, ObjectMeta};
 
 /// The finalizer that makes dependents go first.
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
@@ -88,7 +85,7 @@ pub(super) struct Graph {
 
 impl Graph {
     /// Takes in a step of a resource's watch; the uids to look at.
-    pub(super) fn take(&mut self, kind: &Arc<Kind>, step: Step<PartialObjectMeta>) -> Vec<Uid> {
+    pub(super) fn take(&mut self, kind: &Arc<Kind>, step: Step<Metadata>) -> Vec<Uid> {
         let mut affected = Vec::new();
         match step {
             Step::Replace(objects, _) => {
@@ -301,7 +298,7 @@ mod tests {
         Arc::new(Kind { resource, namespaced: true })
     }
 
-    fn object(uid: &str, owners: &[&str], more: &str) -> PartialObjectMeta {
+    fn object(uid: &str, owners: &[&str], more: &str) -> Metadata {
         let owners: Vec<_> = owners
             .iter()
             .map(|uid| {

@@ -17,8 +17,7 @@ use std::{
     time::Duration,
 };
 
-use client::{Select, Step, follow};
-use kube::core::PartialObjectMeta;
+use client::{Metadata, Select, Step, follow};
 use parking_lot::Mutex;
 use reconcile::{Deps, Runtime};
 use tokio::{sync::Notify, task::JoinSet};
@@ -155,7 +154,7 @@ impl Followers {
         let (shared, waiting) = (self.shared.clone(), self.waiting.clone());
         let (changed, of) = (self.apis_changed.clone(), kind.clone());
         let mut listed = false;
-        let sink = move |step: Step<PartialObjectMeta>| {
+        let sink = move |step: Step<Metadata>| {
             let is_list = matches!(step, Step::Replace(..));
             if listed && tells_of_apis && !matches!(step, Step::Progress(_)) {
                 changed.notify_one();

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use client::ErrorExt;
+use client::{ErrorExt, Metadata};
 use futures::{StreamExt, stream};
-use kube::{
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, ObjectList, Request},
-    core::PartialObjectMeta,
-};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, ObjectList, Request};
 
 use super::conditions::Report;
 use crate::discover::Served;
@@ -104,13 +101,13 @@ async fn list(
     client: &kube::Client,
     namespace: &str,
     resource: &ApiResource,
-) -> Result<Vec<PartialObjectMeta>, kube::Error> {
+) -> Result<Vec<Metadata>, kube::Error> {
     let request = Request::new(DynamicObject::url_path(resource, Some(namespace)));
     let mut params = ListParams::default().limit(PAGE);
     let mut all = Vec::new();
     loop {
         let built = request.list_metadata(&params).map_err(kube::Error::BuildRequest)?;
-        let page: ObjectList<PartialObjectMeta> = match client.request(built).await {
+        let page: ObjectList<Metadata> = match client.request(built).await {
             // No longer served: nothing to delete.
             Err(error) if error.is_not_found() || error.code() == Some(405) => return Ok(all),
             other => other?,

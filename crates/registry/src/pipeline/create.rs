@@ -30,8 +30,10 @@ pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
     let subject =
         admit::Subject { operation: Operation::Create, subresource: None, name: &name, old: None };
     admit::mutate(context, subject, &mut object).await?;
-    for _ in 0..MOST_NAMES {
-        let mut object = object.clone();
+    // What may have to be made again under another name is copied, and nothing else.
+    let generates = meta_text(&object, "name").is_empty();
+    for _ in 0..if generates { MOST_NAMES } else { 1 } {
+        let mut object = if generates { object.clone() } else { std::mem::take(&mut object) };
         let generated = prepare_create(context, &mut object);
         let reservation = if is_service(context) {
             Some(context.engine.allocator.reserve(&mut object, None)?)

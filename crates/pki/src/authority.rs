@@ -19,7 +19,7 @@ use crate::files::{read, write_private, write_public};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long an authority lives.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
-/// Certificates start to be valid this long ago: clocks of machines differ.
+/// Certificates start to be valid this long ago, short-lived ones less: clocks of machines differ.
 const BACKDATE: Duration = Duration::from_secs(5 * 60);
 
 /// What a certificate may be used for.
@@ -177,6 +177,10 @@ impl Authority {
         Ok(Self { issuer, certificate })
     }
 
+    pub(crate) fn issuer(&self) -> &CertifiedIssuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     /// The authority's certificate as PEM: what clients trust.
     pub fn certificate(&self) -> &str {
         &self.certificate
@@ -282,15 +286,22 @@ fn leaf(profile: &Profile) -> Result<CertificateParams, rcgen::Error> {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
         }
     };
-    for dns in &profile.dns_names {
-        parameters.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(dns.as_str())?));
-    }
-    parameters.subject_alt_names.extend(profile.addresses.iter().copied().map(SanType::IpAddress));
+    parameters.subject_alt_names = sans(profile)?;
     valid(&mut parameters, profile.lifetime);
     Ok(parameters)
 }
 
-fn name(common_name: &str, organization: Option<&str>) -> DistinguishedName {
+/// The alternative names of a profile.
+pub(crate) fn sans(profile: &Profile) -> Result<Vec<SanType>, rcgen::Error> {
+    let mut names = Vec::new();
+    for dns in &profile.dns_names {
+        names.push(SanType::DnsName(Ia5String::try_from(dns.as_str())?));
+    }
+    names.extend(profile.addresses.iter().copied().map(SanType::IpAddress));
+    Ok(names)
+}
+
+pub(crate) fn name(common_name: &str, organization: Option<&str>) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     if let Some(organization) = organization {
         name.push(DnType::OrganizationName, organization);
@@ -299,9 +310,9 @@ fn name(common_name: &str, organization: Option<&str>) -> DistinguishedName {
     name
 }
 
-fn valid(parameters: &mut CertificateParams, lifetime: Duration) {
+pub(crate) fn valid(parameters: &mut CertificateParams, lifetime: Duration) {
     let now = OffsetDateTime::now_utc();
-    parameters.not_before = now - BACKDATE;
+    parameters.not_before = now - BACKDATE.min(lifetime / 10);
     parameters.not_after = now + lifetime;
 }
 
@@ -314,15 +325,18 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
         .flat_map(|extension| &extension.value.general_names)
         .filter_map(|name| match name {
             GeneralName::DNSName(dns) => Some((*dns).to_owned()),
-            GeneralName::IPAddress(bytes) => match bytes.len() {
-                4 => <[u8; 4]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
-                _ => <[u8; 16]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
-            },
+            GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
             _ => None,
         })
         .collect();
     names.sort();
     names
+}
+
+/// An address as it stands in a certificate.
+pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from).ok();
+    four.or_else(|| <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok())
 }
 
 fn wanted_names(profile: &Profile) -> Vec<String> {

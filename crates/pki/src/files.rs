@@ -15,7 +15,11 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), PkiError> {
     write(path, content, 0o600)
 }
 
-pub(crate) fn write_public(path: &Path, content: &[u8]) -> Result<(), PkiError> {
+/// As [`write_private`], readable for everybody (0644).
+///
+/// # Errors
+/// When the directory cannot be written to.
+pub fn write_public(path: &Path, content: &[u8]) -> Result<(), PkiError> {
     write(path, content, 0o644)
 }
 
@@ -39,7 +43,10 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), PkiError> {
 }
 
 /// The text of `path`, or `None` where there is no such file.
-pub(crate) fn read(path: &Path) -> Result<Option<String>, PkiError> {
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub fn read(path: &Path) -> Result<Option<String>, PkiError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

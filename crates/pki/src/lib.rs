@@ -5,15 +5,19 @@
 
 mod authority;
 mod files;
+mod join;
 mod kubeconfig;
+mod request;
 mod subject;
 mod token;
 
 use std::path::PathBuf;
 
 pub use authority::{Authority, Identity, Profile, Usage};
-pub use files::write_private;
+pub use files::{read, write_private, write_public};
+pub use join::JoinToken;
 pub use kubeconfig::kubeconfig;
+pub use request::{NewKey, SigningRequest, authority_hash};
 pub use subject::Subject;
 pub use token::{TokenError, TokenKeys, random_secret};
 

@@ -1,7 +1,7 @@
 //! Whom a certificate names.
 
 use rustls::pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use crate::Profile;
 
@@ -21,10 +21,13 @@ impl Subject {
     }
 
     pub(crate) fn of(certificate: &X509Certificate<'_>) -> Self {
+        Self::of_name(certificate.subject())
+    }
+
+    pub(crate) fn of_name(subject: &X509Name<'_>) -> Self {
         let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| {
             value.as_str().ok().map(str::to_owned)
         };
-        let subject = certificate.subject();
         Self {
             common_name: subject.iter_common_name().find_map(text).unwrap_or_default(),
             organizations: subject.iter_organization().filter_map(text).collect(),

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -18,9 +19,9 @@ use rustls::{
 
 use crate::ClientCertificate;
 
-/// A certificate with its key that can be swapped while connections are being accepted.
+/// A certificate with its key that can be swapped while connections are being accepted or made.
 #[derive(Debug)]
-pub struct Certificate(RwLock<Arc<CertifiedKey>>);
+pub struct Certificate(RwLock<Option<Arc<CertifiedKey>>>);
 
 impl Certificate {
     /// Takes a chain, leaf first, and its private key.
@@ -31,7 +32,12 @@ impl Certificate {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Arc<Self>, rustls::Error> {
-        Ok(Arc::new(Self(RwLock::new(certified(chain, key)?))))
+        Ok(Arc::new(Self(RwLock::new(Some(certified(chain, key)?)))))
+    }
+
+    /// Has nothing to present until it is given something: handshakes fail, or go on without.
+    pub fn pending() -> Arc<Self> {
+        Arc::new(Self(RwLock::new(None)))
     }
 
     /// Presents another certificate from the next handshake on.
@@ -43,7 +49,7 @@ impl Certificate {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<(), rustls::Error> {
-        *self.0.write() = certified(chain, key)?;
+        *self.0.write() = Some(certified(chain, key)?);
         Ok(())
     }
 }
@@ -61,7 +67,21 @@ fn provider() -> Arc<CryptoProvider> {
 
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().clone())
+        self.0.read().clone()
+    }
+}
+
+impl ResolvesClientCert for Certificate {
+    fn resolve(
+        &self,
+        _issuers: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        self.0.read().clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.0.read().is_some()
     }
 }
 
@@ -139,6 +159,23 @@ pub fn client_config(
         None => builder.with_no_client_auth(),
         Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
     }))
+}
+
+/// As [`client_config`], presenting what `certificate` holds at each handshake.
+///
+/// # Errors
+/// When an authority's certificate cannot be used.
+pub fn rotating_client_config(
+    authorities: &[CertificateDer<'static>],
+    certificate: Arc<Certificate>,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(authorities)?)
+        .with_client_cert_resolver(certificate);
+    // A resumed session would still speak for the certificate that began it.
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
 }
 
 /// The client side of TLS towards peers that nobody vouches for, such as a pod behind the API's proxy:

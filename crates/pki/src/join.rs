@@ -1,0 +1,88 @@
+//! Join tokens: a bootstrap token and the hash of the authority whose servers may be shown it.
+//!
+//! Knows the text alone, nothing of the Secret behind it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{PkiError, random_secret};
+
+/// `<id>.<secret>.<hash>`: six and sixteen letters or digits, and 64 hexadecimal digits.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinToken {
+    /// The public half of the bootstrap token.
+    pub id: String,
+    /// The secret half.
+    pub secret: String,
+    /// [`crate::authority_hash`] of the cluster's authority.
+    pub authority: String,
+}
+
+impl JoinToken {
+    /// A token with new random halves.
+    ///
+    /// # Errors
+    /// When the kernel gives no randomness.
+    pub fn generate(authority: String) -> Result<Self, PkiError> {
+        Ok(Self { id: random_secret(3)?, secret: random_secret(8)?, authority })
+    }
+
+    /// What authenticates a request: `<id>.<secret>`.
+    pub fn bearer(&self) -> String {
+        format!("{}.{}", self.id, self.secret)
+    }
+}
+
+impl FromStr for JoinToken {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let letters = |part: &str, length: usize| {
+            part.len() == length
+                && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
+        let mut parts = text.trim().split('.');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(id), Some(secret), Some(hash), None)
+                if letters(id, 6)
+                    && letters(secret, 16)
+                    && letters(hash, 64)
+                    && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+            {
+                Ok(Self { id: id.into(), secret: secret.into(), authority: hash.into() })
+            }
+            _ => Err("not a join token: it looks like 6 letters, 16 letters and 64 hexadecimal \
+                 digits with dots between; `skiff token create` on a server prints one"),
+        }
+    }
+}
+
+impl fmt::Display for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.id, self.secret, self.authority)
+    }
+}
+
+/// Never the secret: this ends up in logs.
+impl fmt::Debug for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinToken({}.…)", self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_as_it_is_written() {
+        let token = JoinToken::generate("ab".repeat(32)).unwrap();
+        assert_eq!(token.to_string().parse::<JoinToken>().unwrap(), token);
+        assert!(!format!("{token:?}").contains(&token.secret));
+        for wrong in
+            ["", "abcdef.0123456789abcdef", "ABCDEF.0123456789abcdef.00", &format!("{token}.x")]
+        {
+            assert!(wrong.parse::<JoinToken>().is_err(), "{wrong}");
+        }
+    }
+}

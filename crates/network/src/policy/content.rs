@@ -1,0 +1,248 @@
+//! What the table is to hold: sets, maps and chains by name; and the transaction that makes a
+//! change of it.
+//!
+//! Pure. Knows how nftables wants to be told, and nothing of policies.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+};
+
+/// Elements in one command: keeps lines readable in a failure's message.
+const ELEMENTS_A_COMMAND: usize = 64;
+
+/// A set or map.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Set {
+    /// `None` for those that the fixed part declares.
+    declaration: Option<String>,
+    /// Elements; with values in a map, with empty ones in a set.
+    pub(crate) elements: BTreeMap<String, String>,
+}
+
+/// Everything the table is to hold beside its fixed part.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    pub(crate) sets: HashMap<String, Set>,
+    pub(crate) chains: HashMap<String, Vec<String>>,
+    delta: Delta,
+}
+
+/// What was and what is to be.
+#[derive(Debug)]
+struct Edit<T> {
+    before: Option<T>,
+    after: Option<T>,
+}
+
+/// Edits by name.
+#[derive(Debug)]
+struct Edits<K, T>(BTreeMap<K, Edit<T>>);
+
+impl<K, T> Default for Edits<K, T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord, T: PartialEq> Edits<K, T> {
+    fn note(&mut self, key: K, before: Option<T>, after: Option<T>) {
+        match self.0.entry(key) {
+            std::collections::btree_map::Entry::Occupied(mut known) => {
+                known.get_mut().after = after
+            }
+            std::collections::btree_map::Entry::Vacant(new) => {
+                new.insert(Edit { before, after });
+            }
+        }
+    }
+
+    /// Those that are not undone by later ones.
+    fn real(&self) -> impl Iterator<Item = (&K, &Edit<T>)> {
+        self.0.iter().filter(|(_, edit)| edit.before != edit.after)
+    }
+}
+
+/// Changes gathered until they are written as one transaction.
+#[derive(Debug, Default)]
+struct Delta {
+    sets: Edits<String, String>,
+    chains: Edits<String, Vec<String>>,
+    elements: Edits<(String, String), String>,
+}
+
+impl Content {
+    /// Declares a set and fills it; `declaration` is what stands between its braces.
+    pub(crate) fn add_set(
+        &mut self,
+        name: &str,
+        declaration: &str,
+        elements: impl IntoIterator<Item = String>,
+    ) {
+        let declaration = declaration.to_owned();
+        self.delta.sets.note(name.to_owned(), None, Some(declaration.clone()));
+        let set = Set { declaration: Some(declaration), elements: BTreeMap::new() };
+        self.sets.insert(name.to_owned(), set);
+        for element in elements {
+            self.set(name, &element, Some(String::new()));
+        }
+    }
+
+    /// Removes a set; nothing may refer to it any more.
+    pub(crate) fn remove_set(&mut self, name: &str) {
+        if let Some(set) = self.sets.remove(name) {
+            self.delta.sets.note(name.to_owned(), set.declaration, None);
+            // Elements go with their set. One that was only just added is not added at all.
+            let edits = &mut self.delta.elements.0;
+            edits.retain(|(of, _), _| of != name);
+        }
+    }
+
+    /// Sets or removes an element.
+    pub(crate) fn set(&mut self, set: &str, element: &str, value: Option<String>) {
+        let elements = &mut self.sets.entry(set.to_owned()).or_default().elements;
+        let before = match value.clone() {
+            Some(value) => elements.insert(element.to_owned(), value),
+            None => elements.remove(element),
+        };
+        if before != value {
+            self.delta.elements.note((set.to_owned(), element.to_owned()), before, value);
+        }
+    }
+
+    /// Makes a chain or replaces its rules.
+    pub(crate) fn set_chain(&mut self, name: &str, rules: Vec<String>) {
+        let before = self.chains.insert(name.to_owned(), rules.clone());
+        self.delta.chains.note(name.to_owned(), before, Some(rules));
+    }
+
+    /// Removes a chain; nothing may refer to it any more.
+    pub(crate) fn remove_chain(&mut self, name: &str) {
+        if let Some(rules) = self.chains.remove(name) {
+            self.delta.chains.note(name.to_owned(), Some(rules), None);
+        }
+    }
+
+    /// The transaction for what has changed since the last call; empty if nothing has.
+    pub(crate) fn take_change(&mut self, table: &str) -> String {
+        std::mem::take(&mut self.delta).script(table)
+    }
+
+    /// The transaction that makes everything in a table that holds the fixed part alone.
+    pub(crate) fn everything(&mut self, table: &str) -> String {
+        let mut delta = Delta::default();
+        for (name, set) in &self.sets {
+            if let Some(declaration) = &set.declaration {
+                delta.sets.note(name.clone(), None, Some(declaration.clone()));
+            }
+            for (element, value) in &set.elements {
+                let key = (name.clone(), element.clone());
+                delta.elements.note(key, None, Some(value.clone()));
+            }
+        }
+        for (name, rules) in &self.chains {
+            delta.chains.note(name.clone(), None, Some(rules.clone()));
+        }
+        self.delta = Delta::default();
+        delta.script(table)
+    }
+}
+
+impl Delta {
+    fn script(&self, table: &str) -> String {
+        let mut script = String::new();
+        let mut line = |text: std::fmt::Arguments<'_>| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(script, "{text}");
+        };
+        // Names first, then what refers to them; references go before names do.
+        for (name, edit) in self.sets.real() {
+            if let (None, Some(declaration)) = (&edit.before, &edit.after) {
+                line(format_args!("add set {table} {name} {{ {declaration} }}"));
+            }
+        }
+        for (name, edit) in self.chains.real() {
+            let verb = if edit.before.is_none() { "add" } else { "flush" };
+            line(format_args!("{verb} chain {table} {name}"));
+        }
+        for (name, edit) in self.chains.real() {
+            for rule in edit.after.iter().flatten() {
+                line(format_args!("add rule {table} {name} {rule}"));
+            }
+        }
+        for (verb, set, elements) in self.element_commands() {
+            for some in elements.chunks(ELEMENTS_A_COMMAND) {
+                let list = some.join(", ");
+                line(format_args!("{verb} element {table} {set} {{ {list} }}"));
+            }
+        }
+        for (name, _) in self.chains.real().filter(|(_, edit)| edit.after.is_none()) {
+            line(format_args!("delete chain {table} {name}"));
+        }
+        for (name, _) in self.sets.real().filter(|(_, edit)| edit.after.is_none()) {
+            line(format_args!("delete set {table} {name}"));
+        }
+        script
+    }
+
+    /// Verb, set and elements; what goes goes first.
+    fn element_commands(&self) -> Vec<(&'static str, &str, Vec<String>)> {
+        let mut deleted: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let mut added: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let text = |element: &str, value: &str| match value {
+            "" => element.to_owned(),
+            value => format!("{element} : {value}"),
+        };
+        for ((set, element), edit) in self.elements.real() {
+            if let Some(value) = &edit.before {
+                deleted.entry(set).or_default().push(text(element, value));
+            }
+            if let Some(value) = &edit.after {
+                added.entry(set).or_default().push(text(element, value));
+            }
+        }
+        let deleted = deleted.into_iter().map(|(set, elements)| ("delete", set, elements));
+        let added = added.into_iter().map(|(set, elements)| ("add", set, elements));
+        deleted.chain(added).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_what_differs_in_an_order_that_holds() {
+        let mut content = Content::default();
+        content.add_set("pods/1/4", "type ipv4_addr;", ["10.0.0.1".to_owned()]);
+        content.set_chain("in/1", vec!["jump p".to_owned()]);
+        content.set("ingress4", "10.0.0.9", Some("goto in/1".to_owned()));
+        assert_eq!(
+            content.take_change("t"),
+            "add set t pods/1/4 { type ipv4_addr; }\nadd chain t in/1\n\
+             add rule t in/1 jump p\nadd element t ingress4 { 10.0.0.9 : goto in/1 }\n\
+             add element t pods/1/4 { 10.0.0.1 }\n"
+        );
+        content.set("pods/1/4", "10.0.0.2", Some(String::new()));
+        content.set("pods/1/4", "10.0.0.2", None);
+        content.set_chain("in/1", vec!["jump q".to_owned()]);
+        content.set_chain("in/1", vec!["jump p".to_owned()]);
+        assert_eq!(content.take_change("t"), "", "what is undone is not written");
+        content.set("ingress4", "10.0.0.9", Some("goto in/2".to_owned()));
+        content.set_chain("in/2", Vec::new());
+        content.remove_chain("in/1");
+        content.set("pods/1/4", "10.0.0.3", Some(String::new()));
+        content.remove_set("pods/1/4");
+        assert_eq!(
+            content.take_change("t"),
+            "flush chain t in/1\nadd chain t in/2\n\
+             delete element t ingress4 { 10.0.0.9 : goto in/1 }\n\
+             add element t ingress4 { 10.0.0.9 : goto in/2 }\n\
+             delete chain t in/1\ndelete set t pods/1/4\n"
+        );
+        assert_eq!(
+            content.everything("t"),
+            "add chain t in/2\nadd element t ingress4 { 10.0.0.9 : goto in/2 }\n"
+        );
+    }
+}

@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span};
 
 use crate::{
-    deployment, endpoints, gc, namespace, nodelifecycle, pod_gc, replicaset, root_ca,
-    service_account,
+    deployment, disruption, endpoints, gc, namespace,
+    node_ipam::{self, NodeIpamOptions},
+    nodelifecycle, pod_gc, replicaset, root_ca, service_account, statefulset,
 };
 
 /// How the controllers behave.
@@ -25,8 +26,11 @@ pub struct ControllersOptions {
     pub disabled: BTreeSet<String>,
     /// Runs only while leading; always if `None`, as for the only server of a cluster.
     pub election: Option<Election>,
-    /// How long a node may be silent before it is taken for lost.
-    pub node_grace: Duration,
+    /// How long any node may be silent before it is taken for lost; `None`: as long as its lease
+    /// says, which is short in small clusters.
+    pub node_grace: Option<Duration>,
+    /// Where nodes' pod networks come from; no ranges, no pod networks.
+    pub node_ipam: NodeIpamOptions,
     /// Finished pods kept.
     pub finished_pods: usize,
     /// Pause before the garbage collector begins: a starting cluster has better things to do.
@@ -39,7 +43,8 @@ impl Default for ControllersOptions {
             root_ca: None,
             disabled: BTreeSet::new(),
             election: None,
-            node_grace: Duration::from_secs(50),
+            node_grace: None,
+            node_ipam: NodeIpamOptions::default(),
             finished_pods: 12_500,
             garbage_delay: Duration::from_secs(2),
         }
@@ -81,8 +86,12 @@ impl Controllers {
             root_ca::NAME,
             deployment::NAME,
             replicaset::NAME,
+            statefulset::NAME,
+            disruption::NAME,
             endpoints::slices::NAME,
             endpoints::legacy::NAME,
+            endpoints::mirror::NAME,
+            node_ipam::NAME,
             nodelifecycle::NAME,
             nodelifecycle::eviction::NAME,
             pod_gc::NAME,
@@ -162,13 +171,20 @@ impl Controllers {
             root_ca::NAME => Box::pin(root_ca::run(caches, deps, options.root_ca.clone()?, term)),
             deployment::NAME => Box::pin(deployment::run(caches, deps, term)),
             replicaset::NAME => Box::pin(replicaset::run(caches, deps, term)),
+            statefulset::NAME => Box::pin(statefulset::run(caches, deps, term)),
+            disruption::NAME => Box::pin(disruption::run(caches, deps, term)),
             endpoints::slices::NAME => Box::pin(endpoints::slices::run(caches, deps, term)),
             endpoints::legacy::NAME => Box::pin(endpoints::legacy::run(caches, deps, term)),
+            endpoints::mirror::NAME => Box::pin(endpoints::mirror::run(caches, deps, term)),
+            node_ipam::NAME if options.node_ipam.cluster_cidrs.is_empty() => return None,
+            node_ipam::NAME => {
+                Box::pin(node_ipam::run(caches, deps, options.node_ipam.clone(), term))
+            }
             nodelifecycle::NAME => {
                 Box::pin(nodelifecycle::run(caches, deps, options.node_grace, term))
             }
             nodelifecycle::eviction::NAME => {
-                Box::pin(nodelifecycle::eviction::run(caches, deps, term))
+                Box::pin(nodelifecycle::eviction::run(caches, deps, options.node_grace, term))
             }
             pod_gc::NAME => Box::pin(pod_gc::run(caches, deps, options.finished_pods, term)),
             gc::NAME => Box::pin(gc::run(deps, options.garbage_delay, term)),

@@ -9,6 +9,8 @@ use kube::{api::ApiResource, core::discovery::v2::APIGroupDiscoveryList};
 pub(crate) struct Served {
     pub(crate) resource: ApiResource,
     pub(crate) namespaced: bool,
+    /// It has a number of replicas that can be read and set by itself.
+    pub(crate) scales: bool,
     verbs: Vec<String>,
 }
 
@@ -66,6 +68,7 @@ fn collect(list: APIGroupDiscoveryList, into: &mut Discovered) {
                         kind,
                         plural,
                     },
+                    scales: resource.subresources.iter().any(|sub| sub.subresource.as_deref() == Some("scale")),
                     namespaced: resource.scope.as_deref() == Some("Namespaced"),
                     verbs: resource.verbs,
                 });

@@ -7,16 +7,20 @@ mod claim;
 mod controllers;
 mod deployment;
 mod discover;
+mod disruption;
 mod endpoints;
 mod gc;
 mod namespace;
+mod node_ipam;
 mod nodelifecycle;
 mod objects;
 mod pod_gc;
 mod replicaset;
 mod root_ca;
 mod service_account;
+mod statefulset;
 #[cfg(test)]
 mod testing;
 
 pub use controllers::{Controllers, ControllersError, ControllersOptions};
+pub use node_ipam::{NodeIpamError, NodeIpamOptions};

@@ -7,10 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use client::{Cache, Caches, ObjectKey};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{
-    api::core::v1::{Node, Pod, PodCondition},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use reconcile::{Action, Context, Controller, Deps, Plan, Runtime};
 use serde_json::json;
@@ -18,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     nodelifecycle::{BY_NODE, node_index},
-    objects::is_finished,
+    nodelifecycle::{fence, health},
+    objects::{disruption, is_finished},
 };
 
 /// Name in logs, metrics and `--controllers`.
@@ -47,8 +45,8 @@ pub(crate) async fn run(caches: Caches, deps: Deps, threshold: usize, shutdown: 
             keys
         })
         .watch(&nodes, move |change| {
-            let before = change.before.as_deref().map(is_out_of_service);
-            let after = change.after.as_deref().map(is_out_of_service);
+            let before = change.before.as_deref().map(Home::of);
+            let after = change.after.as_deref().map(Home::of);
             if before == after {
                 return Vec::new();
             }
@@ -62,11 +60,6 @@ pub(crate) async fn run(caches: Caches, deps: Deps, threshold: usize, shutdown: 
 /// The key that stands for all finished pods together.
 fn all_finished() -> ObjectKey {
     ObjectKey::cluster("")
-}
-
-fn is_out_of_service(node: &Node) -> bool {
-    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-    taints.any(|taint| taint.key == OUT_OF_SERVICE)
 }
 
 struct PodGc {
@@ -89,9 +82,27 @@ pub(crate) enum Home {
     /// Not assigned yet.
     None,
     Exists,
+    /// Users say that nothing runs on it.
     OutOfService,
+    /// It has stopped what others replace.
+    Fenced,
     /// Not there since then.
     Missing(Timestamp),
+}
+
+impl Home {
+    fn of(node: &Node) -> Self {
+        let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+        if health::is_ready(node) {
+            Self::Exists
+        } else if taints.any(|taint| taint.key == OUT_OF_SERVICE) {
+            Self::OutOfService
+        } else if fence::is_fenced(node) {
+            Self::Fenced
+        } else {
+            Self::Exists
+        }
+    }
 }
 
 impl Controller for PodGc {
@@ -120,7 +131,7 @@ impl PodGc {
         match self.nodes.get(None, &name) {
             Some(node) => {
                 missing.remove(&name);
-                if is_out_of_service(&node) { Home::OutOfService } else { Home::Exists }
+                Home::of(&node)
             }
             None => {
                 missing.retain(|node, _| {
@@ -157,6 +168,7 @@ fn plan_one(pod: &Pod, home: Home, now: Timestamp, plan: &mut Plan) {
     match home {
         Home::None if going => plan.act(Action::delete(pod).with_grace(0)),
         Home::OutOfService if going => remove(pod, now, plan, None),
+        Home::Fenced if going && fence::is_replaced(pod) => remove(pod, now, plan, None),
         Home::Missing(since) => {
             let due = since.checked_add(QUARANTINE).unwrap_or(Timestamp::MAX);
             if due > now {
@@ -174,17 +186,7 @@ fn remove(pod: &Pod, now: Timestamp, plan: &mut Plan, message: Option<&str>) {
     if !is_finished(pod) {
         let mut status = json!({ "phase": "Failed" });
         if let Some(message) = message {
-            let old = pod.status.as_ref().and_then(|status| status.conditions.clone());
-            let mut conditions = old.unwrap_or_default();
-            conditions.retain(|condition| condition.type_ != "DisruptionTarget");
-            conditions.push(PodCondition {
-                type_: "DisruptionTarget".into(),
-                status: "True".into(),
-                reason: Some("DeletionByPodGC".into()),
-                message: Some(message.to_owned()),
-                last_transition_time: Some(Time(now)),
-                ..PodCondition::default()
-            });
+            let conditions = disruption(pod, "DeletionByPodGC", message, now);
             status["conditions"] = json!(conditions);
         }
         // First the status, then, seeing it finished, the deletion.
@@ -223,6 +225,24 @@ mod tests {
         assert!(check(RUNNING, Home::None).is_empty());
         assert!(check(GOING, Home::Exists).is_empty());
         assert_eq!(check(GOING, Home::OutOfService).len(), 1);
+        assert!(check(GOING, Home::Fenced).is_empty(), "nobody stopped it");
+        let owned = GOING.replace("name: p,", "name: p, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: s, uid: s, controller: true}],");
+        assert_eq!(check(&owned, Home::Fenced).len(), 1);
+    }
+
+    #[test]
+    fn only_a_node_that_is_not_ready_can_be_out_of_service() {
+        let home = |ready: &str, more: &str| {
+            Home::of(&from_yaml(&format!(
+                "{{metadata: {{name: n{more}}}, status: {{conditions: [{{type: Ready, status: '{ready}'}}]}},
+                  spec: {{taints: [{{key: node.kubernetes.io/out-of-service, effect: NoExecute}}]}}}}"
+            )))
+        };
+        assert_eq!(home("True", ""), Home::Exists);
+        assert_eq!(home("Unknown", ""), Home::OutOfService);
+        let fenced =
+            from_yaml("{metadata: {name: n, annotations: {skiff.dev/self-fenced: 'true'}}}");
+        assert_eq!(Home::of(&fenced), Home::Fenced);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use meta::names::safe_encode;
 
 /// The hash of `template`, varied by the number of collisions met so far.
-pub(super) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     // `serde_json` without `preserve_order` keeps objects sorted by key.
     let canonical = serde_json::to_value(template).unwrap_or_default().to_string();
     let mut hasher = FnvHasher::default();

@@ -24,6 +24,7 @@ use meta::int_or_string::scaled_text;
 use reconcile::{Context, Controller, Deps, Plan, Runtime, controller_of, itself, owner_of};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::hash::template_hash;
 use self::replica_sets::Sets;
 use crate::{
     claim::claim,

@@ -3,34 +3,49 @@
 //!
 //! Reads taints whoever set them; knows nothing of why a node is tainted.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use client::{Cache, Caches, EventKind, ObjectKey};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{
-    api::core::v1::{Node, Pod, PodCondition, Taint, Toleration},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use parking_lot::Mutex;
 use reconcile::{Action, Context, Controller, Deps, Plan, Runtime, itself};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{BY_NODE, node_index};
-use crate::objects::name;
+use super::{
+    BY_NODE,
+    fence::{is_fenced, is_replaced},
+    node_index,
+    taints::{NOT_READY, UNREACHABLE},
+};
+use crate::objects::disruption;
 
 /// Name in logs, metrics and `--controllers`.
 pub(crate) const NAME: &str = "taint-eviction-controller";
 
-/// Runs the controller until `shutdown`.
-pub(crate) async fn run(caches: Caches, deps: Deps, shutdown: CancellationToken) {
+/// Reason of the events.
+const REASON: &str = "TaintManagerEviction";
+/// The first grace period, unless it is given.
+const GRACE: SignedDuration = SignedDuration::from_secs(10);
+
+/// Runs the controller until `shutdown`. A taint of a node's health that is older than this
+/// controller may be stale: nothing is evicted for it in the first `grace`.
+pub(crate) async fn run(
+    caches: Caches,
+    deps: Deps,
+    grace: Option<Duration>,
+    shutdown: CancellationToken,
+) {
     let nodes = caches.cache::<Node>();
     let pods = caches.cache::<Pod>();
     pods.index(BY_NODE, node_index);
     let on_node = pods.clone();
+    let grace = grace.and_then(|grace| SignedDuration::try_from(grace).ok()).unwrap_or(GRACE);
+    let judged_from = Timestamp::now().checked_add(grace).unwrap_or(Timestamp::MAX);
     Runtime::new(NAME, deps)
         .watch(&nodes, move |change| {
-            let before = change.before.as_deref().map(executing).unwrap_or_default();
-            let after = change.after.as_deref().map(executing).unwrap_or_default();
+            let before = change.before.as_deref().map(Reasons::of).unwrap_or_default();
+            let after = change.after.as_deref().map(Reasons::of).unwrap_or_default();
             if before == after {
                 return Vec::new();
             }
@@ -38,49 +53,82 @@ pub(crate) async fn run(caches: Caches, deps: Deps, shutdown: CancellationToken)
             pods.iter().map(|pod| ObjectKey::of(&**pod)).collect()
         })
         .watch(&pods, itself)
-        .run(Evictions { nodes, pods }, shutdown)
+        .run(Evictions { nodes, pods, judged_from, due: Mutex::default() }, shutdown)
         .await;
 }
 
-/// The node's `NoExecute` taints.
-fn executing(node: &Node) -> Vec<Taint> {
-    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-    taints.filter(|taint| taint.effect == "NoExecute").cloned().collect()
+/// Why pods have to leave a node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Reasons {
+    /// The node's `NoExecute` taints.
+    taints: Vec<Taint>,
+    /// The node has stopped its pods itself: there is nothing to wait for.
+    fenced: bool,
+}
+
+impl Reasons {
+    fn of(node: &Node) -> Self {
+        let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+        let taints = taints.filter(|taint| taint.effect == "NoExecute").cloned().collect();
+        Self { taints, fenced: is_fenced(node) }
+    }
 }
 
 struct Evictions {
     nodes: Cache<Node>,
     pods: Cache<Pod>,
+    judged_from: Timestamp,
+    /// Pods that will have to leave.
+    due: Mutex<HashSet<ObjectKey>>,
+}
+
+/// A pod with what drives it from its node.
+pub(crate) struct Snapshot {
+    pod: Arc<Pod>,
+    /// When it has to leave.
+    at: Option<Timestamp>,
+    /// It had to leave when it was last looked at.
+    was_due: bool,
 }
 
 impl Controller for Evictions {
-    type Snapshot = (Arc<Pod>, Vec<Taint>);
+    type Snapshot = Snapshot;
 
-    fn observe(&self, key: &ObjectKey) -> Option<Self::Snapshot> {
+    fn observe(&self, key: &ObjectKey) -> Option<Snapshot> {
+        let mut due = self.due.lock();
+        let was_due = due.remove(key);
         let pod = self.pods.get_key(key)?;
         if pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
         let node = self.nodes.get(None, pod.spec.as_ref()?.node_name.as_deref()?)?;
-        let taints = executing(&node);
-        (!taints.is_empty()).then_some((pod, taints))
+        let at = leaves_at(&pod, &Reasons::of(&node), self.judged_from);
+        if at.is_some() {
+            due.insert(key.clone());
+        }
+        Some(Snapshot { pod, at, was_due })
     }
 
-    fn plan(&self, (pod, taints): &Self::Snapshot, context: &Context) -> Plan {
-        plan(pod, taints, context.now)
+    fn plan(&self, snapshot: &Snapshot, context: &Context) -> Plan {
+        plan(snapshot, context.now)
     }
 }
 
 /// Deletes the pod when its time on the node is over.
-fn plan(pod: &Pod, taints: &[Taint], now: Timestamp) -> Plan {
+fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
-    match leaves_at(pod, taints) {
+    let pod = &*snapshot.pod;
+    let key = ObjectKey::of(pod);
+    match snapshot.at {
+        None if snapshot.was_due => {
+            let note = format!("Cancelling deletion of Pod {key}");
+            plan.note(pod, EventKind::Normal, REASON, note);
+        }
         None => {}
         Some(at) if at > now => plan.requeue(at),
         Some(_) => {
-            let key = ObjectKey::of(pod);
             let note = format!("Marking for deletion Pod {key}");
-            plan.note(pod, EventKind::Normal, "TaintManagerEviction", note);
+            plan.note(pod, EventKind::Normal, REASON, note);
             plan.status = Some(disrupted(pod, now));
             plan.act(Action::delete(pod));
         }
@@ -89,31 +137,37 @@ fn plan(pod: &Pod, taints: &[Taint], now: Timestamp) -> Plan {
 }
 
 /// When the pod must go: the earliest end of its tolerations, at once for a taint it does not
-/// tolerate, never if it tolerates all of them without limit.
-fn leaves_at(pod: &Pod, taints: &[Taint]) -> Option<Timestamp> {
+/// tolerate, never if it tolerates all of them without limit. Taints of the node's health count
+/// from `judged_from` on. A node that fenced itself has stopped what others replace already.
+fn leaves_at(pod: &Pod, reasons: &Reasons, judged_from: Timestamp) -> Option<Timestamp> {
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref());
-    let mut leaves: Option<Timestamp> = None;
-    for taint in taints {
-        let mut limit: Option<Option<i64>> = None;
-        for toleration in tolerations.unwrap_or_default().iter().filter(|one| tolerates(one, taint))
-        {
-            let seconds = toleration.toleration_seconds.map(|seconds| seconds.max(0));
-            limit = Some(match (limit.flatten(), seconds) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            });
-        }
-        let at = match limit {
+    let stopped = reasons.fenced && is_replaced(pod);
+    let leaves = reasons.taints.iter().filter_map(|taint| {
+        let of_health = [NOT_READY, UNREACHABLE].contains(&&*taint.key);
+        let at = match tolerated_for(tolerations.unwrap_or_default(), taint) {
+            Some(None) => return None,
+            Some(Some(_)) if stopped && of_health => Timestamp::MIN,
             None => Timestamp::MIN,
-            Some(None) => continue,
-            Some(Some(seconds)) => {
+            Some(Some(time)) => {
                 let added = taint.time_added.as_ref().map_or(Timestamp::MIN, |time| time.0);
-                added.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
+                added.checked_add(time).unwrap_or(Timestamp::MAX)
             }
         };
-        leaves = Some(leaves.map_or(at, |known| known.min(at)));
-    }
-    leaves
+        Some(if of_health { at.max(judged_from) } else { at })
+    });
+    leaves.min()
+}
+
+/// For how long the taint is tolerated: not at all, for ever (`Some(None)`), or the shortest time
+/// of those that tolerate it.
+fn tolerated_for(tolerations: &[Toleration], taint: &Taint) -> Option<Option<SignedDuration>> {
+    let matching = tolerations.iter().filter(|one| tolerates(one, taint));
+    matching
+        .map(|one| one.toleration_seconds.map(|seconds| SignedDuration::from_secs(seconds.max(0))))
+        .reduce(|a, b| match (a, b) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        })
 }
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
@@ -137,19 +191,9 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 
 /// Says why the pod went (KEP-3329).
 fn disrupted(pod: &Pod, now: Timestamp) -> Action {
-    let status = pod.status.clone().unwrap_or_default();
-    let mut conditions = status.conditions.unwrap_or_default();
-    conditions.retain(|condition| condition.type_ != "DisruptionTarget");
-    conditions.push(PodCondition {
-        type_: "DisruptionTarget".into(),
-        status: "True".into(),
-        reason: Some("DeletionByTaintManager".into()),
-        message: Some("Taint manager: deleting due to NoExecute taint".into()),
-        last_transition_time: Some(Time(now)),
-        ..PodCondition::default()
-    });
-    debug_assert!(!name(&pod.metadata).is_empty());
-    let patch = json!({ "status": { "conditions": conditions } });
+    let message = "Taint manager: deleting due to NoExecute taint";
+    let conditions = disruption(pod, "DeletionByTaintManager", message, now);
+    let patch = serde_json::json!({ "status": { "conditions": conditions } });
     Action::patch_with(pod, Some("status"), patch, false)
 }
 
@@ -158,24 +202,32 @@ mod tests {
     use super::*;
     use crate::testing::{from_yaml, time};
 
-    /// Seconds after the taint at which the pod leaves; `None` for never.
-    fn check(tolerations: &str, taints: &str) -> Option<i64> {
-        let pod: Pod = from_yaml(&format!(
-            "{{metadata: {{name: p, namespace: d}}, spec: {{containers: [], tolerations: {tolerations}}}}}"
-        ));
-        let taints: Vec<Taint> = from_yaml(taints);
-        let added = time("2026-01-01T00:00:00Z");
-        let at = leaves_at(&pod, &taints)?;
-        Some(if at == Timestamp::MIN { 0 } else { at.as_second() - added.as_second() })
+    const OWNED: &str = "ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: r, uid: r, controller: true}]";
+    const GONE: &str = "[{key: node.kubernetes.io/unreachable, effect: NoExecute, timeAdded: '2026-01-01T00:00:00Z'}]";
+    const FIVE_MINUTES: &str = "[{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 300}]";
+
+    fn pod(meta: &str, tolerations: &str) -> Pod {
+        from_yaml(&format!(
+            "{{metadata: {{name: p, namespace: d, {meta}}}, spec: {{containers: [], tolerations: {tolerations}}}}}"
+        ))
     }
 
-    const GONE: &str = "[{key: node.kubernetes.io/unreachable, effect: NoExecute, timeAdded: '2026-01-01T00:00:00Z'}]";
+    /// Seconds after the taint at which the pod leaves; `None` for never.
+    fn check(tolerations: &str, taints: &str) -> Option<i64> {
+        check_with(&pod("", tolerations), taints, false, "2025-01-01T00:00:00Z")
+    }
+
+    fn check_with(pod: &Pod, taints: &str, fenced: bool, judged_from: &str) -> Option<i64> {
+        let added = time("2026-01-01T00:00:00Z");
+        let reasons = Reasons { taints: from_yaml(taints), fenced };
+        let at = leaves_at(pod, &reasons, time(judged_from))?;
+        Some((at.as_second() - added.as_second()).max(0))
+    }
 
     #[test]
     fn tolerations_delay_or_prevent_eviction() {
         assert_eq!(check("[]", GONE), Some(0));
-        let five_minutes = "[{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 300}]";
-        assert_eq!(check(five_minutes, GONE), Some(300));
+        assert_eq!(check(FIVE_MINUTES, GONE), Some(300));
         assert_eq!(check("[{operator: Exists}]", GONE), None);
         assert_eq!(check("[{key: other, operator: Exists}]", GONE), Some(0));
         let two = "[{key: a, effect: NoExecute, timeAdded: '2026-01-01T00:00:00Z'}, {key: b, value: x, effect: NoExecute}]";
@@ -187,11 +239,37 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_whose_time_is_over_is_deleted() {
-        let pod: Pod = from_yaml("{metadata: {name: p, namespace: d}, spec: {containers: []}}");
-        let taints: Vec<Taint> = from_yaml(GONE);
-        let plan = plan(&pod, &taints, time("2026-01-01T00:00:01Z"));
-        assert_eq!(plan.notes[0].note, "Marking for deletion Pod d/p");
-        assert_eq!(plan.actions.len(), 1);
+    fn old_taints_of_health_are_looked_at_anew_after_a_start() {
+        let started = "2026-01-01T00:10:10Z";
+        assert_eq!(check_with(&pod("", FIVE_MINUTES), GONE, false, started), Some(610));
+        let other = "[{key: mine, effect: NoExecute}]";
+        assert_eq!(check_with(&pod("", "[]"), other, false, started), Some(0));
+    }
+
+    #[test]
+    fn nobody_waits_for_what_a_fenced_node_has_stopped() {
+        let started = "2025-01-01T00:00:00Z";
+        assert_eq!(check_with(&pod(OWNED, FIVE_MINUTES), GONE, true, started), Some(0));
+        assert_eq!(check_with(&pod("", FIVE_MINUTES), GONE, true, started), Some(300));
+        assert_eq!(check_with(&pod(OWNED, FIVE_MINUTES), "[]", true, started), None);
+        assert_eq!(check_with(&pod(OWNED, "[{operator: Exists}]"), GONE, true, started), None);
+    }
+
+    #[test]
+    fn a_pod_is_deleted_when_its_time_is_over_and_told_when_it_may_stay() {
+        let told = |at: Option<&str>, was_due| {
+            let pod = Arc::new(pod("", "[]"));
+            let snapshot = Snapshot { pod, at: at.map(time), was_due };
+            let plan = plan(&snapshot, time("2026-01-01T00:00:01Z"));
+            let notes: Vec<_> = plan.notes.iter().map(|note| note.note.clone()).collect();
+            (plan.actions.len(), notes, plan.requeue_at.map(|at| at.as_second() % 60))
+        };
+        let soon = (0, vec![], Some(5));
+        assert_eq!(told(Some("2026-01-01T00:00:05Z"), false), soon);
+        let now = (1, vec!["Marking for deletion Pod d/p".to_owned()], None);
+        assert_eq!(told(Some("2026-01-01T00:00:01Z"), true), now);
+        let stays = (0, vec!["Cancelling deletion of Pod d/p".to_owned()], None);
+        assert_eq!(told(None, true), stays);
+        assert_eq!(told(None, false), (0, vec![], None));
     }
 }

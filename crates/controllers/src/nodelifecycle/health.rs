@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use client::EventKind;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{Node, NodeCondition, Pod},
@@ -10,7 +11,7 @@ use k8s_openapi::{
 use reconcile::{Action, Plan};
 use serde_json::json;
 
-use crate::objects::is_ready;
+use crate::objects::{is_ready as pod_is_ready, name};
 
 /// Conditions that only the kubelet can know.
 const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
@@ -19,6 +20,11 @@ const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPres
 pub(super) fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
     let conditions = node.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+/// Whether the node says that it can run pods.
+pub(crate) fn is_ready(node: &Node) -> bool {
+    condition(node, "Ready").is_some_and(|ready| ready.status == "True")
 }
 
 /// Makes the conditions that the kubelet reports unknown.
@@ -44,18 +50,23 @@ pub(super) fn give_up(node: &Node, conditions: &mut Vec<NodeCondition>, now: Tim
     }
 }
 
-/// Adds the write of the conditions if they differ.
+/// Adds the write of the conditions if they differ, and says so if the node was ready until now.
 pub(super) fn write(node: &Node, conditions: &[NodeCondition], plan: &mut Plan) {
     let old = node.status.as_ref().and_then(|status| status.conditions.as_deref());
-    if old.unwrap_or_default() != conditions {
-        let patch = json!({ "status": { "conditions": conditions } });
-        plan.act(Action::patch_with(node, Some("status"), patch, true));
+    if old.unwrap_or_default() == conditions {
+        return;
+    }
+    let patch = json!({ "status": { "conditions": conditions } });
+    plan.act(Action::patch_with(node, Some("status"), patch, true));
+    if is_ready(node) {
+        let note = format!("Node {} status is now: NodeNotReady", name(&node.metadata));
+        plan.note(node, EventKind::Normal, "NodeNotReady", note);
     }
 }
 
 /// Says of every pod that claims to be ready that it is not: nobody can know.
 pub(super) fn mark_pods(pods: &[Arc<Pod>], now: Timestamp, plan: &mut Plan) {
-    for pod in pods.iter().filter(|pod| is_ready(pod)) {
+    for pod in pods.iter().filter(|pod| pod_is_ready(pod)) {
         let Some(mut conditions) = pod.status.as_ref().and_then(|status| status.conditions.clone())
         else {
             continue;
@@ -66,5 +77,6 @@ pub(super) fn mark_pods(pods: &[Arc<Pod>], now: Timestamp, plan: &mut Plan) {
         }
         let patch = json!({ "status": { "conditions": conditions } });
         plan.act(Action::patch_with(&**pod, Some("status"), patch, true));
+        plan.note(&**pod, EventKind::Warning, "NodeNotReady", "Node is not ready");
     }
 }

@@ -1,25 +1,40 @@
 //! Nodes that stop reporting: their conditions become unknown, taints keep new pods away and, in
 //! time, evict the old ones.
 //!
-//! `health` judges a node, `taints` derives its taints, `eviction` removes pods. Nothing here
-//! talks to a kubelet: a node's lease and status are all there is.
+//! `health` judges a node, `zones` says whether a fault is that of the node, `taints` derives its
+//! taints, `eviction` removes pods. Nothing here talks to a kubelet: a node's lease and status are
+//! all there is. A node is judged by what its lease promised.
 
 pub(crate) mod eviction;
-mod health;
+pub(crate) mod fence;
+pub(crate) mod health;
+mod pace;
 mod taints;
+#[cfg(test)]
+mod tests;
+mod zones;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use client::{Cache, Caches, ObjectKey, Select};
+use client::{Cache, Caches, EventKind, ObjectKey, Select};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{Node, Pod},
 };
 use parking_lot::Mutex;
-use reconcile::{Context, Controller, Deps, Plan, Runtime, itself};
+use reconcile::{Action, Context, Controller, Deps, Plan, Runtime, itself};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use self::zones::Zones;
 use crate::objects::name;
 
 /// Name in logs, metrics and `--controllers`.
@@ -29,6 +44,10 @@ pub(crate) const NAME: &str = "node-lifecycle-controller";
 pub(crate) const BY_NODE: &str = "node";
 /// Where kubelets renew their leases.
 const LEASES: &str = "kube-node-lease";
+/// How long a node may be silent whose lease does not say.
+const GRACE: SignedDuration = SignedDuration::from_secs(40);
+/// How long a node may take from its creation to its first sign of life.
+const STARTUP: SignedDuration = SignedDuration::from_secs(60);
 
 /// The node a pod is on, as an index.
 pub(crate) fn node_index(pod: &Pod) -> Vec<String> {
@@ -36,24 +55,44 @@ pub(crate) fn node_index(pod: &Pod) -> Vec<String> {
     node.filter(|node| !node.is_empty()).into_iter().collect()
 }
 
-/// Runs the controller until `shutdown`. A node silent for `grace` is given up.
-pub(crate) async fn run(caches: Caches, deps: Deps, grace: Duration, shutdown: CancellationToken) {
+/// Runs the controller until `shutdown`. A node silent for `grace`, or for as long as its lease
+/// says, is given up.
+pub(crate) async fn run(
+    caches: Caches,
+    deps: Deps,
+    grace: Option<Duration>,
+    shutdown: CancellationToken,
+) {
     let nodes = caches.cache::<Node>();
     let pods = caches.cache::<Pod>();
     let leases = caches.selected::<Lease>(Select::all().namespace(LEASES));
     pods.index(BY_NODE, node_index);
     let all = nodes.clone();
+    let stale = Arc::new(AtomicBool::new(true));
+    let changed = stale.clone();
     Runtime::new(NAME, deps)
         .watch(&nodes, move |change| {
-            // Whether a node is the last one that works concerns all others.
+            // How many nodes work concerns all others.
             if readiness(change.before.as_deref()) == readiness(change.after.as_deref()) {
                 return itself(change);
             }
+            changed.store(true, Ordering::Release);
             all.list().iter().map(|node| ObjectKey::of(&**node)).collect()
         })
         .watch(&leases, |change| vec![ObjectKey::cluster(change.key.name.clone())])
         .reading(&pods)
-        .run(Nodes { nodes, pods, leases, grace, beats: Mutex::default() }, shutdown)
+        .run(
+            Nodes {
+                nodes,
+                pods,
+                leases,
+                grace,
+                beats: Mutex::default(),
+                zones: Mutex::default(),
+                stale,
+            },
+            shutdown,
+        )
         .await;
 }
 
@@ -61,7 +100,8 @@ fn readiness(node: Option<&Node>) -> Option<&str> {
     node.map(|node| health::condition(node, "Ready").map_or("", |ready| ready.status.as_str()))
 }
 
-/// Signs of life as last seen, and when we saw them: clocks of nodes are not trusted.
+/// Signs of life as last seen, and when we saw them: clocks of nodes are not trusted, and a node
+/// has a whole grace period after this controller's own start.
 struct Beat {
     signs: (Option<Timestamp>, Option<Timestamp>),
     seen: Timestamp,
@@ -71,18 +111,25 @@ struct Nodes {
     nodes: Cache<Node>,
     pods: Cache<Pod>,
     leases: Cache<Lease>,
-    grace: Duration,
+    grace: Option<Duration>,
     beats: Mutex<HashMap<String, Beat>>,
+    zones: Mutex<Zones>,
+    /// The zones have to be counted again.
+    stale: Arc<AtomicBool>,
 }
 
 /// A node, when it last gave a sign of life, and what depends on it.
 pub(crate) struct Snapshot {
     node: Arc<Node>,
+    /// Seen for the first time.
+    new: bool,
     /// By our clock.
     last_sign: Timestamp,
     grace: SignedDuration,
-    /// Whether any node at all is ready.
-    some_ready: bool,
+    /// From when on its pods may be evicted, if it is not ready.
+    evict_from: Option<Timestamp>,
+    /// The annotation by which kubelets are told how often to renew, if it is to be there.
+    pace: Option<u64>,
     pods: Vec<Arc<Pod>>,
 }
 
@@ -92,20 +139,24 @@ impl Controller for Nodes {
     fn observe(&self, key: &ObjectKey) -> Option<Snapshot> {
         let Some(node) = self.nodes.get_key(key) else {
             self.beats.lock().remove(&key.name);
+            self.zones.lock().forget(&key.name);
             return None;
         };
-        let renewed = self
-            .leases
-            .get(Some(LEASES), &key.name)
-            .and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0));
+        let now = Timestamp::now();
+        let lease = self.leases.get(Some(LEASES), &key.name);
+        let lease = lease.as_ref().and_then(|lease| lease.spec.as_ref());
+        let renewed = lease.and_then(|lease| lease.renew_time.as_ref().map(|time| time.0));
         let reported = health::condition(&node, "Ready")
             .filter(|ready| ready.status != "Unknown")
             .and_then(|ready| ready.last_heartbeat_time.as_ref().map(|time| time.0));
-        let last_sign = self.beat(&key.name, (renewed, reported), Timestamp::now());
-        let some_ready = self.nodes.list().iter().any(|node| readiness(Some(node)) == Some("True"));
+        let promised = lease.and_then(|lease| lease.lease_duration_seconds);
+        let alive = renewed.is_some() || reported.is_some();
+        let grace = self.grace_of(promised, alive);
+        let (last_sign, new) = self.beat(&key.name, (renewed, reported), now);
+        let evict_from = self.evict_from(&node, last_sign, grace, now);
+        let pace = pace::wanted(self.grace, self.zones.lock().nodes(), &node);
         let pods = self.pods.indexed(BY_NODE, name(&node.metadata));
-        let grace = SignedDuration::try_from(self.grace).unwrap_or(SignedDuration::MAX);
-        Some(Snapshot { node, last_sign, grace, some_ready, pods })
+        Some(Snapshot { node, new, last_sign, grace, evict_from, pace, pods })
     }
 
     fn plan(&self, snapshot: &Snapshot, context: &Context) -> Plan {
@@ -114,25 +165,58 @@ impl Controller for Nodes {
 }
 
 impl Nodes {
-    /// Notes the signs of life; when they last changed.
+    fn grace_of(&self, promised: Option<i32>, alive: bool) -> SignedDuration {
+        match (self.grace, promised) {
+            (Some(grace), _) => SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX),
+            (None, Some(seconds)) if seconds > 0 => SignedDuration::from_secs(seconds.into()),
+            _ if alive => GRACE,
+            _ => STARTUP,
+        }
+    }
+
+    /// Notes the signs of life; when they last changed, and whether the node is new.
     fn beat(
         &self,
         node: &str,
         signs: (Option<Timestamp>, Option<Timestamp>),
         now: Timestamp,
-    ) -> Timestamp {
+    ) -> (Timestamp, bool) {
         let mut beats = self.beats.lock();
         match beats.get_mut(node) {
-            Some(beat) if beat.signs == signs => beat.seen,
+            Some(beat) if beat.signs == signs => (beat.seen, false),
             Some(beat) => {
                 *beat = Beat { signs, seen: now };
-                now
+                (now, false)
             }
             None => {
                 beats.insert(node.to_owned(), Beat { signs, seen: now });
-                now
+                (now, true)
             }
         }
+    }
+
+    /// From when on a node's pods may be evicted. Others that fell silent with it need another
+    /// renewal's time to be missed: only then is it known how many there are.
+    fn evict_from(
+        &self,
+        node: &Node,
+        last_sign: Timestamp,
+        grace: SignedDuration,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let mut zones = self.zones.lock();
+        if self.stale.swap(false, Ordering::AcqRel) {
+            zones.count(self.nodes.list().iter().map(|node| &**node), now);
+        }
+        if health::is_ready(node) && last_sign + grace > now {
+            return None;
+        }
+        let known = last_sign.checked_add(grace + grace * 3 / 10).unwrap_or(Timestamp::MAX);
+        let silent = health::condition(node, "Ready").is_none_or(|ready| ready.status != "False");
+        if silent && known > now {
+            return Some(known);
+        }
+        zones.evict_from(node, taints::evicts(node), grace, now)
     }
 }
 
@@ -143,100 +227,54 @@ pub(crate) fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     let due = snapshot.last_sign.checked_add(snapshot.grace).unwrap_or(Timestamp::MAX);
     let mut conditions =
         node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    if due <= now {
+    let silent = due <= now;
+    if silent {
         health::give_up(node, &mut conditions, now);
         health::write(node, &conditions, &mut plan);
     } else {
         plan.requeue(due);
     }
-    taints::write(node, &conditions, snapshot.some_ready, now, &mut plan);
     let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
-    if ready.is_some_and(|ready| ready.status != "True") {
+    let ready = ready.is_none_or(|ready| ready.status == "True");
+    let evict = !ready && snapshot.evict_from.is_some_and(|at| at <= now);
+    if let Some(at) = snapshot.evict_from.filter(|at| !ready && *at > now) {
+        plan.requeue(at);
+    }
+    taints::write(node, &conditions, evict, now, &mut plan);
+    annotate(snapshot, silent, ready, now, &mut plan);
+    if !ready {
         health::mark_pods(&snapshot.pods, now, &mut plan);
+    }
+    if snapshot.new {
+        let name = name(&node.metadata);
+        let note = format!("Node {name} event: Registered Node {name} in Controller");
+        plan.note(node, EventKind::Normal, "RegisteredNode", note);
     }
     plan
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{from_yaml, time, told};
-
-    const NOW: &str = "2026-01-01T00:10:00Z";
-
-    fn check(node: &str, silent: i64, some_ready: bool, pods: Vec<Arc<Pod>>) -> Vec<String> {
-        let now = time(NOW);
-        let snapshot = Snapshot {
-            node: Arc::new(from_yaml(node)),
-            last_sign: now - SignedDuration::from_secs(silent),
-            grace: SignedDuration::from_secs(50),
-            some_ready,
-            pods,
-        };
-        told(&plan(&snapshot, now))
-    }
-
-    fn pod() -> Arc<Pod> {
-        Arc::new(from_yaml(
-            "{metadata: {name: p, namespace: default}, spec: {nodeName: n, containers: []},
-              status: {conditions: [{type: Ready, status: 'True'}]}}",
-        ))
-    }
-
-    const READY: &str = "{metadata: {name: n}, status: {conditions: [
-        {type: Ready, status: 'True', lastHeartbeatTime: '2026-01-01T00:00:00Z'}]}}";
-
-    #[test]
-    fn a_node_that_reports_is_left_alone() {
-        assert!(check(READY, 49, true, vec![pod()]).is_empty());
-    }
-
-    #[test]
-    fn a_silent_node_is_unknown_tainted_and_its_pods_not_ready() {
-        let told = check(READY, 50, true, vec![pod()]);
-        assert_eq!(told.len(), 3, "{told:?}");
-        assert!(told[0].starts_with("patch Node n/status"), "{told:?}");
-        assert!(told[0].contains("Kubelet stopped posting node status."), "{told:?}");
-        assert!(told[1].contains("node.kubernetes.io/unreachable"), "{told:?}");
-        assert!(told[1].contains("NoExecute") && told[1].contains("NoSchedule"), "{told:?}");
-        assert!(told[2].starts_with("patch Pod p/status"), "{told:?}");
-        assert!(told[2].contains("\"status\":\"False\""), "{told:?}");
-    }
-
-    #[test]
-    fn nothing_is_evicted_when_no_node_is_ready() {
-        let told = check(READY, 50, false, vec![]);
-        assert!(told[1].contains("NoSchedule") && !told[1].contains("NoExecute"), "{told:?}");
-    }
-
-    #[test]
-    fn taints_follow_conditions_and_go_with_them() {
-        let not_ready = "{metadata: {name: n}, status: {conditions: [
-            {type: Ready, status: 'False'}, {type: DiskPressure, status: 'True'}]},
-            spec: {unschedulable: true, taints: [{key: mine, effect: NoSchedule}]}}";
-        let told = check(not_ready, 0, true, vec![]);
-        assert_eq!(told.len(), 1);
-        for part in ["\"mine\"", "not-ready", "disk-pressure", "unschedulable"] {
-            assert!(told[0].contains(part), "{part}: {told:?}");
-        }
-        let recovered =
-            "{metadata: {name: n}, status: {conditions: [{type: Ready, status: 'True'}]},
-            spec: {taints: [{key: node.kubernetes.io/not-ready, effect: NoExecute},
-                {key: node.kubernetes.io/not-ready, effect: NoSchedule}]}}";
-        assert_eq!(
-            check(recovered, 0, true, vec![]),
-            ["patch Node n {\"spec\":{\"taints\":null}}"]
+/// Annotations: how often to renew, and whether the node has fenced itself.
+fn annotate(snapshot: &Snapshot, silent: bool, ready: bool, now: Timestamp, plan: &mut Plan) {
+    let node = &*snapshot.node;
+    let mut changes = serde_json::Map::new();
+    if pace::told(node) != snapshot.pace {
+        changes.insert(
+            pace::ANNOTATION.to_owned(),
+            json!(snapshot.pace.map(|seconds| seconds.to_string())),
         );
     }
-
-    #[test]
-    fn a_node_that_never_reported_says_so() {
-        let told = check(
-            "{metadata: {name: n, creationTimestamp: '2026-01-01T00:00:00Z'}}",
-            60,
-            true,
-            vec![],
-        );
-        assert!(told[0].contains("Kubelet never posted node status."), "{told:?}");
+    let fenced_at = fence::fenced_after(node)
+        .filter(|_| silent)
+        .map(|after| snapshot.last_sign.checked_add(after).unwrap_or(Timestamp::MAX));
+    if let Some(at) = fenced_at.filter(|at| *at > now) {
+        plan.requeue(at);
+    }
+    // What a fenced node stopped stays so until it is back, whenever this controller started.
+    let fenced = fenced_at.is_some_and(|at| at <= now) || (fence::is_fenced(node) && !ready);
+    if fenced != fence::is_fenced(node) {
+        changes.insert(fence::FENCED.to_owned(), json!(fenced.then_some("true")));
+    }
+    if !changes.is_empty() {
+        plan.act(Action::patch(node, json!({ "metadata": { "annotations": changes } })));
     }
 }

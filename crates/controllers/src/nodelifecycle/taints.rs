@@ -10,8 +10,8 @@ use k8s_openapi::{
 use reconcile::{Action, Plan};
 use serde_json::json;
 
-const NOT_READY: &str = "node.kubernetes.io/not-ready";
-const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+pub(super) const NOT_READY: &str = "node.kubernetes.io/not-ready";
+pub(super) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// Conditions that keep pods away while true, with their taints.
@@ -22,18 +22,21 @@ const PRESSURES: [(&str, &str); 4] = [
     ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
 ];
 
-/// Adds the write of the taints if they differ.
-///
-/// Pods are evicted only while some node is ready: if none is, the fault is more likely ours,
-/// and there is nowhere to go.
+/// Whether pods are being evicted because the node is not ready.
+pub(super) fn evicts(node: &Node) -> bool {
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.any(|taint| taint.effect == "NoExecute" && is_ours(taint))
+}
+
+/// Adds the write of the taints if they differ; those that `evict` pods only if that is wanted.
 pub(super) fn write(
     node: &Node,
     conditions: &[NodeCondition],
-    some_ready: bool,
+    evict: bool,
     now: Timestamp,
     plan: &mut Plan,
 ) {
-    let wanted = wanted(node, conditions, some_ready);
+    let wanted = wanted(node, conditions, evict);
     let old = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
     let mut new: Vec<Taint> = old
         .iter()
@@ -74,7 +77,7 @@ fn is_ours(taint: &Taint) -> bool {
 fn wanted(
     node: &Node,
     conditions: &[NodeCondition],
-    some_ready: bool,
+    evict: bool,
 ) -> Vec<(&'static str, &'static str)> {
     let status = |kind: &str| {
         conditions.iter().find(|condition| condition.type_ == kind).map(|one| one.status.as_str())
@@ -87,7 +90,7 @@ fn wanted(
     };
     if let Some(key) = health {
         wanted.push((key, "NoSchedule"));
-        if some_ready {
+        if evict {
             wanted.push((key, "NoExecute"));
         }
     }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
+mod budgets;
+mod lifecycle;
 mod support;
 
 use std::{

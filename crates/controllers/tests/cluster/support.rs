@@ -51,7 +51,7 @@ impl Cluster {
         let manager = client::in_process(server.in_process(manager), ());
         let options = ControllersOptions {
             root_ca: Some("the CA".into()),
-            node_grace: GRACE,
+            node_grace: Some(GRACE),
             garbage_delay: Duration::ZERO,
             ..ControllersOptions::default()
         };
@@ -80,6 +80,11 @@ impl Cluster {
         let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(self.client.clone());
         let node = object(json!({ "metadata": { "name": name } }));
         nodes.create(&PostParams::default(), &node).await.unwrap();
+        self.resume_node(name)
+    }
+
+    /// A node that was there goes on. It reports until the returned token is cancelled.
+    pub(crate) fn resume_node(&self, name: &'static str) -> CancellationToken {
         let stop = self.shutdown.child_token();
         let pods = self.caches.cache::<Pod>().subscribe();
         let fake = FakeNode { name, client: self.client.clone(), broken: self.broken.clone() };
@@ -90,6 +95,16 @@ impl Cluster {
 
     pub(crate) fn set_broken(&self, image: &str) {
         self.broken.lock().unwrap().push(image.to_owned());
+    }
+
+    /// Pods of that image become ready again, and those that did not are made anew.
+    pub(crate) async fn heal(&self, image: &str) {
+        self.broken.lock().unwrap().retain(|broken| broken != image);
+        let pods: Api<Pod> = self.api();
+        let all = pods.list(&Default::default()).await.unwrap().items;
+        for pod in all.iter().filter(|pod| pod.status.as_ref().is_none_or(|s| s.pod_ip.is_none())) {
+            let _ = pods.delete(&pod.name_any(), &DeleteParams::default()).await;
+        }
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>

@@ -9,11 +9,13 @@ mod scale;
 
 use std::sync::Arc;
 
-use meta::Status;
+use meta::{GroupVersionKind, Status};
 use serde_json::Value;
 
+use crate::admission::Operation;
+use crate::object::meta_text;
 use crate::outcome::{Answer, List, Outcome};
-use crate::pipeline::{self, Change, Context, Part, change};
+use crate::pipeline::{self, Change, Context, Part, Subject, admit_validate, change};
 use crate::read;
 use crate::registry::Registry;
 use crate::request::{Action, Request};
@@ -65,6 +67,33 @@ pub(crate) async fn execute(engine: &Arc<Registry>, request: &Request) -> Answer
         Kind::Binding => binding::execute(engine, request, &subresource.kind).await,
         Kind::Eviction => eviction::execute(engine, request, &subresource.kind).await,
     }
+}
+
+/// What is posted to a subresource to be done, in `validate`d and admitted form: its name, if it
+/// has one, is that of the URL.
+async fn begin<'a>(
+    engine: &'a Arc<Registry>,
+    request: &'a Request,
+    kind: &GroupVersionKind,
+    subresource: &'static str,
+    validate: impl FnOnce(&str, &Value) -> Result<(), Status>,
+) -> Result<(Context<'a>, Value), Status> {
+    let Action::Create(body) = &request.action else { return Err(Status::no_such_path()) };
+    let context = Context::new(engine, request)?;
+    let object = pipeline::decode(&context, body, kind)?;
+    let name = context.name()?;
+    let given = meta_text(&object, "name");
+    if !given.is_empty() && given != name {
+        let kind = &kind.kind;
+        return Err(Status::bad_request(format!(
+            "name in URL does not match name in {kind} object"
+        )));
+    }
+    validate(name, &object)?;
+    let subject =
+        Subject { operation: Operation::Create, subresource: Some(subresource), name, old: None };
+    admit_validate(&context, subject, Some(&object)).await?;
+    Ok((context, object))
 }
 
 /// Reads or writes a part of an object.

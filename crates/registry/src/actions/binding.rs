@@ -6,10 +6,10 @@ use bytes::Bytes;
 use meta::{FieldError, FieldPath, GroupResource, GroupVersionKind, Status};
 use serde_json::Value;
 
-use crate::admission::Operation;
+use super::begin;
 use crate::object::{meta_text, metadata};
 use crate::outcome::Answer;
-use crate::pipeline::{self, Change, Context, Part, Subject, admit_validate, success, write};
+use crate::pipeline::{self, Change, Part, success, write};
 use crate::registry::Registry;
 use crate::request::{Action, Request};
 use crate::strategy::pod;
@@ -20,18 +20,8 @@ pub(super) async fn execute(
     request: &Request,
     kind: &GroupVersionKind,
 ) -> Answer {
-    let Action::Create(body) = &request.action else { return Err(Status::no_such_path()) };
-    let context = Context::new(engine, request)?;
-    let binding = pipeline::decode(&context, body, kind)?;
+    let (context, binding) = begin(engine, request, kind, "binding", validate).await?;
     let name = context.name()?;
-    let given = meta_text(&binding, "name");
-    if !given.is_empty() && given != name {
-        return Err(Status::bad_request("name in URL does not match name in Binding object"));
-    }
-    validate(name, &binding)?;
-    let subject =
-        Subject { operation: Operation::Create, subresource: Some("binding"), name, old: None };
-    admit_validate(&context, subject, Some(&binding)).await?;
     let wanted = pod::Binding {
         node: binding["target"]["name"].as_str().unwrap_or_default(),
         labels: binding["metadata"]["labels"].as_object(),

@@ -87,4 +87,14 @@ impl Layout {
     pub(crate) fn network(&self) -> PathBuf {
         self.root.join("network")
     }
+
+    /// Holds the data directories of further nodes on this machine.
+    pub(crate) fn nodes(&self) -> PathBuf {
+        self.root.join("nodes")
+    }
+
+    /// The data directory of a further node on this machine.
+    pub(crate) fn node(&self, name: &str) -> Self {
+        Self::new(&self.nodes().join(name))
+    }
 }

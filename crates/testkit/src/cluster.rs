@@ -2,22 +2,29 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 
-use crate::{NetworkNamespace, eventually_ok};
+use crate::nodes::Agent;
+use crate::{Machine, OUTSIDE, Site, eventually_ok};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// How long a cluster may take until its node is Ready, on a machine busy with other tests.
-const READY_TIMEOUT: Duration = Duration::from_secs(90);
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What differs between clusters under test.
-#[derive(Default)]
 pub struct ClusterOptions {
+    /// How many nodes: the first is that of `skiff up`, the others are agents on machines of their own.
+    pub nodes: usize,
+    /// Whether machines have IPv6 addresses too.
+    pub ipv6: bool,
+    /// Further arguments of `skiff agent`.
+    pub agent_arguments: Vec<String>,
     /// Further arguments of `skiff up`.
     pub arguments: Vec<String>,
     /// Further environment of `skiff up`.
@@ -26,19 +33,36 @@ pub struct ClusterOptions {
     pub data_directory: Option<PathBuf>,
 }
 
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            nodes: 1,
+            ipv6: false,
+            agent_arguments: Vec::new(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            data_directory: None,
+        }
+    }
+}
+
 /// A running cluster. Dropping it stops it and removes everything it made.
 pub struct Cluster {
-    executable: PathBuf,
-    namespace: NetworkNamespace,
+    pub(crate) executable: PathBuf,
+    namespace: Machine,
+    pub(crate) outside: Machine,
     directory: PathBuf,
     cgroup: String,
-    options: ClusterOptions,
+    pub(crate) options: ClusterOptions,
     process: Option<Child>,
+    pub(crate) agents: Vec<Agent>,
+    /// With which agents join; a restarted one needs none, and its server may be away.
+    pub(crate) token: OnceLock<String>,
     _owned: Option<TempDir>,
 }
 
 impl Cluster {
-    /// Starts a cluster from the `skiff` executable and waits until its node is Ready.
+    /// Starts a cluster from the `skiff` executable and waits until its nodes are Ready.
     ///
     /// # Panics
     /// When it does not become Ready; its log is printed.
@@ -53,6 +77,7 @@ impl Cluster {
     pub fn start_with(executable: impl Into<PathBuf>, options: ClusterOptions) -> Self {
         let mut cluster = Self::prepare(executable, options).expect("prepare a cluster");
         cluster.spawn().expect("start skiff up");
+        (1..cluster.nodes()).for_each(|index| cluster.start_agent(index));
         cluster.wait_ready();
         cluster
     }
@@ -81,15 +106,24 @@ impl Cluster {
             (None, Some(owned)) => owned.path().to_owned(),
             (None, None) => bail!("no data directory"),
         };
-        Ok(Self {
+        let site = Site::create(options.ipv6)?;
+        let nodes = options.nodes;
+        let mut cluster = Self {
             executable: executable.into(),
-            namespace: NetworkNamespace::create()?,
+            namespace: site.machine("node-1", 1)?,
+            outside: site.machine(OUTSIDE, 0)?,
             directory,
             cgroup: format!("skiff-test-{}-{number}", std::process::id()),
             options,
             process: None,
+            agents: Vec::new(),
+            token: OnceLock::new(),
             _owned: owned,
-        })
+        };
+        for _ in 1..nodes {
+            cluster.prepare_node()?;
+        }
+        Ok(cluster)
     }
 
     /// Starts `skiff up` without waiting for anything.
@@ -107,6 +141,7 @@ impl Cluster {
             .args(["up", "--data-dir"])
             .arg(&self.directory)
             .args(["--cgroup", &self.cgroup])
+            .args(if self.options.nodes > 1 { &["--node-name", "node-1"][..] } else { &[] })
             .args(&self.options.arguments)
             .envs(self.options.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -116,11 +151,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the node is Ready.
+    /// Waits until every node is Ready.
     ///
     /// # Panics
     /// When it does not happen; the log is printed.
     pub fn wait_ready(&mut self) {
+        let expected = vec!["True"; self.nodes()].join(" ");
         let ready = || {
             let output = self.try_kubectl(&[
                 "get",
@@ -128,11 +164,11 @@ impl Cluster {
                 "-o",
                 r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#,
             ])?;
-            ensure!(output == "True", "node Ready is {output:?}");
+            ensure!(output == expected, "node Ready is {output:?}");
             Ok(())
         };
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            eventually_ok("the node to be Ready", READY_TIMEOUT, ready);
+            eventually_ok("the nodes to be Ready", READY_TIMEOUT, ready);
         }));
         if let Err(panic) = result {
             eprintln!("log of skiff up:\n{}", self.log());
@@ -140,8 +176,8 @@ impl Cluster {
         }
     }
 
-    /// The network namespace of the node.
-    pub fn namespace(&self) -> &NetworkNamespace {
+    /// The machine of the first node.
+    pub fn namespace(&self) -> &Machine {
         &self.namespace
     }
 
@@ -196,14 +232,17 @@ impl Cluster {
         command
     }
 
-    /// Loads image archives into the node.
+    /// Loads image archives into every node.
     ///
     /// # Panics
     /// When an archive is refused.
     pub fn import(&self, archives: &[PathBuf]) {
-        let mut command = self.skiff(&["image", "import"]);
-        let output = command.args(archives).output().expect("start skiff image import");
-        assert!(output.status.success(), "skiff image import: {}", text(&output.stderr));
+        for index in 0..self.nodes() {
+            let mut command = self.node(index).command(&self.executable);
+            command.args(["image", "import", "--data-dir"]).arg(self.node_directory(index));
+            let output = command.args(archives).output().expect("start skiff image import");
+            assert!(output.status.success(), "skiff image import: {}", text(&output.stderr));
+        }
     }
 
     /// A kubectl command for this cluster, in its namespace.
@@ -260,6 +299,7 @@ impl Cluster {
     /// # Errors
     /// What `skiff down` said.
     pub fn down(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
+        self.stop_agents();
         let output =
             self.skiff(&[&["down"], arguments].concat()).output().context("start skiff down")?;
         if let Some(mut process) = self.process.take() {
@@ -274,10 +314,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(60).collect();
-            eprintln!("end of the log of skiff up:");
-            tail.into_iter().rev().for_each(|line| eprintln!("  {line}"));
+            print_end("skiff up", &self.log());
         }
         if let Err(error) = self.down(&["--purge"]) {
             eprintln!("clean up a cluster: {error:#}");
@@ -295,6 +332,13 @@ fn result(arguments: &[&str], output: Output) -> anyhow::Result<String> {
     Ok(text(&output.stdout).trim_end().to_owned())
 }
 
-fn text(bytes: &[u8]) -> String {
+/// Prints the end of a log for whoever finds out why a test failed.
+pub(crate) fn print_end(of: &str, log: &str) {
+    let tail: Vec<&str> = log.lines().rev().take(60).collect();
+    eprintln!("end of the log of {of}:");
+    tail.into_iter().rev().for_each(|line| eprintln!("  {line}"));
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

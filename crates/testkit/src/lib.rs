@@ -1,15 +1,17 @@
-//! Real clusters for tests: each in its own network namespace, data directory and cgroup, cleaned up
-//! even when the test fails.
+//! Real clusters for tests: each in network namespaces, data directories and cgroups of its own,
+//! cleaned up even when the test fails.
 //!
 //! Knows the `skiff` executable and `kubectl` only from outside, as a user does.
 
 mod cluster;
 mod images;
 pub mod load;
-mod namespace;
+mod machine;
+mod nodes;
 mod wait;
 
 pub use cluster::{Cluster, ClusterOptions};
 pub use images::website_images;
-pub use namespace::{NetworkNamespace, command_in};
+pub use machine::{Machine, OUTSIDE, Site};
+pub use network::lab::Fault;
 pub use wait::{eventually, eventually_ok};

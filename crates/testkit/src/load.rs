@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::NetworkNamespace;
+use crate::Machine;
 
 /// No answer may take longer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,8 +67,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts the workers in `namespace`.
-    pub fn start(namespace: &NetworkNamespace, options: &LoadOptions) -> Self {
+    /// Starts the workers on `machine`.
+    pub fn start(machine: &Machine, options: &LoadOptions) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (fresh, kept) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let report = Arc::new(Mutex::new(Report::default()));
@@ -84,7 +84,7 @@ impl Load {
                 };
                 let count = if worker.keep { kept.clone() } else { fresh.clone() };
                 let (stop, report) = (stop.clone(), report.clone());
-                namespace.run(move || worker.run(&stop, &count, &report))
+                machine.run(move || worker.run(&stop, &count, &report))
             })
             .collect();
         Self { stop, fresh, kept, report, workers }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::load::{Load, LoadOptions, Report};
-use testkit::{Cluster, ClusterOptions, NetworkNamespace, eventually, website_images};
+use testkit::{Cluster, ClusterOptions, Machine, eventually, website_images};
 
 use super::http::request;
 use super::{PATIENCE, assert_calm, assert_nothing_left, await_output, field, run_directory};
@@ -45,7 +45,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(namespace: &NetworkNamespace, prefix: &'static str) -> Self {
+    fn start(namespace: &Machine, prefix: &'static str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
         let (stopped, names) = (stop.clone(), acknowledged.clone());

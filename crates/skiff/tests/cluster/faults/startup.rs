@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use testkit::{Cluster, NetworkNamespace, eventually_ok};
+use testkit::{Cluster, eventually_ok};
 
 use super::assert_nothing_left;
 
@@ -17,14 +17,14 @@ const TOOLS: [&str; 6] = ["nft", "containerd", "ctr", "runc", "containerd-shim-r
 
 /// A machine on which `skiff up` is about to be refused.
 struct Machine {
-    namespace: NetworkNamespace,
+    namespace: testkit::Machine,
     directory: TempDir,
 }
 
 impl Machine {
     fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("skiff-").tempdir().expect("a directory");
-        Self { namespace: NetworkNamespace::create().expect("root, with ip"), directory }
+        Self { namespace: testkit::Machine::create().expect("root"), directory }
     }
 
     fn data(&self) -> PathBuf {
@@ -247,7 +247,7 @@ impl Drop for ReadOnly {
 #[test]
 fn a_data_directory_serves_one_cluster() {
     let cluster = Cluster::start(crate::SKIFF);
-    let elsewhere = NetworkNamespace::create().expect("root, with ip");
+    let elsewhere = testkit::Machine::create().expect("root");
     for detach in [&[][..], &["--detach"]] {
         let mut command = elsewhere.command(crate::SKIFF);
         command.args(["up", "--data-dir"]).arg(cluster.directory()).args(detach);

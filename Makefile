@@ -34,6 +34,9 @@ build:
 images:
 	cargo xtask images
 
+# What only tests need.
+test: PACKAGES += etcd-server
+
 test: packages
 	cargo xtask test
 

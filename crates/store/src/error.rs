@@ -173,6 +173,20 @@ pub enum OpenError {
         /// What the system says.
         message: String,
     },
+    /// An endpoint of etcd cannot be used.
+    #[error("datastore endpoint {endpoint:?}: {message}")]
+    Endpoint {
+        /// The endpoint as it was given.
+        endpoint: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// etcd does not answer, or not as it should.
+    #[error(
+        "the datastore cannot be read: {0}; check that etcd runs, its endpoints, and the \
+         certificates for it"
+    )]
+    Unreachable(String),
     /// The sealing key is unusable.
     #[error(transparent)]
     Seal(#[from] SealError),

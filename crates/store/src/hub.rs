@@ -212,6 +212,32 @@ impl<N: Send + Sync + 'static> Hub<N> {
         after.iter().cloned().collect()
     }
 
+    /// What the commit of exactly this revision changed, if that is still known.
+    pub(crate) fn changes(&self, revision: Revision) -> Vec<Arc<Event<N>>> {
+        let before = Revision(revision.0.saturating_sub(1));
+        let after = self.state.lock().ring.after(before);
+        after.iter().take_while(|event| event.revision == revision).cloned().collect()
+    }
+
+    /// Makes `snapshot` the current one without knowing what led to it: watches
+    /// end, and nothing before it can be read or watched from.
+    pub(crate) fn replace(&self, snapshot: Snapshot<N>) {
+        let revision = snapshot.revision();
+        {
+            let mut state = self.state.lock();
+            self.current.store(Arc::new(snapshot));
+            state.ring.compact(revision);
+            state.rebuilt.clear();
+            for watcher in state.groups.values().flat_map(HashMap::values) {
+                watcher.gauge.lagged.store(true, Ordering::Release);
+            }
+            state.groups.clear();
+            state.watchers = 0;
+            self.dispatched.store(revision.0, Ordering::Release);
+        }
+        self.reached.send_replace(revision.0);
+    }
+
     /// Ends all watches.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();

@@ -8,7 +8,8 @@
 //! # Shape
 //!
 //! * [`Store`] is what every backend offers; [`Embedded`] is the one that needs
-//!   no server. Code above takes `Arc<dyn Store<N>>`.
+//!   no server, [`Etcd`] the one that several servers share. Code above takes
+//!   `Arc<dyn Store<N>>`.
 //! * Reads are pointers: [`Store::snapshot`] is an immutable ordered map with
 //!   its revision, and stays as it is for as long as it is held.
 //! * Writes are [`Store::commit`]: guards, then writes, all or nothing, one
@@ -43,6 +44,7 @@
 mod batch;
 mod embedded;
 mod error;
+mod etcd;
 mod hub;
 mod key;
 pub mod load;
@@ -54,6 +56,7 @@ mod store;
 mod watch;
 
 pub use embedded::{Embedded, Options, Stats, Vfs};
+pub use etcd::{Etcd, EtcdOptions, EtcdTls, SharedRecords};
 pub use error::{CommitError, OpenError, ReadError, SealError, WatchError};
 pub use key::Key;
 pub use meta::Revision;

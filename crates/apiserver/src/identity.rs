@@ -18,6 +18,10 @@ pub const ANONYMOUS: &str = "system:anonymous";
 pub const NODES: &str = "system:nodes";
 /// What a kubelet's user name starts with; the node's name follows.
 pub const NODE_PREFIX: &str = "system:node:";
+/// The group of what carries the pods' traffic on every node: pod network, service proxy, policy, DNS.
+pub const NETWORK: &str = "skiff:network";
+/// What the user name of a node's network starts with; the node's name follows.
+pub const NETWORK_PREFIX: &str = "skiff:network:";
 /// The group of every service account.
 pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 /// What a service account's user name starts with; `namespace:name` follows.
@@ -78,6 +82,8 @@ pub trait Identity {
     fn is_master(&self) -> bool;
     /// The node a kubelet speaks for, if the user is a kubelet.
     fn node(&self) -> Option<&str>;
+    /// The node whose network the user is, if it is one.
+    fn network_node(&self) -> Option<&str>;
     /// Namespace and name, if the user is a service account.
     fn as_service_account(&self) -> Option<(&str, &str)>;
     /// The first value of an extra key.
@@ -102,6 +108,11 @@ impl Identity for UserInfo {
     fn node(&self) -> Option<&str> {
         let name = self.name.strip_prefix(NODE_PREFIX)?;
         self.in_group(NODES).then_some(name)
+    }
+
+    fn network_node(&self) -> Option<&str> {
+        let name = self.name.strip_prefix(NETWORK_PREFIX).filter(|name| !name.is_empty())?;
+        self.in_group(NETWORK).then_some(name)
     }
 
     fn as_service_account(&self) -> Option<(&str, &str)> {

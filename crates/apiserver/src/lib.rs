@@ -16,6 +16,7 @@ mod audit;
 pub mod authn;
 pub mod authz;
 mod bootstrap;
+mod egress;
 mod endpoints;
 pub mod flow;
 pub mod identity;
@@ -28,8 +29,10 @@ mod routes;
 mod server;
 mod start;
 
+pub use admission::DefaultTolerationSeconds;
 pub use authn::StaticToken;
 pub use bootstrap::BootstrapError;
+pub use endpoints::tunnel::PATH as TUNNEL_PATH;
 pub use flow::FlowOptions;
 pub use identity::authenticated;
 pub use options::{ApiServerOptions, Dependencies};

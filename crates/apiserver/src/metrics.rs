@@ -210,6 +210,12 @@ impl Metrics {
     }
 }
 
+/// One gauge without labels.
+pub(crate) fn gauge(out: &mut String, name: &str, help: &str, value: usize) {
+    describe(out, name, "gauge", help);
+    let _ = writeln!(out, "{name} {value}");
+}
+
 fn describe(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }

@@ -12,7 +12,7 @@ use registry::{Header, Network, Rows};
 use rustls::ClientConfig;
 use store::Store;
 
-use crate::{authn::StaticToken, flow::FlowOptions};
+use crate::{admission::DefaultTolerationSeconds, authn::StaticToken, flow::FlowOptions};
 
 /// Settings.
 #[derive(Clone)]
@@ -38,6 +38,10 @@ pub struct ApiServerOptions {
     pub anonymous: bool,
     /// The authority of client certificates as PEM, published in `kube-system`; empty publishes nothing.
     pub client_ca: String,
+    /// The node on the server's own machine, if there is one: it is dialled, and pods are reached without its help.
+    pub local_node: Option<String>,
+    /// How long pods stay on nodes that do not work, unless they say so themselves.
+    pub tolerations: DefaultTolerationSeconds,
     /// Bounds on concurrent requests.
     pub flow: FlowOptions,
     /// How long a request that is no stream may take.
@@ -60,6 +64,8 @@ impl Default for ApiServerOptions {
             static_tokens: Vec::new(),
             anonymous: true,
             client_ca: String::new(),
+            local_node: None,
+            tolerations: DefaultTolerationSeconds::default(),
             flow: FlowOptions::default(),
             request_timeout: Duration::from_secs(60),
             audit_log: None,

@@ -24,11 +24,12 @@ use crate::{
     audit::{self, Audit},
     authn::{Authenticator, service_account::ServiceAccounts},
     authz::{Attributes, Authorizer},
+    egress::Egress,
     endpoints::{self, Context, discovery::Discovery, health::Check, openapi::OpenApi, respond},
     flow::{Flow, Place},
     identity::Identity,
     impersonate::impersonate,
-    metrics::{Metrics, Observed, Running},
+    metrics::{self, Metrics, Observed, Running},
     objects::Objects,
     options::ApiServerOptions,
     request::{Query, RequestInfo, field_terms},
@@ -51,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) others: parking_lot::Mutex<prometheus_client::registry::Registry>,
     pub(crate) flow: Flow,
     pub(crate) audit: Audit,
+    /// The way to kubelets, pods and Services.
+    pub(crate) egress: Arc<Egress>,
     /// To kubelets, as this API server.
     pub(crate) kubelets: Proxy,
     /// To pods, services and other ports of nodes, as nobody: what answers there may be anything, this API
@@ -66,6 +69,8 @@ impl Core {
     /// All metrics as text: the server's own, then those that were exposed.
     pub(crate) fn all_metrics(&self) -> String {
         let mut text = self.metrics.render(self.registry.store().written(), self.started.elapsed());
+        let tunnels = self.egress.tunnels.count();
+        metrics::gauge(&mut text, "skiff_egress_tunnels", "Nodes whose tunnel is open.", tunnels);
         let mut others = String::new();
         if prometheus_client::encoding::text::encode(&mut others, &self.others.lock()).is_ok() {
             // OpenMetrics ends with a mark; this is the older text format.
@@ -290,6 +295,9 @@ async fn dispatch(
     arrived: Arrived,
 ) -> Result<Response<Body>, Status> {
     let Arrived { parts, body, query, info, row } = arrived;
+    if info.path() == endpoints::tunnel::PATH {
+        return endpoints::tunnel::answer(core, &user, Request::from_parts(parts, body));
+    }
     if !info.is_resource() {
         return endpoints::nonresource(core, &parts, &query, info.path());
     }

@@ -20,6 +20,7 @@ use crate::{
     authn::{Authenticator, service_account::ServiceAccounts},
     authz::{Authorizer, policy::Policy},
     bootstrap::{self, Advertised, BootstrapError, Writer},
+    egress::Egress,
     endpoints::{discovery::Discovery, openapi::OpenApi},
     flow::Flow,
     metrics::Metrics,
@@ -72,7 +73,7 @@ impl ApiServer {
         let Dependencies { store, rows, token_keys, kubelet_tls } = dependencies;
         let authorizer = Arc::new(Authorizer::new(bootstrap::policy::node_rules()));
         let engine = Options {
-            admission: admission::plugins(&authorizer),
+            admission: admission::plugins(&authorizer, options.tolerations),
             network: options.network.clone(),
             ..Options::default()
         };
@@ -104,9 +105,11 @@ impl ApiServer {
             authenticator: Authenticator::new(
                 &options.static_tokens,
                 service_accounts.clone(),
+                lookup.clone(),
                 options.anonymous,
             ),
             flow: Flow::new(options.flow),
+            egress: Arc::new(Egress::new(options.local_node.clone())),
             kubelets: Proxy::new(kubelet_tls, shutdown.clone()),
             proxy: Proxy::new(unverified, shutdown.clone()),
             metrics: Arc::new(Metrics::default()),

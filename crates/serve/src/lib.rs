@@ -1,15 +1,18 @@
-//! Serving HTTP: listeners, TLS, the life of a connection, bounded bodies, reverse proxying.
+//! Serving HTTP: listeners, TLS, the life of a connection, bounded bodies, reverse proxying, reverse tunnels.
 //!
 //! Owns what every HTTPS server of skiff has in common (API server, kubelet). Knows nothing of
 //! Kubernetes: no users, no objects, no paths.
 
 pub mod body;
+mod io;
 mod peer;
 pub mod proxy;
 mod server;
 pub mod tls;
+pub mod tunnel;
 
 pub use body::Body;
+pub use io::{Connection, Io, dial};
 pub use peer::{ClientCertificate, Peer};
 pub use server::{Handler, ServeError, Server, ServerOptions};
 

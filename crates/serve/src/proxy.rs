@@ -13,12 +13,10 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use crate::Body;
+use crate::{Body, Connection};
 
 /// How long a target may take to accept a connection and finish its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,9 +65,6 @@ pub struct Proxy {
     shutdown: CancellationToken,
 }
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
 impl Proxy {
     /// `tls` says whom to trust and what to present on https targets; upgraded connections end
     /// with `shutdown`.
@@ -77,8 +72,8 @@ impl Proxy {
         Self { tls, shutdown }
     }
 
-    /// Passes `request` on to `target` (scheme, host, port, path and query) and returns its answer.
-    /// An upgrade that the target accepts is carried on in a task until either side ends it.
+    /// Passes `request` on to `target` (scheme, host, port, path and query) over what `dial` connects to, and
+    /// returns its answer. An upgrade that the target accepts is carried on in a task until either side ends it.
     ///
     /// # Errors
     /// When the target cannot be reached or speaks no HTTP.
@@ -86,10 +81,11 @@ impl Proxy {
         &self,
         mut request: Request<Body>,
         target: &Uri,
+        dial: impl Future<Output = io::Result<Connection>>,
     ) -> Result<Response<Body>, ProxyError> {
         let downstream = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let authority = authority(target)?;
-        let connection = self.connect(target, &authority).await?;
+        let connection = self.connect(target, &authority, dial).await?;
         let http = |source| ProxyError::Http { authority: authority.clone(), source };
         let (mut sender, driver) =
             hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.map_err(http)?;
@@ -112,26 +108,34 @@ impl Proxy {
         Ok(response.map(Body::from))
     }
 
-    async fn connect(&self, target: &Uri, authority: &str) -> Result<Box<dyn Io>, ProxyError> {
-        let dial = async {
-            let socket = TcpStream::connect(authority).await?;
-            let _ = socket.set_nodelay(true);
+    async fn connect(
+        &self,
+        target: &Uri,
+        authority: &str,
+        dial: impl Future<Output = io::Result<Connection>>,
+    ) -> Result<Connection, ProxyError> {
+        let connect = async {
+            let connection = dial.await?;
             if target.scheme() != Some(&Scheme::HTTPS) {
-                return Ok(Box::new(socket) as Box<dyn Io>);
+                return Ok(connection);
             }
             let host = target.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
             let name = ServerName::try_from(host).map_err(io::Error::other)?;
-            let stream = TlsConnector::from(self.tls.clone()).connect(name, socket).await?;
-            Ok(Box::new(stream) as Box<dyn Io>)
+            let stream = TlsConnector::from(self.tls.clone()).connect(name, connection).await?;
+            Ok(Box::new(stream) as Connection)
         };
-        tokio::time::timeout(CONNECT_TIMEOUT, dial)
+        tokio::time::timeout(CONNECT_TIMEOUT, connect)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|source| ProxyError::Dial { authority: authority.to_owned(), source })
     }
 }
 
-fn authority(target: &Uri) -> Result<String, ProxyError> {
+/// Host and port of a URL, the scheme's port where it names none.
+///
+/// # Errors
+/// When it lacks a host or has a scheme other than http and https.
+pub fn authority(target: &Uri) -> Result<String, ProxyError> {
     let default = match target.scheme() {
         Some(s) if *s == Scheme::HTTPS => 443,
         Some(s) if *s == Scheme::HTTP => 80,

@@ -7,6 +7,7 @@ mod defaults;
 mod escalation;
 mod lifecycle;
 mod limits;
+mod network_identity;
 mod node_restriction;
 mod priority;
 mod service_account;
@@ -14,6 +15,7 @@ mod taint;
 mod tolerations;
 
 pub(crate) use service_account::TOKEN_SECONDS;
+pub use tolerations::DefaultTolerationSeconds;
 
 use std::sync::Arc;
 
@@ -28,15 +30,19 @@ use crate::authz::Authorizer;
 type Admitted<'a> = BoxFuture<'a, Result<(), Status>>;
 
 /// All plugins, in upstream's order.
-pub fn plugins(authorizer: &Arc<Authorizer>) -> Vec<Arc<dyn Admit>> {
+pub fn plugins(
+    authorizer: &Arc<Authorizer>,
+    tolerations: DefaultTolerationSeconds,
+) -> Vec<Arc<dyn Admit>> {
     vec![
         Arc::new(lifecycle::NamespaceLifecycle),
         Arc::new(limits::LimitRanger),
         Arc::new(service_account::ServiceAccount),
         Arc::new(node_restriction::NodeRestriction),
+        Arc::new(network_identity::NetworkIdentity),
         Arc::new(taint::TaintNodesByCondition),
         Arc::new(priority::Priority),
-        Arc::new(tolerations::DefaultTolerationSeconds),
+        Arc::new(tolerations),
         Arc::new(defaults::DefaultStorageClass),
         Arc::new(defaults::DefaultIngressClass),
         Arc::new(escalation::Escalation::new(authorizer.clone())),

@@ -1,13 +1,22 @@
-//! NodeRestriction: a kubelet changes its own node, lease and CSI node, the status of its own pods, and asks for
-//! tokens of its own pods only.
+//! NodeRestriction: a kubelet changes its own node, lease and CSI node and the status of its own pods, and asks for
+//! certificates of its own name.
+//!
+//! Tokens are not stored: who may ask for which is said where they are made.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use meta::{GroupResource, Status};
 use registry::{Admit, Attributes, Operation, Row};
 use serde_json::Value;
 
 use super::{Admitted, decided, each, fine, forbid, read, text};
-use crate::{authz::References, identity::Identity};
+use crate::{
+    authz::References,
+    identity::{Identity, NODE_PREFIX},
+};
 
+/// The signers of kubelets' certificates.
+const KUBELET_SIGNERS: [&str; 2] =
+    ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Labels of Kubernetes' own namespaces that a kubelet may set on its node.
@@ -39,7 +48,8 @@ impl Admit for NodeRestriction {
     fn handles(&self, _: Operation, row: &Row, _: Option<&str>) -> bool {
         matches!(
             (row.resource.group.as_str(), row.resource.resource.as_str()),
-            ("", "pods" | "nodes" | "persistentvolumeclaims" | "serviceaccounts")
+            ("", "pods" | "nodes" | "persistentvolumeclaims")
+                | ("certificates.k8s.io", "certificatesigningrequests")
                 | ("coordination.k8s.io", "leases")
                 | ("storage.k8s.io", "csinodes")
                 | ("resource.k8s.io", "resourceslices")
@@ -84,7 +94,7 @@ impl Check<'_> {
             ("nodes", _) => self.own_node(),
             ("persistentvolumeclaims", "status") => self.claim_status(),
             ("persistentvolumeclaims", _) => Err(self.refuse("may only update PVC status")),
-            ("serviceaccounts", "token") if self.creates() => self.token(),
+            ("certificatesigningrequests", "") if self.creates() => self.signing_request(),
             ("leases", _) => self.lease(),
             ("csinodes", _) => self.named_after_node("CSINode"),
             ("resourceslices", _) => self.resource_slice(),
@@ -121,7 +131,6 @@ impl Check<'_> {
 
     fn mirror_pod(&self, pod: &Value) -> Verdict {
         let node = self.node;
-        let used = References::of(pod);
         let why = match () {
             () if pod["metadata"]["annotations"][MIRROR].is_null() => format!(
                 "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
@@ -129,19 +138,15 @@ impl Check<'_> {
             () if text(&pod["spec"], "nodeName") != node => {
                 format!("node {node:?} can only create pods with spec.nodeName set to itself")
             }
-            () if used.service_account.is_some() => {
-                format!("node {node:?} can not create pods that reference a service account")
+            () => {
+                self.mirror_owner(pod)?;
+                match References::first(pod) {
+                    None => return Ok(()),
+                    Some(resource) => {
+                        format!("node {node:?} can not create pods that reference {resource}")
+                    }
+                }
             }
-            () if !used.secrets.is_empty() => {
-                format!("node {node:?} can not create pods that reference secrets")
-            }
-            () if !used.config_maps.is_empty() => {
-                format!("node {node:?} can not create pods that reference configmaps")
-            }
-            () if !used.claims.is_empty() => {
-                format!("node {node:?} can not create pods that reference persistentvolumeclaims")
-            }
-            () => return self.mirror_owner(pod),
         };
         Err(self.refuse(why))
     }
@@ -150,8 +155,12 @@ impl Check<'_> {
         let node = self.node;
         let owners: Vec<&Value> = each(&pod["metadata"], "ownerReferences").collect();
         let owner = match owners.as_slice() {
-            [] => return Ok(()),
             [owner] => owner,
+            [] => {
+                return Err(self.refuse(format!(
+                    "node {node:?} can only create pods with an owner reference set to itself"
+                )));
+            }
             _ => {
                 return Err(self.refuse(format!(
                     "node {node:?} can only create pods with a single owner reference set to itself"
@@ -202,6 +211,20 @@ impl Check<'_> {
                 self.refuse(format!("node {node:?} cannot update labels through pod status"))
             );
         }
+        let claims = |pod: &Value| -> Vec<(String, Value)> {
+            let each = each(&pod["status"], "resourceClaimStatuses");
+            each.map(|one| (text(one, "name").to_owned(), one["resourceClaimName"].clone()))
+                .collect()
+        };
+        if claims(pod) != claims(old) {
+            return Err(self.refuse(format!("node {node:?} cannot update resource claim statues")));
+        }
+        let extended = |pod: &Value| pod["status"]["extendedResourceClaimStatus"].clone();
+        if extended(pod) != extended(old) {
+            return Err(
+                self.refuse(format!("node {node:?} cannot update extended resource claim status"))
+            );
+        }
         Ok(())
     }
 
@@ -230,28 +253,34 @@ impl Check<'_> {
         let object = self.object.unwrap_or(&Value::Null);
         let given = text(&object["metadata"], "name");
         let name = if self.attributes.name.is_empty() { given } else { self.attributes.name };
-        if self.creates() {
-            let labels = changed_labels(object, &Value::Null);
-            let forbidden: Vec<&str> = labels
-                .into_iter()
-                .filter(|label| is_restricted(label) || !may_set(label))
-                .collect();
-            if !forbidden.is_empty() {
-                return Err(self.refuse(format!(
-                    "node {node:?} is not allowed to set the following labels: {}",
-                    forbidden.join(", ")
-                )));
-            }
-        }
         if name != node {
             return Err(
                 self.refuse(format!("node {node:?} is not allowed to modify node {name:?}"))
             );
         }
+        let source = &object["spec"]["configSource"];
+        if self.creates() {
+            // What a node's spec names, the node may read.
+            if !source.is_null() {
+                return Err(self.refuse(format!(
+                    "node {node:?} is not allowed to create pods with a non-nil configSource"
+                )));
+            }
+            return self.labels(object, &Value::Null).map_err(|labels| {
+                self.refuse(format!(
+                    "node {node:?} is not allowed to set the following labels: {labels}"
+                ))
+            });
+        }
         let (Operation::Update, Some(old)) = (self.attributes.operation, self.attributes.old)
         else {
             return Ok(());
         };
+        if !source.is_null() && *source != old["spec"]["configSource"] {
+            return Err(self.refuse(format!(
+                "node {node:?} is not allowed to update configSource to a new non-nil configSource"
+            )));
+        }
         if !same(&object["spec"]["taints"], &old["spec"]["taints"]) {
             return Err(self.refuse(format!("node {node:?} is not allowed to modify taints")));
         }
@@ -260,16 +289,15 @@ impl Check<'_> {
                 self.refuse(format!("node {node:?} is not allowed to modify ownerReferences"))
             );
         }
-        let forbidden: Vec<&str> = changed_labels(object, old)
-            .into_iter()
-            .filter(|label| is_restricted(label) || !may_set(label))
-            .collect();
-        if !forbidden.is_empty() {
-            return Err(
-                self.refuse(format!("is not allowed to modify labels: {}", forbidden.join(", ")))
-            );
-        }
-        Ok(())
+        self.labels(object, old)
+            .map_err(|labels| self.refuse(format!("is not allowed to modify labels: {labels}")))
+    }
+
+    /// The error names the labels that differ and are not the kubelet's to set.
+    fn labels(&self, object: &Value, old: &Value) -> Result<(), String> {
+        let mut forbidden = changed_labels(object, old);
+        forbidden.retain(|label| is_restricted(label) || !may_set(label));
+        if forbidden.is_empty() { Ok(()) } else { Err(forbidden.join(", ")) }
     }
 
     fn claim_status(&self) -> Verdict {
@@ -302,31 +330,20 @@ impl Check<'_> {
         )))
     }
 
-    fn token(&self) -> Verdict {
-        let bound = self.object.map_or(&Value::Null, |request| &request["spec"]["boundObjectRef"]);
-        let name = text(bound, "name");
-        if text(bound, "apiVersion") != "v1" || text(bound, "kind") != "Pod" || name.is_empty() {
-            return Err(self.refuse("node requested token not bound to a pod"));
+    /// A kubelet asks for certificates of its own name.
+    fn signing_request(&self) -> Verdict {
+        let spec = self.object.map_or(&Value::Null, |object| &object["spec"]);
+        if !KUBELET_SIGNERS.contains(&text(spec, "signerName")) {
+            return Ok(());
         }
-        let uid = text(bound, "uid");
-        if uid.is_empty() {
-            return Err(self.refuse("node requested token with a pod binding without a uid"));
+        let pem = BASE64_STANDARD.decode(text(spec, "request")).unwrap_or_default();
+        let request = pki::SigningRequest::from_pem(&pem)
+            .map_err(|error| self.refuse(format!("unable to parse csr: {error}")))?;
+        let name = format!("{NODE_PREFIX}{}", self.node);
+        if request.subject.common_name == name {
+            return Ok(());
         }
-        let Some(pod) = read(self.attributes, "", "pods", self.attributes.namespace, name) else {
-            return Err(Status::not_found(&GroupResource::new("", "pods"), name));
-        };
-        let known = text(&pod["metadata"], "uid");
-        if uid != known {
-            return Err(self.refuse(format!(
-                "the UID in the bound object reference ({uid}) does not match the UID in record ({known}). The object might have been deleted and then recreated"
-            )));
-        }
-        if text(&pod["spec"], "nodeName") != self.node {
-            return Err(
-                self.refuse("node requested token bound to a pod scheduled on a different node")
-            );
-        }
-        Ok(())
+        Err(self.refuse(format!("can only create a node CSR with CN={name}")))
     }
 
     fn lease(&self) -> Verdict {

@@ -1,17 +1,25 @@
-//! DefaultTolerationSeconds: pods stay five minutes on nodes that became unready or unreachable, unless they
-//! say otherwise.
+//! DefaultTolerationSeconds: pods stay for a while, five minutes by default, on nodes that became unready or
+//! unreachable, unless they say otherwise.
 
 use registry::{Admit, Attributes, Operation, Row};
 use serde_json::{Value, json};
 
 use super::{Admitted, child, decided, is_core, list, text};
 
-const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
-/// How long pods stay, in seconds.
-const SECONDS: u32 = 300;
+/// How long pods stay on nodes that do not work, in seconds, unless they say so themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefaultTolerationSeconds {
+    /// On nodes that say that they are not ready.
+    pub not_ready: u32,
+    /// On nodes that say nothing.
+    pub unreachable: u32,
+}
 
-/// The plugin.
-pub(super) struct DefaultTolerationSeconds;
+impl Default for DefaultTolerationSeconds {
+    fn default() -> Self {
+        Self { not_ready: 300, unreachable: 300 }
+    }
+}
 
 impl Admit for DefaultTolerationSeconds {
     fn name(&self) -> &'static str {
@@ -25,21 +33,24 @@ impl Admit for DefaultTolerationSeconds {
     }
 
     fn mutate<'a>(&'a self, _: &'a Attributes<'a>, object: &'a mut Value) -> Admitted<'a> {
-        add(object);
+        add(object, *self);
         decided(Ok(()))
     }
 }
 
-fn add(pod: &mut Value) {
+fn add(pod: &mut Value, seconds: DefaultTolerationSeconds) {
     let tolerations = list(child(pod, "spec"), "tolerations");
-    for taint in TAINTS {
+    for (taint, seconds) in [
+        ("node.kubernetes.io/not-ready", seconds.not_ready),
+        ("node.kubernetes.io/unreachable", seconds.unreachable),
+    ] {
         let tolerated = tolerations.iter().any(|known| {
             matches!(text(known, "key"), key if key == taint || key.is_empty())
                 && matches!(text(known, "effect"), "NoExecute" | "")
         });
         if !tolerated {
             tolerations.push(json!({
-                "key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS
+                "key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds
             }));
         }
     }
@@ -53,11 +64,11 @@ mod tests {
     fn what_a_pod_tolerates_already_stays() {
         let mut pod = json!({"spec": {"tolerations": [
             {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"}]}});
-        add(&mut pod);
+        add(&mut pod, DefaultTolerationSeconds::default());
         let tolerations = pod["spec"]["tolerations"].as_array().expect("list");
         assert_eq!(tolerations.len(), 2);
         assert_eq!(tolerations[1]["key"], "node.kubernetes.io/unreachable");
-        add(&mut pod);
+        add(&mut pod, DefaultTolerationSeconds::default());
         assert_eq!(pod["spec"]["tolerations"].as_array().map(Vec::len), Some(2));
         let mut all = json!({"spec": {"tolerations": [{"operator": "Exists"}]}});
         add(&mut all);

@@ -1,7 +1,8 @@
-//! Who may do what: the Node authorizer, then RBAC, with `system:masters` before both.
+//! Who may do what: the authorizers of nodes and of their networks, then RBAC, with `system:masters` before both.
 //!
 //! Decisions are pure over the compiled policy and a few reads through [`Lookup`]. Refuses to know HTTP.
 
+pub(crate) mod network;
 pub mod node;
 pub mod policy;
 mod references;
@@ -119,6 +120,7 @@ impl Authorizer {
     pub fn allows(&self, user: &UserInfo, request: &Attributes<'_>) -> Decision {
         let granted = user.is_master()
             || self.policy.load().allows(user, request).is_some()
+            || network::allows(user, request)
             || self.node(user, request).is_ok();
         if granted { Decision::Allow } else { Decision::Deny }
     }
@@ -126,6 +128,9 @@ impl Authorizer {
     /// Decides and says why, as SubjectAccessReview answers and 403 messages do.
     pub fn explain(&self, user: &UserInfo, request: &Attributes<'_>) -> (Decision, String) {
         if user.is_master() {
+            return (Decision::Allow, String::new());
+        }
+        if network::allows(user, request) {
             return (Decision::Allow, String::new());
         }
         let refusal = match self.node(user, request) {

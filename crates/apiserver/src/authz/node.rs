@@ -49,7 +49,7 @@ pub(super) fn authorize(
             ("", "persistentvolumeclaims" | "persistentvolumes")
             | ("resource.k8s.io", "resourceclaims")
             | ("storage.k8s.io", "volumeattachments") => return kubelet.get(),
-            ("", "serviceaccounts") => return kubelet.token(),
+            ("", "serviceaccounts") => return kubelet.service_account(),
             ("coordination.k8s.io", "leases") => return kubelet.lease(),
             ("storage.k8s.io", "csinodes") => return kubelet.csi_node(),
             ("resource.k8s.io", "resourceslices") => return kubelet.resource_slice(),
@@ -104,8 +104,12 @@ impl Kubelet<'_> {
         self.related()
     }
 
-    fn token(&self) -> Verdict {
+    fn service_account(&self) -> Verdict {
         match () {
+            // Plugins that get credentials for images may want tokens of the pod's account.
+            () if self.request.verb == "get" && self.request.subresource.is_empty() => {
+                self.read_namespaced()
+            }
             () if self.request.verb != "create" || self.request.name.is_empty() => {
                 refuse("can only create tokens for individual service accounts")
             }
@@ -234,28 +238,34 @@ impl Kubelet<'_> {
     }
 
     fn pod_names(&self, names: impl Fn(&References<'_>) -> bool) -> bool {
-        let pods = self.lookup.pods_on(self.node, self.request.namespace, self.request.name);
-        pods.iter().any(|pod| names(&References::of(pod)))
+        let namespace = self.request.namespace;
+        self.pods(namespace, self.request.name).any(|pod| names(&References::of(&pod)))
     }
 
     fn uses_claim(&self, namespace: &str, claim: &str) -> bool {
         // The claim of an ephemeral volume is named after the pod and is not mentioned in it.
-        let pods = self.lookup.pods_on(self.node, namespace, "");
-        pods.iter().any(|pod| References::uses_claim(pod, claim))
+        self.pods(namespace, "").any(|pod| References::uses_claim(&pod, claim))
+    }
+
+    /// The node's pods that mention something. Mirror pods are the kubelet's own words and lead to nothing.
+    fn pods(&self, namespace: &str, mention: &str) -> impl Iterator<Item = Value> {
+        let pods = self.lookup.pods_on(self.node, namespace, mention).into_iter();
+        pods.filter(|pod| pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_null())
     }
 
     /// Secrets that a volume of a pod's claim needs to be mounted.
     fn volume_secret(&self) -> bool {
         let namespace = self.request.namespace;
-        let pods = self.lookup.pods_on(self.node, namespace, "persistentVolumeClaim");
-        pods.iter().flat_map(|pod| References::of(pod).claims).any(|claim| {
+        let leads = |claim: &str| {
             let claim = self.lookup.object("", "persistentvolumeclaims", namespace, claim);
             let volume = claim.and_then(|claim| {
                 let name = claim["spec"]["volumeName"].as_str()?;
                 self.lookup.object("", "persistentvolumes", "", name)
             });
             volume.is_some_and(|volume| self.mounts_with(&volume))
-        })
+        };
+        let mut pods = self.pods(namespace, "");
+        pods.any(|pod| References::claims_of(&pod).iter().any(|claim| leads(claim)))
     }
 
     fn mounts_with(&self, volume: &Value) -> bool {
@@ -326,6 +336,9 @@ mod tests {
                    "spec": {"nodeName": "a", "serviceAccountName": "robot",
                             "volumes": [{"secret": {"secretName": "s"}},
                                         {"persistentVolumeClaim": {"claimName": "data"}}]}}),
+            json!({"resource": "pods", "metadata": {"name": "m", "namespace": "d",
+                       "annotations": {"kubernetes.io/config.mirror": "x"}},
+                   "spec": {"nodeName": "a", "volumes": [{"secret": {"secretName": "mirrored"}}]}}),
             json!({"resource": "persistentvolumeclaims", "metadata": {"name": "data", "namespace": "d"},
                    "spec": {"volumeName": "v"}}),
             json!({"resource": "persistentvolumes", "metadata": {"name": "v"},
@@ -370,6 +383,15 @@ mod tests {
         check("a", "list", "secrets", "", Err("No Object name found"));
         check("a", "delete", "secrets", "s", Err("can only read resources of this type"));
         check("a", "create", "serviceaccounts/token", "robot", Ok(()));
+        check("a", "get", "serviceaccounts", "robot", Ok(()));
+        check("b", "get", "serviceaccounts", "robot", stranger);
+        check(
+            "a",
+            "get",
+            "secrets",
+            "mirrored",
+            Err("no relationship found between node 'a' and this object"),
+        );
         check("b", "create", "serviceaccounts/token", "robot", stranger);
         check("a", "get", "persistentvolumeclaims", "data", Ok(()));
         check("a", "get", "persistentvolumes", "v", Ok(()));

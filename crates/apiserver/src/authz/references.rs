@@ -70,17 +70,43 @@ impl<'a> References<'a> {
         }
     }
 
-    /// Whether the pod uses the claim, ephemeral volumes (`<pod>-<volume>`) included.
-    pub fn uses_claim(pod: &Value, claim: &str) -> bool {
-        let ephemeral = || {
-            let volume = text(&pod["metadata"]["name"])
-                .and_then(|name| claim.strip_prefix(name))
-                .and_then(|rest| rest.strip_prefix('-'));
-            list(&pod["spec"]["volumes"]).any(|candidate| {
-                !candidate["ephemeral"].is_null() && candidate["name"].as_str() == volume
-            })
+    /// The resource of an object that the pod refers to, if it refers to any.
+    pub fn first(pod: &Value) -> Option<&'static str> {
+        let found = References::of(pod);
+        let volumes = || list(&pod["spec"]["volumes"]);
+        let projects = |source: &str| {
+            let mut sources = volumes().flat_map(|volume| list(&volume["projected"]["sources"]));
+            sources.any(|projected| !projected[source].is_null())
         };
-        References::of(pod).claims.contains(claim) || ephemeral()
+        let has = |source: &str| volumes().any(|volume| !volume[source].is_null());
+        let claims = list(&pod["spec"]["resourceClaims"]).next().is_some();
+        [
+            ("serviceaccounts", found.service_account.is_some()),
+            ("secrets", !found.secrets.is_empty()),
+            ("configmaps", !found.config_maps.is_empty()),
+            ("resourceclaims", claims || !found.resource_claims.is_empty()),
+            ("clustertrustbundles", projects("clusterTrustBundle")),
+            ("podcertificaterequests", projects("podCertificate")),
+            ("persistentvolumeclaims", !found.claims.is_empty() || has("ephemeral")),
+            ("endpoints", has("glusterfs")),
+        ]
+        .into_iter()
+        .find_map(|(resource, refers)| refers.then_some(resource))
+    }
+
+    /// The claims a pod uses, those of ephemeral volumes (`<pod>-<volume>`) included.
+    pub fn claims_of(pod: &Value) -> BTreeSet<String> {
+        let mut claims: BTreeSet<String> =
+            References::of(pod).claims.into_iter().map(str::to_owned).collect();
+        let name = text(&pod["metadata"]["name"]).unwrap_or_default();
+        let ephemeral = list(&pod["spec"]["volumes"]).filter(|v| !v["ephemeral"].is_null());
+        claims.extend(ephemeral.filter_map(|v| Some(format!("{name}-{}", text(&v["name"])?))));
+        claims
+    }
+
+    /// Whether the pod uses the claim.
+    pub fn uses_claim(pod: &Value, claim: &str) -> bool {
+        References::claims_of(pod).contains(claim)
     }
 }
 
@@ -129,5 +155,9 @@ mod tests {
         assert_eq!(found.service_account, Some("robot"));
         assert!(References::uses_claim(&pod, "data") && References::uses_claim(&pod, "web-e"));
         assert!(!References::uses_claim(&pod, "web-s"));
+        assert_eq!(References::first(&pod), Some("serviceaccounts"));
+        let volumes = json!({"spec": {"volumes": [{"emptyDir": {}}, {"ephemeral": {}}]}});
+        assert_eq!(References::first(&volumes), Some("persistentvolumeclaims"));
+        assert_eq!(References::first(&json!({"spec": {"volumes": [{"hostPath": {}}]}})), None);
     }
 }

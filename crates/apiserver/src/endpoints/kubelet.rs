@@ -9,10 +9,14 @@ use serde_json::Value;
 use serve::{Body, proxy::Proxy};
 
 use super::Context;
-use crate::{authn, authz::node::Lookup, request::query::percent_encode, server::Core};
+use crate::{
+    authn,
+    authz::node::Lookup,
+    egress::{Destination, resolve},
+    request::query::percent_encode,
+    server::Core,
+};
 
-/// The kubelet's port where a node does not say.
-const KUBELET_PORT: u64 = 10250;
 /// The most of a kubelet's error text that is read, in bytes.
 const MOST_ERROR: usize = 64 * 1024;
 
@@ -60,42 +64,31 @@ pub(crate) async fn answer(
         }
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    let target = format!("https://{}{path}{query}", authority(core, node)?);
-    let response = forward(&core.kubelets, request, &target).await?;
+    let to = resolve::kubelet(&core.lookup, node)?;
+    let target = Target { to: &to, scheme: "https", path: format!("{path}{query}") };
+    let response = forward(core, &core.kubelets, request, target).await?;
     if subresource == "log" && response.status().as_u16() >= 400 {
         return Err(refusal(response, name).await);
     }
     Ok(response)
 }
 
-/// Where a node's kubelet listens, `host:port`.
-pub(crate) fn authority(core: &Core, node: &str) -> Result<String, Status> {
-    let object = core
-        .lookup
-        .object("", "nodes", "", node)
-        .ok_or_else(|| Status::not_found(&GroupResource::new("", "nodes"), node))?;
-    let addresses: Vec<&Value> =
-        object["status"]["addresses"].as_array().into_iter().flatten().collect();
-    let find = |kind: &str| {
-        let of_kind = addresses.iter().find(|address| address["type"] == kind);
-        of_kind.and_then(|address| address["address"].as_str())
-    };
-    let host =
-        ["InternalIP", "ExternalIP", "Hostname"].into_iter().find_map(find).ok_or_else(|| {
-            Status::internal(format!("no preferred addresses found for node {node:?}"))
-        })?;
-    let port = object["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
-        .as_u64()
-        .filter(|port| *port > 0)
-        .unwrap_or(KUBELET_PORT);
-    Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+/// What a request is passed on to.
+pub(crate) struct Target<'a> {
+    /// Where it is.
+    pub(crate) to: &'a Destination,
+    /// `http` or `https`.
+    pub(crate) scheme: &'a str,
+    /// Path and query.
+    pub(crate) path: String,
 }
 
 /// Passes a request on without the client's credentials.
 pub(crate) async fn forward(
+    core: &Core,
     proxy: &Proxy,
     mut request: Request<Body>,
-    target: &str,
+    target: Target<'_>,
 ) -> Result<Response<Body>, Status> {
     authn::strip_credentials(request.headers_mut());
     let impersonation: Vec<_> = request
@@ -107,10 +100,12 @@ pub(crate) async fn forward(
     for name in impersonation {
         request.headers_mut().remove(name);
     }
+    let Target { to, scheme, path } = target;
+    let target = format!("{scheme}://{}{path}", to.authority);
     let uri: Uri = target
         .parse()
         .map_err(|_| Status::bad_request(format!("invalid proxy target {target:?}")))?;
-    proxy.forward(request, &uri).await.map_err(|error| {
+    proxy.forward(request, &uri, core.egress.connect(to)).await.map_err(|error| {
         tracing::debug!(%error, target, "proxied request failed");
         Status::internal(format!("error dialing backend: {error}"))
     })

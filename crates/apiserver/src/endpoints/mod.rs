@@ -11,6 +11,7 @@ mod resources;
 pub(crate) mod respond;
 mod reviews;
 mod token;
+pub(crate) mod tunnel;
 
 use std::sync::Arc;
 

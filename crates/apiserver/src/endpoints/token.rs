@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::{
     authn::service_account::{Audience, Bound, Claims, Reference},
-    authz::node::Lookup,
+    authz::{Attributes, Decision, References, node::Lookup},
     identity::Identity,
     server::Core,
 };
@@ -47,6 +47,7 @@ pub(crate) fn create(
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect();
+    let asked = audiences.clone();
     if audiences.is_empty() {
         audiences = accounts.audiences().to_vec();
     }
@@ -55,7 +56,10 @@ pub(crate) fn create(
     let mut bound = bind(core, namespace, name, &spec["boundObjectRef"])?;
     bound.serviceaccount =
         Reference { name: name.to_owned(), uid: text(&account["metadata"], "uid").to_owned() };
-    restrict_node(&context.user, &bound, text(&object["spec"]["boundObjectRef"], "uid"))?;
+    if let Some(node) = context.user.node() {
+        let kubelet = Kubelet { core, user: &context.user, node, bound: &bound };
+        kubelet.restrict(text(&object["spec"]["boundObjectRef"], "uid"), &asked)?;
+    }
     let now = now.as_second();
     let ends = now + seconds;
     let mounted = seconds == crate::admission::TOKEN_SECONDS
@@ -147,18 +151,92 @@ fn bind(core: &Core, namespace: &str, account: &str, wanted: &Value) -> Result<B
     Ok(bound)
 }
 
-/// A kubelet gets tokens only for pods bound to its node.
-fn restrict_node(user: &UserInfo, bound: &Bound, uid: &str) -> Result<(), Status> {
-    let Some(node) = user.node() else { return Ok(()) };
-    let refuse = |why: &str| {
+/// A kubelet that asks for a token.
+struct Kubelet<'a> {
+    core: &'a Core,
+    user: &'a UserInfo,
+    node: &'a str,
+    bound: &'a Bound,
+}
+
+impl Kubelet<'_> {
+    fn refuse(&self, why: impl std::fmt::Display) -> Status {
         let resource = GroupResource::new("", "serviceaccounts");
-        Err(Status::forbidden(&resource, &bound.serviceaccount.name, why))
-    };
-    match (&bound.pod, &bound.node) {
-        (None, _) => refuse("node requested token not bound to a pod"),
-        _ if uid.is_empty() => refuse("node requested token with a pod binding without a uid"),
-        (Some(_), Some(own)) if own.name == node => Ok(()),
-        _ => refuse("node requested token bound to a pod scheduled on a different node"),
+        Status::forbidden(&resource, &self.bound.serviceaccount.name, why)
+    }
+
+    /// It gets tokens only for pods bound to its node, and for audiences that such a pod names.
+    fn restrict(&self, uid: &str, audiences: &[String]) -> Result<(), Status> {
+        let pod = match (&self.bound.pod, &self.bound.node) {
+            (None, _) => return Err(self.refuse("node requested token not bound to a pod")),
+            _ if uid.is_empty() => {
+                return Err(self.refuse("node requested token with a pod binding without a uid"));
+            }
+            (Some(pod), Some(own)) if own.name == self.node => pod,
+            _ => {
+                return Err(self
+                    .refuse("node requested token bound to a pod scheduled on a different node"));
+            }
+        };
+        if audiences.len() > 1 {
+            return Err(self.refuse("node may only request 0 or 1 audiences"));
+        }
+        let audience = audiences.first().map(String::as_str).unwrap_or_default();
+        if self.names(&pod.name, audience) || self.may_ask_for(audience) {
+            return Ok(());
+        }
+        Err(self.refuse(format!(
+            "audience {audience:?} not found in pod spec volume, {} is not authorized to request tokens for this audience",
+            self.user.name
+        )))
+    }
+
+    /// Whether a volume of the pod, or the driver of one, takes tokens for the audience.
+    fn names(&self, pod: &str, audience: &str) -> bool {
+        let namespace = self.bound.namespace.as_str();
+        let Some(pod) = self.core.lookup.object("", "pods", namespace, pod) else { return false };
+        let volumes = || pod["spec"]["volumes"].as_array().into_iter().flatten();
+        let projected = volumes()
+            .flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten())
+            .map(|source| &source["serviceAccountToken"])
+            .any(|token| !token.is_null() && text(token, "audience") == audience);
+        let inline = volumes().filter_map(|volume| volume["csi"]["driver"].as_str());
+        projected
+            || inline.map(str::to_owned).chain(self.claimed(&pod)).any(|driver| {
+                let driver = self.core.lookup.object("storage.k8s.io", "csidrivers", "", &driver);
+                driver.is_some_and(|driver| {
+                    let mut requests =
+                        driver["spec"]["tokenRequests"].as_array().into_iter().flatten();
+                    requests.any(|request| text(request, "audience") == audience)
+                })
+            })
+    }
+
+    /// The drivers of the volumes that a pod has claimed.
+    fn claimed(&self, pod: &Value) -> Vec<String> {
+        let lookup = &self.core.lookup;
+        let driver = |claim: &String| {
+            let namespace = self.bound.namespace.as_str();
+            let claim = lookup.object("", "persistentvolumeclaims", namespace, claim)?;
+            let volume = claim["spec"]["volumeName"].as_str()?;
+            let volume = lookup.object("", "persistentvolumes", "", volume)?;
+            volume["spec"]["csi"]["driver"].as_str().map(str::to_owned)
+        };
+        References::claims_of(pod).iter().filter_map(driver).collect()
+    }
+
+    /// Whether somebody has granted the audience to this node.
+    fn may_ask_for(&self, audience: &str) -> bool {
+        let request = Attributes {
+            verb: "request-serviceaccounts-token-audience",
+            resource_request: true,
+            version: "v1",
+            resource: audience,
+            namespace: &self.bound.namespace,
+            name: &self.bound.serviceaccount.name,
+            ..Attributes::default()
+        };
+        self.core.authorizer.allows(self.user, &request) == Decision::Allow
     }
 }
 

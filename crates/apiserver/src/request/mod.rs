@@ -187,6 +187,7 @@ impl RequestInfo {
     pub fn long_running(&self) -> bool {
         self.verb == "watch"
             || self.verb == "proxy"
+            || self.path == crate::TUNNEL_PATH
             || matches!(self.subresource(), "attach" | "exec" | "proxy" | "log" | "portforward")
     }
 }

@@ -161,10 +161,12 @@ async fn kubelets_see_and_change_what_is_theirs() {
     );
     assert_eq!(n1.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1").await.code, StatusCode::OK);
     assert_eq!(n1.get("/api/v1/pods").await.code, StatusCode::FORBIDDEN);
-    // What the drain contract needs.
+    // What the drain contract needs, the node's network sees.
     let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    let network = cluster.user("skiff:network:n1", &["skiff:network"]);
     for path in ["/api/v1/nodes", "/apis/discovery.k8s.io/v1/endpointslices", leases] {
-        assert_eq!(n1.get(path).await.code, StatusCode::OK, "{path}");
+        assert_eq!(network.get(path).await.code, StatusCode::OK, "{path}");
+        assert_eq!(n1.get(path).await.code, StatusCode::FORBIDDEN, "{path}");
     }
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "n1"}});
     assert_eq!(n2.post(leases, &lease).await.code, StatusCode::FORBIDDEN);

@@ -3,5 +3,7 @@
 mod access;
 mod api;
 mod kubectl;
+mod stolen;
 mod streams;
 mod support;
+mod tunnel;

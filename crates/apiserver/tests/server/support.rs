@@ -47,7 +47,7 @@ impl Cluster {
         .expect("store opens");
         let authority = Authority::load_or_create(directory.path(), "ca").expect("authority");
         let identity = authority
-            .issue(&Profile::client("kube-apiserver-kubelet-client", Some("system:masters")))
+            .issue(&Profile::client("kube-apiserver-kubelet-client", None))
             .expect("client certificate");
         let kubelet_tls = serve::tls::client_config(
             &[authority.certificate_der().expect("certificate")],

@@ -51,10 +51,10 @@ pub(super) fn give_up(node: &Node, conditions: &mut Vec<NodeCondition>, now: Tim
 }
 
 /// Adds the write of the conditions if they differ, and says so if the node was ready until now.
-pub(super) fn write(node: &Node, conditions: &[NodeCondition], plan: &mut Plan) {
+pub(super) fn write(node: &Node, conditions: &[NodeCondition], plan: &mut Plan) -> bool {
     let old = node.status.as_ref().and_then(|status| status.conditions.as_deref());
     if old.unwrap_or_default() == conditions {
-        return;
+        return false;
     }
     let patch = json!({ "status": { "conditions": conditions } });
     plan.act(Action::patch_with(node, Some("status"), patch, true));
@@ -62,6 +62,7 @@ pub(super) fn write(node: &Node, conditions: &[NodeCondition], plan: &mut Plan) 
         let note = format!("Node {} status is now: NodeNotReady", name(&node.metadata));
         plan.note(node, EventKind::Normal, "NodeNotReady", note);
     }
+    true
 }
 
 /// Says of every pod that claims to be ready that it is not: nobody can know.

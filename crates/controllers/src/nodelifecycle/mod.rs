@@ -46,6 +46,8 @@ pub(crate) const BY_NODE: &str = "node";
 const LEASES: &str = "kube-node-lease";
 /// How long a node may be silent whose lease does not say.
 const GRACE: SignedDuration = SignedDuration::from_secs(40);
+/// Nobody may be silent for longer, whatever was promised.
+const LONGEST: SignedDuration = SignedDuration::from_hours(24 * 365);
 /// How long a node may take from its creation to its first sign of life.
 const STARTUP: SignedDuration = SignedDuration::from_secs(60);
 
@@ -166,12 +168,13 @@ impl Controller for Nodes {
 
 impl Nodes {
     fn grace_of(&self, promised: Option<i32>, alive: bool) -> SignedDuration {
-        match (self.grace, promised) {
-            (Some(grace), _) => SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX),
+        let grace = match (self.grace, promised) {
+            (Some(grace), _) => SignedDuration::try_from(grace).unwrap_or(LONGEST),
             (None, Some(seconds)) if seconds > 0 => SignedDuration::from_secs(seconds.into()),
             _ if alive => GRACE,
             _ => STARTUP,
-        }
+        };
+        grace.min(LONGEST)
     }
 
     /// Notes the signs of life; when they last changed, and whether the node is new.
@@ -213,10 +216,11 @@ impl Nodes {
         }
         let known = last_sign.checked_add(grace + grace * 3 / 10).unwrap_or(Timestamp::MAX);
         let silent = health::condition(node, "Ready").is_none_or(|ready| ready.status != "False");
-        if silent && known > now {
+        let evicting = taints::evicts(node);
+        if silent && !evicting && known > now {
             return Some(known);
         }
-        zones.evict_from(node, taints::evicts(node), grace, now)
+        zones.evict_from(node, evicting, grace, now)
     }
 }
 
@@ -230,7 +234,11 @@ pub(crate) fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     let silent = due <= now;
     if silent {
         health::give_up(node, &mut conditions, now);
-        health::write(node, &conditions, &mut plan);
+        if health::write(node, &conditions, &mut plan) {
+            // Taints follow when this has been seen: a write of the node before would be stale.
+            health::mark_pods(&snapshot.pods, now, &mut plan);
+            return plan;
+        }
     } else {
         plan.requeue(due);
     }

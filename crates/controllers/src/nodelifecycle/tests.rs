@@ -40,16 +40,22 @@ fn a_node_that_reports_is_left_alone() {
     assert_eq!(plan.requeue_at, Some(time("2026-01-01T00:10:01Z")));
 }
 
+const UNKNOWN: &str = "{metadata: {name: n}, status: {conditions: [{type: Ready, status: Unknown},
+    {type: MemoryPressure, status: Unknown}, {type: DiskPressure, status: Unknown},
+    {type: PIDPressure, status: Unknown}]}}";
+
 #[test]
-fn a_silent_node_is_unknown_tainted_and_its_pods_not_ready() {
+fn a_silent_node_is_unknown_and_its_pods_not_ready_and_then_it_is_tainted() {
     let told = check(READY, 10, Some(0), vec![pod()]);
-    assert_eq!(told.len(), 3, "{told:?}");
+    assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].starts_with("patch Node n/status"), "{told:?}");
     assert!(told[0].contains("Kubelet stopped posting node status."), "{told:?}");
-    assert!(told[1].contains("node.kubernetes.io/unreachable"), "{told:?}");
-    assert!(told[1].contains("NoExecute") && told[1].contains("NoSchedule"), "{told:?}");
-    assert!(told[2].starts_with("patch Pod p/status"), "{told:?}");
-    assert!(told[2].contains("\"status\":\"False\""), "{told:?}");
+    assert!(told[1].starts_with("patch Pod p/status"), "{told:?}");
+    assert!(told[1].contains("\"status\":\"False\""), "{told:?}");
+    let told = check(UNKNOWN, 10, Some(0), vec![]);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("node.kubernetes.io/unreachable"), "{told:?}");
+    assert!(told[0].contains("NoExecute") && told[0].contains("NoSchedule"), "{told:?}");
     let plan = plan(&snapshot(READY, 10, None, vec![pod()]), time(NOW));
     let notes: Vec<_> = plan.notes.iter().map(|note| (note.reason, &*note.note)).collect();
     let expected = [
@@ -62,15 +68,18 @@ fn a_silent_node_is_unknown_tainted_and_its_pods_not_ready() {
 #[test]
 fn pods_are_evicted_only_when_that_is_allowed() {
     for evict in [None, Some(-5)] {
-        let told = check(READY, 10, evict, vec![]);
-        assert!(told[1].contains("NoSchedule") && !told[1].contains("NoExecute"), "{told:?}");
+        let told = check(UNKNOWN, 10, evict, vec![]);
+        assert!(told[0].contains("NoSchedule") && !told[0].contains("NoExecute"), "{told:?}");
     }
-    let later = plan(&snapshot(READY, 10, Some(-5), vec![]), time(NOW));
+    let later = plan(&snapshot(UNKNOWN, 10, Some(-5), vec![]), time(NOW));
     assert_eq!(later.requeue_at, Some(time("2026-01-01T00:10:05Z")));
-    let held = "{metadata: {name: n}, status: {conditions: [{type: Ready, status: Unknown}]},
-        spec: {taints: [{key: node.kubernetes.io/unreachable, effect: NoExecute},
-            {key: node.kubernetes.io/unreachable, effect: NoSchedule}]}}";
-    let told = check(held, 20, None, vec![]);
+    let held = UNKNOWN.replace(
+        "status: {",
+        "spec: {taints: [
+        {key: node.kubernetes.io/unreachable, effect: NoExecute},
+        {key: node.kubernetes.io/unreachable, effect: NoSchedule}]}, status: {",
+    );
+    let told = check(&held, 20, None, vec![]);
     let write = told.iter().find(|line| line.contains("taints")).expect("evictions stop");
     assert!(!write.contains("NoExecute"), "{told:?}");
 }

@@ -23,6 +23,14 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
 }
 
+/// Why a node that goes down takes nothing any more (upstream's words).
+pub(crate) fn going_down() -> Refusal {
+    Refusal {
+        reason: "NodeShutdown".to_owned(),
+        message: "Pod was rejected as the node is shutting down.".to_owned(),
+    }
+}
+
 /// Decides about `pod` beside the pods that are here.
 pub(crate) fn admit<'a>(
     pod: &api::Pod,

@@ -10,6 +10,7 @@ use cri::Runtime;
 use k8s_openapi::api::core::v1 as api;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     KubeletOptions,
@@ -45,6 +46,8 @@ pub(crate) struct Context {
     pub(crate) memory: i64,
     /// The API has told once which pods this node has: what is unknown from then on is gone.
     pub(crate) listed: AtomicBool,
+    /// Cancelled when the machine goes down.
+    pub(crate) going_down: CancellationToken,
     /// The states of all pods, for the kubelet's API and for admission.
     pub(crate) pods: Mutex<HashMap<String, Arc<PodState>>>,
 }
@@ -53,6 +56,22 @@ impl Context {
     /// The node's addresses, primary first.
     pub(crate) fn host_ips(&self) -> Vec<String> {
         self.options.node_ips.iter().map(ToString::to_string).collect()
+    }
+
+    /// Records an event about the node. By convention the reference's uid is the node's name.
+    pub(crate) fn about_node(&self, warning: bool, reason: &str, message: &str) {
+        let name = &self.options.node_name;
+        let about = api::ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(name.clone()),
+            uid: Some(name.clone()),
+            ..Default::default()
+        };
+        if warning {
+            self.recorder.warning(&about, reason, message.to_owned());
+        } else {
+            self.recorder.normal(&about, reason, message.to_owned());
+        }
     }
 
     /// What the downward API gives a pod with these addresses.

@@ -16,7 +16,7 @@ const REVISION: &str = "skiff.dev/programmed-revision";
 /// Index of slices by the uids of the pods they name.
 const BY_POD: &str = "pod-uid";
 
-/// Watches what the contract is about.
+/// Watches what the contract is about, as the node's network: the kubelet itself may see none of it.
 #[derive(Clone)]
 pub(crate) struct Drain {
     slices: Cache<EndpointSlice>,

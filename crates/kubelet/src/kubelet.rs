@@ -11,11 +11,17 @@ use std::{
     time::Duration,
 };
 
-use client::{Caches, Change, EventRecorder, ObjectKey, Select, Subscription};
+use client::{Cache, Caches, Change, EventRecorder, ObjectKey, Select, Subscription};
 use cri::Runtime;
+use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use serve::tunnel::{Agent, AgentOptions};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -31,24 +37,34 @@ use crate::{
     images::Images,
     logs,
     monitor::Monitor,
-    node::{self, Capacity, Registrar},
-    pod::{self, PodState, Seen},
+    node::{self, Capacity, Heartbeat, Pulse, Registrar},
+    pod::{self, Event, PodState, Seen},
     server::{self, ServerIdentity},
     spec::{PodId, dns, fields::Facts},
+    tunnel::Reach,
     volumes::Tokens,
 };
 
 /// How long the runtime may take to answer for the first time.
 const RUNTIME: Duration = Duration::from_secs(60);
 
+/// Orders that may wait.
+const ORDERS: usize = 64;
+
 /// What a kubelet is given.
 pub struct KubeletDependencies {
     /// Caches of the API, as the node may see it.
     pub caches: Caches,
+    /// Caches of the API, as the node's network may see it: endpoint slices, nodes, and what proxies publish.
+    pub network: Caches,
     /// The container runtime.
     pub runtime: Arc<dyn Runtime>,
     /// What the kubelet's HTTPS API presents and whom it trusts.
     pub identity: ServerIdentity,
+    /// The servers to which the node opens a tunnel, if it does.
+    pub tunnel: Option<AgentOptions>,
+    /// Cancelled when the machine goes down: pods are ended in order, then the kubelet ends.
+    pub going_down: CancellationToken,
 }
 
 /// A kubelet.
@@ -69,7 +85,9 @@ impl Kubelet {
     /// When the node cannot be prepared: directories, control groups, the runtime or the listening port.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), KubeletError> {
         let Self { options, dependencies } = self;
-        let KubeletDependencies { caches, runtime, identity } = dependencies;
+        let KubeletDependencies { caches, network, runtime, identity, tunnel, going_down } =
+            dependencies;
+        let shutdown = shutdown.child_token();
         for dir in [options.root_dir.join("pods"), options.log_dir.clone()] {
             fs::create_dir_all(&dir)
                 .map_err(|source| KubeletError::Directory { path: dir, source })?;
@@ -83,25 +101,24 @@ impl Kubelet {
         let capacity = Capacity::read(&options);
         let runtime_name = version.runtime_name.clone();
         let runtime_version = format!("{runtime_name}://{}", version.runtime_version);
-        let context =
-            context(&options, &caches, runtime, cgroups, &capacity, runtime_name, &shutdown);
+        let machine = Machine { runtime, runtime_name, cgroups, capacity: &capacity };
+        let drain = Drain::open(&network);
+        let context = context(&options, &caches, drain, machine, &shutdown, going_down);
 
         let mut parts = JoinSet::new();
+        let (orders, ordered) = mpsc::channel(ORDERS);
         let uid = watch::Sender::new(None);
-        parts.spawn(node::renew_forever(
-            context.client.clone(),
-            options.clone(),
-            uid.subscribe(),
-            shutdown.clone(),
-        ));
+        let select = Select::all().fields(format!("metadata.name={}", options.node_name));
+        let own: Cache<api::Node> = caches.selected(select);
+        let heartbeat = start_heartbeat(&context, &own, uid.subscribe(), &orders, &shutdown);
+        heartbeat.into_iter().for_each(|part| drop(parts.spawn(part)));
+        parts.spawn(end_with_machine(context.clone(), orders, shutdown.clone()));
         let registrar = Registrar {
-            client: context.client.clone(),
-            runtime: context.runtime.clone(),
-            options: options.clone(),
+            context: context.clone(),
             capacity: capacity.clone(),
             runtime_version,
             port,
-            recorder: context.recorder.clone(),
+            own,
             uid,
         };
         parts.spawn(registrar.run(shutdown.clone()));
@@ -109,6 +126,10 @@ impl Kubelet {
         parts.spawn(logs::rotate_forever(context.clone(), shutdown.clone()));
         parts.spawn(gc::collect_forever(context.clone(), shutdown.clone()));
         parts.spawn(listener.run(context.clone(), shutdown.clone()));
+        if let Some(options) = tunnel {
+            let reach = Arc::new(Reach { context: context.clone(), kubelet_port: port });
+            parts.spawn(Agent::new(options, reach).run(shutdown.clone()));
+        }
         let room = Room {
             cpu_milli: capacity.allocatable_cpu(),
             memory: capacity.allocatable_memory(),
@@ -120,11 +141,61 @@ impl Kubelet {
             handles: HashMap::new(),
             actors: JoinSet::new(),
             seen: HashMap::new(),
+            orders: ordered,
         }
         .run(&caches, shutdown)
         .await;
         while parts.join_next().await.is_some() {}
         Ok(())
+    }
+}
+
+/// Something for a pod that does not come from the API.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// Which pod.
+    pub(crate) uid: String,
+    /// What happens to it.
+    pub(crate) event: Event,
+}
+
+/// Renews the node's lease, and fences the node when that fails, if it is to.
+fn start_heartbeat(
+    context: &Arc<Context>,
+    node: &Cache<api::Node>,
+    uid: watch::Receiver<Option<String>>,
+    orders: &mpsc::Sender<Order>,
+    shutdown: &CancellationToken,
+) -> Vec<BoxFuture<'static, ()>> {
+    let options = &context.options;
+    let pulse = Pulse { renewed: None, duration: options.lease_duration };
+    let pulse = watch::Sender::new(pulse);
+    let mut parts: Vec<BoxFuture<'static, ()>> = Vec::new();
+    if options.self_fence {
+        let (pulse, orders) = (pulse.subscribe(), orders.clone());
+        parts.push(node::fence::run(context.clone(), pulse, orders, shutdown.clone()).boxed());
+    }
+    let heartbeat = Heartbeat {
+        client: context.client.clone(),
+        options: options.clone(),
+        node: node.clone(),
+        uid,
+        pulse,
+    };
+    parts.push(heartbeat.run(shutdown.clone()).boxed());
+    parts
+}
+
+/// Ends all pods when the machine goes down, and then the kubelet.
+async fn end_with_machine(
+    context: Arc<Context>,
+    orders: mpsc::Sender<Order>,
+    shutdown: CancellationToken,
+) {
+    let down = context.going_down.clone();
+    if shutdown.run_until_cancelled(down.cancelled()).await.is_some() {
+        shutdown.run_until_cancelled(node::shutdown::run(context, orders)).await;
+        shutdown.cancel();
     }
 }
 
@@ -145,15 +216,23 @@ async fn wait_for_runtime(
     }
 }
 
+/// What the machine has to run pods with.
+struct Machine<'a> {
+    runtime: Arc<dyn Runtime>,
+    runtime_name: String,
+    cgroups: Cgroups,
+    capacity: &'a Capacity,
+}
+
 fn context(
     options: &Arc<KubeletOptions>,
     caches: &Caches,
-    runtime: Arc<dyn Runtime>,
-    cgroups: Cgroups,
-    capacity: &Capacity,
-    runtime_name: String,
+    drain: Drain,
+    machine: Machine<'_>,
     shutdown: &CancellationToken,
+    going_down: CancellationToken,
 ) -> Arc<Context> {
+    let Machine { runtime, runtime_name, cgroups, capacity } = machine;
     let client = caches.client();
     let facts = Facts {
         host_ips: options.node_ips.iter().map(ToString::to_string).collect(),
@@ -173,13 +252,14 @@ fn context(
         recorder,
         images: Images::new(runtime.clone(), client.clone(), options.max_pulls),
         monitor: Monitor::new(runtime),
-        drain: Drain::open(caches),
+        drain,
         tokens: Tokens::new(client.clone()),
         cgroups,
         resolver,
         facts: watch::Sender::new(facts).subscribe(),
         memory: capacity.memory,
         listed: AtomicBool::new(false),
+        going_down,
         pods: parking_lot::Mutex::default(),
         client,
     })
@@ -194,6 +274,7 @@ struct Pods {
     actors: JoinSet<()>,
     /// What the runtime had when the kubelet started and nobody has taken up yet.
     seen: HashMap<String, Seen>,
+    orders: mpsc::Receiver<Order>,
 }
 
 impl Pods {
@@ -224,6 +305,7 @@ impl Pods {
                     Some(change) => self.change(change, &shutdown).await,
                     None => break,
                 },
+                Some(order) = self.orders.recv() => self.obey(order).await,
                 Some(ended) = self.actors.join_next(), if !self.actors.is_empty() => {
                     if let Err(error) = ended {
                         warn!(%error, "a pod's actor ended badly");
@@ -240,7 +322,6 @@ impl Pods {
         subscription: &mut Subscription<api::Pod>,
         shutdown: &CancellationToken,
     ) {
-        use futures::FutureExt;
         while let Some(Some(change)) = subscription.next().now_or_never() {
             self.change(change, shutdown).await;
         }
@@ -254,6 +335,12 @@ impl Pods {
             self.actors.spawn(async move {
                 gc::remove_orphan(&context, &uid).await;
             });
+        }
+    }
+
+    async fn obey(&mut self, order: Order) {
+        if let Some(handle) = self.handles.values().find(|handle| handle.uid == order.uid) {
+            handle.send(Message::Event(order.event)).await;
         }
     }
 
@@ -295,7 +382,11 @@ impl Pods {
         let uid = PodId::of(&pod).uid;
         let others = states.iter().filter(|s| actor::occupies(s)).map(|s| &*s.pod);
         let others = others.filter(|other| other.metadata.uid.as_deref() != Some(&uid));
-        match admission::admit(&pod, others, self.room) {
+        let verdict = match self.context.going_down.is_cancelled() {
+            true => Err(admission::going_down()),
+            false => admission::admit(&pod, others, self.room),
+        };
+        match verdict {
             Ok(()) => pod::new(pod, now),
             Err(refusal) => {
                 let about = client::reference(&*pod);

@@ -30,13 +30,14 @@ mod resources;
 mod server;
 mod sources;
 mod spec;
+mod tunnel;
 mod volumes;
 
 use std::path::Path;
 
 pub use error::KubeletError;
 pub use kubelet::{Kubelet, KubeletDependencies};
-pub use options::KubeletOptions;
+pub use options::{KubeletOptions, ShutdownGrace};
 pub use server::ServerIdentity;
 
 /// Removes from the kernel what the pods of a node left there: mounts below the kubelet's root directory and control

@@ -9,6 +9,18 @@ use std::{
 
 use k8s_openapi::api::core::v1::Taint;
 
+/// The priority from which on pods are critical to the system.
+const SYSTEM_CRITICAL: i32 = 2_000_000_000;
+
+/// How long pods may take to end when the machine goes down (KEP-2712).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownGrace {
+    /// For pods of this priority and more, up to the next entry's.
+    pub priority: i32,
+    /// Together.
+    pub grace: Duration,
+}
+
 /// Options of a [`crate::Kubelet`].
 #[derive(Debug, Clone)]
 pub struct KubeletOptions {
@@ -16,6 +28,8 @@ pub struct KubeletOptions {
     pub node_name: String,
     /// Addresses of the node, primary first.
     pub node_ips: Vec<IpAddr>,
+    /// Addresses by which the world outside reaches the node.
+    pub external_ips: Vec<IpAddr>,
     /// Volumes and other files of pods live here.
     pub root_dir: PathBuf,
     /// Container logs live here, as `<namespace>_<name>_<uid>/<container>/<attempt>.log`.
@@ -42,8 +56,12 @@ pub struct KubeletOptions {
     pub labels: BTreeMap<String, String>,
     /// Taints the Node gets when it is created.
     pub taints: Vec<Taint>,
-    /// How often the node's lease is renewed.
-    pub lease_period: Duration,
+    /// How long the node's lease holds, unless the Node says otherwise; it is renewed three times meanwhile.
+    pub lease_duration: Duration,
+    /// Stop pods that others will replace when the lease is over because no server answers.
+    pub self_fence: bool,
+    /// The order in which pods end when the machine goes down.
+    pub shutdown_grace: Vec<ShutdownGrace>,
     /// How often an unchanged node status is written.
     pub status_period: Duration,
     /// A container log is rotated when it exceeds this many bytes.
@@ -63,6 +81,7 @@ impl KubeletOptions {
         Self {
             node_name: node_name.into(),
             node_ips: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            external_ips: Vec::new(),
             log_dir: root.join("logs"),
             root_dir: root,
             listen: SocketAddr::from(([0, 0, 0, 0], 10250)),
@@ -76,13 +95,24 @@ impl KubeletOptions {
             reserved_memory: 100 << 20,
             labels: BTreeMap::new(),
             taints: Vec::new(),
-            lease_period: Duration::from_secs(10),
+            lease_duration: Duration::from_secs(10),
+            self_fence: false,
+            shutdown_grace: Self::shutdown_in_two(Duration::from_secs(30), Duration::from_secs(10)),
             status_period: Duration::from_secs(300),
             log_max_bytes: 10 << 20,
             log_max_files: 5,
             drain_limit: Duration::from_secs(3),
             max_pulls: 3,
         }
+    }
+
+    /// Ordinary pods first, then critical ones, which have the last `critical` of the `total`.
+    pub fn shutdown_in_two(total: Duration, critical: Duration) -> Vec<ShutdownGrace> {
+        let critical = critical.min(total);
+        vec![
+            ShutdownGrace { priority: 0, grace: total - critical },
+            ShutdownGrace { priority: SYSTEM_CRITICAL, grace: critical },
+        ]
     }
 
     /// The directory of one pod's files.

@@ -1,6 +1,7 @@
 //! The kubelet against a real containerd and a real API server: what pods see, how they start, fail, restart and end.
 //! Needs root, containerd, runc and busybox-static.
 
+mod shutdown;
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,11 +1,17 @@
 //! The node's lease: the heartbeat that costs next to nothing.
+//!
+//! How often it is renewed is told by an annotation of the Node, since only the control plane
+//! knows how large the cluster is; what the node promises stands in the lease itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
-use client::ErrorExt;
+use client::{Cache, ErrorExt};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
+    api::{
+        coordination::v1::{Lease, LeaseSpec},
+        core::v1 as api,
+    },
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference},
 };
 use kube::{
@@ -13,79 +19,152 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::fence;
 use crate::KubeletOptions;
 
 /// Namespace of the leases.
 const NAMESPACE: &str = "kube-node-lease";
-/// After this many seconds without renewal a node counts as lost (upstream's default).
-const DURATION: i32 = 40;
+/// Seconds after which a lease that is not renewed is over, if the Node has something to say.
+const PACE: &str = "skiff.dev/lease-duration-seconds";
+/// Pause after a failed renewal.
+const AGAIN: Duration = Duration::from_millis(500);
+/// The longest pause between renewals (upstream's).
+const LONGEST: Duration = Duration::from_secs(10);
 
-/// Renews the lease until `shutdown`. `node_uid` is known once the node is registered.
-pub(crate) async fn renew_forever(
-    client: kube::Client,
-    options: Arc<KubeletOptions>,
-    mut node_uid: watch::Receiver<Option<String>>,
-    shutdown: CancellationToken,
-) {
-    let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
-    let work = async {
+/// The last renewal that the server confirmed, and how long it holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Pulse {
+    /// When it was sent; `None` before the first.
+    pub(crate) renewed: Option<Instant>,
+    /// How long the lease holds.
+    pub(crate) duration: Duration,
+}
+
+/// Renews the lease.
+pub(crate) struct Heartbeat {
+    pub(crate) client: kube::Client,
+    pub(crate) options: Arc<KubeletOptions>,
+    /// The node's own object.
+    pub(crate) node: Cache<api::Node>,
+    /// Known once the node is registered.
+    pub(crate) uid: watch::Receiver<Option<String>>,
+    pub(crate) pulse: watch::Sender<Pulse>,
+}
+
+impl Heartbeat {
+    /// Renews until `shutdown`.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.beat()).await;
+    }
+
+    async fn beat(mut self) {
         let Ok(uid) =
-            node_uid.wait_for(Option::is_some).await.map(|uid| uid.clone().unwrap_or_default())
+            self.uid.wait_for(Option::is_some).await.map(|uid| uid.clone().unwrap_or_default())
         else {
             return;
         };
         let mut failures = 0u32;
         loop {
-            match renew(&api, &options.node_name, &uid).await {
-                Ok(()) => failures = 0,
-                Err(error) => {
-                    failures += 1;
-                    if failures > 3 {
-                        warn!(%error, "node lease could not be renewed");
-                    } else {
-                        debug!(%error, "node lease could not be renewed");
-                    }
-                }
+            let duration = self.pace().await;
+            let period = (duration * 3 / 10).min(LONGEST);
+            let began = Instant::now();
+            // A request that hangs must not keep the next from being sent.
+            let patience = period.max(Duration::from_secs(1));
+            let problem = match timeout(patience, self.renew(&uid, duration)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("no answer".to_owned()),
+            };
+            let Some(problem) = problem else {
+                failures = 0;
+                self.confirmed(began, duration);
+                sleep(period.saturating_sub(began.elapsed())).await;
+                continue;
+            };
+            failures += 1;
+            if failures == 4 {
+                warn!(problem, "node lease cannot be renewed; trying on");
+            } else {
+                debug!(problem, "node lease could not be renewed");
             }
-            let pause =
-                if failures == 0 { options.lease_period } else { Duration::from_millis(500) };
-            tokio::time::sleep(pause).await;
+            sleep(AGAIN).await;
         }
-    };
-    shutdown.run_until_cancelled(work).await;
+    }
+
+    /// How long the next renewal is to hold. A node that fences itself first says when it will.
+    async fn pace(&self) -> Duration {
+        let known = self.pulse.borrow().duration;
+        let node = self.node.get(None, &self.options.node_name);
+        let wanted = node.as_ref().map_or(known, |node| wanted(node, &self.options));
+        if wanted != known && self.options.self_fence {
+            let nodes: Api<api::Node> = Api::all(self.client.clone());
+            let patch = json!({ "metadata": { "annotations": fence::annotation(true, wanted) } });
+            let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+            if nodes.patch(&self.options.node_name, &params, &patch).await.is_err() {
+                return known;
+            }
+        }
+        wanted
+    }
+
+    fn confirmed(&self, began: Instant, duration: Duration) {
+        self.pulse.send_replace(Pulse { renewed: Some(began), duration });
+        if self.options.self_fence {
+            // The next kubelet must know how long ago this was.
+            let _ = fs::write(mark(&self.options), b"");
+        }
+    }
+
+    async fn renew(&self, uid: &str, duration: Duration) -> Result<(), kube::Error> {
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let node = &self.options.node_name;
+        let now = MicroTime(Timestamp::now());
+        let seconds = i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
+        let patch = json!({ "spec": {
+            "renewTime": now, "holderIdentity": node, "leaseDurationSeconds": seconds } });
+        match api.patch(node, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Err(error) if error.is_not_found() => {}
+            result => return result.map(|_| ()),
+        }
+        let owner = OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: node.to_owned(),
+            uid: uid.to_owned(),
+            ..Default::default()
+        };
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(node.to_owned()),
+                namespace: Some(NAMESPACE.to_owned()),
+                owner_references: Some(vec![owner]),
+                ..Default::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(node.to_owned()),
+                lease_duration_seconds: Some(seconds),
+                renew_time: Some(now),
+                ..Default::default()
+            }),
+        };
+        api.create(&PostParams::default(), &lease).await.map(|_| ())
+    }
 }
 
-async fn renew(api: &Api<Lease>, node: &str, uid: &str) -> Result<(), kube::Error> {
-    let now = MicroTime(Timestamp::now());
-    let patch = json!({"spec": {"renewTime": now, "holderIdentity": node, "leaseDurationSeconds": DURATION}});
-    match api.patch(node, &PatchParams::default(), &Patch::Merge(&patch)).await {
-        Err(error) if error.is_not_found() => {}
-        result => return result.map(|_| ()),
-    }
-    let owner = OwnerReference {
-        api_version: "v1".to_owned(),
-        kind: "Node".to_owned(),
-        name: node.to_owned(),
-        uid: uid.to_owned(),
-        ..Default::default()
-    };
-    let lease = Lease {
-        metadata: ObjectMeta {
-            name: Some(node.to_owned()),
-            namespace: Some(NAMESPACE.to_owned()),
-            owner_references: Some(vec![owner]),
-            ..Default::default()
-        },
-        spec: Some(LeaseSpec {
-            holder_identity: Some(node.to_owned()),
-            lease_duration_seconds: Some(DURATION),
-            renew_time: Some(now),
-            ..Default::default()
-        }),
-    };
-    api.create(&PostParams::default(), &lease).await.map(|_| ())
+/// How long a lease is to hold by what the Node says, else by the options.
+fn wanted(node: &api::Node, options: &KubeletOptions) -> Duration {
+    let told = node.metadata.annotations.as_ref().and_then(|all| all.get(PACE)?.parse().ok());
+    told.map_or(options.lease_duration, |seconds: u32| Duration::from_secs(seconds.max(1).into()))
+}
+
+/// The file whose time is that of the last confirmed renewal.
+pub(crate) fn mark(options: &KubeletOptions) -> PathBuf {
+    options.root_dir.join("lease-renewed")
 }

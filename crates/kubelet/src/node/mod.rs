@@ -2,9 +2,11 @@
 
 mod capacity;
 mod conditions;
+pub(crate) mod fence;
 mod lease;
 mod register;
+pub(crate) mod shutdown;
 
 pub(crate) use capacity::Capacity;
-pub(crate) use lease::renew_forever;
+pub(crate) use lease::{Heartbeat, Pulse};
 pub(crate) use register::Registrar;

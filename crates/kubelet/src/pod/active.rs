@@ -17,6 +17,7 @@ pub(super) fn advance(state: &mut PodState, now: Timestamp, effects: &mut Vec<Ef
         let cause = Cause::Failed {
             reason: "DeadlineExceeded".to_owned(),
             message: "Pod was active on the node longer than the specified deadline".to_owned(),
+            disrupted: false,
         };
         let grace = phase::spec_grace(&state.pod);
         return ending::begin(state, cause, grace, false, now);

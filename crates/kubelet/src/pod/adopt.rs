@@ -34,7 +34,9 @@ pub(super) fn adopt(state: &mut PodState, seen: Seen, now: Timestamp, effects: &
         take(state, index, &mine, &status, effects);
     }
     resume_ending(state, now);
-    state.initialised = state.containers.iter().any(|c| c.role == Role::Main && c.existed);
+    let seen = |name: &str| seen.containers.iter().any(|c| c.name == name);
+    state.initialised =
+        state.containers.iter().any(|c| c.role == Role::Main && c.existed && seen(&c.name));
 }
 
 /// A pod may have been called finished before everything of it was stopped: that is made up for.
@@ -46,12 +48,24 @@ fn resume_ending(state: &mut PodState, now: Timestamp) {
     }
     let cause = match (&status.reason, &status.message) {
         (Some(reason), message) => {
-            Cause::Failed { reason: reason.clone(), message: message.clone().unwrap_or_default() }
+            let message = message.clone().unwrap_or_default();
+            Cause::Failed { reason: reason.clone(), message, disrupted: false }
         }
         _ => Cause::Completed,
     };
     let grace = phase::spec_grace(&state.pod);
     ending::begin(state, cause, grace, false, now);
+}
+
+/// The runtime has lost a container that there was, as after a restart of the machine: counting goes on.
+fn remember(state: &mut PodState, index: usize, status: &api::PodStatus) {
+    let container = &mut state.containers[index];
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let mut started = all.filter(|s| s.container_id.as_ref().is_some_and(|id| !id.is_empty()));
+    if let Some(known) = started.find(|s| s.name == container.name) {
+        container.existed = true;
+        container.restarts = u32::try_from(known.restart_count).unwrap_or(0);
+    }
 }
 
 /// Takes over one container: the newest is what it is now, the one before how it ended last time.
@@ -62,7 +76,7 @@ fn take(
     status: &api::PodStatus,
     effects: &mut Vec<Effect>,
 ) {
-    let Some(newest) = mine.last() else { return };
+    let Some(newest) = mine.last() else { return remember(state, index, status) };
     let spec = state.spec_of(index).cloned().unwrap_or_default();
     let container = &mut state.containers[index];
     container.existed = true;

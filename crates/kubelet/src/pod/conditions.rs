@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1 as api, apimachinery::pkg::apis::meta::v1::Time};
 
-use super::model::{Life, PodState, Role, Sandbox};
+use super::model::{Cause, Life, PodState, Role, Sandbox};
 
 /// A condition's verdict with its reason and message.
 struct Verdict {
@@ -41,6 +41,11 @@ pub(super) fn update(state: &PodState, status: &mut api::PodStatus, phase: &str,
         ("PodScheduled", Verdict::yes()),
     ] {
         set(conditions, kind, verdict, generation, now);
+    }
+    if let Life::Ended(Cause::Failed { message, disrupted: true, .. }) = &state.life {
+        let message = Some(message.clone());
+        let verdict = Verdict { holds: true, reason: Some("TerminationByKubelet"), message };
+        set(conditions, "DisruptionTarget", verdict, generation, now);
     }
 }
 

@@ -21,6 +21,30 @@ pub(super) fn begin(
     state.life = Life::Ending(Ending { cause, since: now, grace, drain });
 }
 
+/// Ends the pod within `grace` or its own grace period, whichever is shorter.
+pub(super) fn order(
+    state: &mut PodState,
+    cause: Cause,
+    grace: Duration,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
+    match &mut state.life {
+        Life::Active => {
+            let grace = grace.min(phase::grace(&state.pod));
+            begin(state, cause, grace, !grace.is_zero(), now);
+        }
+        Life::Ending(ending) => {
+            let used = Duration::try_from(now.duration_since(ending.since)).unwrap_or_default();
+            if used + grace < ending.grace {
+                ending.grace = used + grace;
+                hasten(state, now, effects);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Stops what is next to be stopped.
 pub(super) fn advance(state: &mut PodState, now: Timestamp, effects: &mut Vec<Effect>) {
     let Life::Ending(ending) = state.life.clone() else { return };

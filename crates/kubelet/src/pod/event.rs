@@ -68,6 +68,15 @@ pub(crate) enum Event {
         /// The verdict, thresholds applied.
         healthy: bool,
     },
+    /// The node ends the pod, whatever its deletion.
+    End {
+        /// CamelCase word for its status.
+        reason: &'static str,
+        /// Sentence for users.
+        message: &'static str,
+        /// How long it may take, at the most.
+        grace: Duration,
+    },
     /// An object the pod depends on (ConfigMap, Secret, …) appeared or changed: what waits for it is tried again.
     SourcesChanged,
     /// Everything that belonged to the pod on this node is gone.

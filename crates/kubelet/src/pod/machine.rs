@@ -149,6 +149,11 @@ fn take(state: &mut PodState, event: Event, now: Timestamp, effects: &mut Vec<Ef
         Event::Probed { container, id, kind, healthy } => {
             take_probe(state, container, &id, (kind, healthy), now, effects);
         }
+        Event::End { reason, message, grace } => {
+            let (reason, message) = (reason.to_owned(), message.to_owned());
+            let cause = Cause::Failed { reason, message, disrupted: true };
+            ending::order(state, cause, grace, now, effects);
+        }
         Event::SourcesChanged => retry_now(state),
         Event::Cleaned => {
             state.cleaned = Cleaning::Done;

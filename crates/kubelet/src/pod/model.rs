@@ -78,6 +78,8 @@ pub(crate) enum Cause {
         reason: String,
         /// Sentence for users.
         message: String,
+        /// It is not the pod's fault: it is the target of a disruption (KEP-3329).
+        disrupted: bool,
     },
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn project(
     let phase = phase(state, &init, &main);
     status.phase = Some(phase.to_owned());
     (status.reason, status.message) = match &state.life {
-        Life::Ended(Cause::Failed { reason, message }) => {
+        Life::Ended(Cause::Failed { reason, message, .. }) => {
             (Some(reason.clone()), Some(message.clone()))
         }
         _ => (None, None),

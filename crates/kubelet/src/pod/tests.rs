@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod node;
+
 /// A pod on its way, with a clock of its own.
 struct Script {
     state: PodState,

@@ -20,19 +20,40 @@ use crate::context::Context;
 
 /// Members of this group may do anything.
 const ADMINISTRATORS: &str = "system:masters";
-/// How long a verdict is remembered.
-const REMEMBERED: Duration = Duration::from_secs(30);
+/// The group of whoever has proven who it is.
+const AUTHENTICATED: &str = "system:authenticated";
+/// How long it is remembered that somebody may do something, and that somebody may not (upstream's).
+const REMEMBERED: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(30));
 /// Verdicts remembered at most.
 const MOST: usize = 1024;
 
 /// Remembered verdicts.
 #[derive(Default)]
 pub(super) struct Reviews {
-    access: Mutex<HashMap<(String, Attributes), (bool, Instant)>>,
+    access: Mutex<HashMap<Key, (bool, Instant)>>,
+}
+
+/// Who, in which groups, asks for what.
+type Key = (String, Vec<String>, Attributes);
+
+impl Reviews {
+    fn known(&self, key: &Key) -> Option<bool> {
+        let (allowed, at) = *self.access.lock().get(key)?;
+        let life = if allowed { REMEMBERED.0 } else { REMEMBERED.1 };
+        (at.elapsed() < life).then_some(allowed)
+    }
+
+    fn remember(&self, key: Key, allowed: bool) {
+        let mut access = self.access.lock();
+        if access.len() >= MOST {
+            access.clear();
+        }
+        access.insert(key, (allowed, Instant::now()));
+    }
 }
 
 /// What is asked for, in the API's terms.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Attributes {
     verb: &'static str,
     subresource: &'static str,
@@ -42,7 +63,9 @@ struct Attributes {
 pub(super) struct Question {
     peer: Option<Arc<Peer>>,
     token: Option<String>,
-    wanted: Attributes,
+    verb: &'static str,
+    /// Subresources of nodes of which one must be granted, the narrowest first.
+    subresources: &'static [&'static str],
 }
 
 impl Question {
@@ -51,7 +74,8 @@ impl Question {
         Self {
             peer: request.extensions().get::<Arc<Peer>>().cloned(),
             token: header.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned),
-            wanted: attributes(request.method(), request.uri().path()),
+            verb: verb(request.method()),
+            subresources: subresources(request.uri().path()),
         }
     }
 }
@@ -65,39 +89,33 @@ pub(super) async fn check(
     reviews: &Reviews,
     question: Question,
 ) -> Result<(), Response<Body>> {
-    let Question { peer, token, wanted } = question;
+    let Question { peer, token, verb, subresources } = question;
     let Some(subject) = authenticate(context, peer, token).await else {
         return Err(text(StatusCode::UNAUTHORIZED, "Unauthorized"));
     };
     if subject.organizations.iter().any(|group| group == ADMINISTRATORS) {
         return Ok(());
     }
-    let key = (subject.common_name.clone(), wanted.clone());
-    let known = reviews
-        .access
-        .lock()
-        .get(&key)
-        .filter(|(_, at)| at.elapsed() < REMEMBERED)
-        .map(|(ok, _)| *ok);
-    let allowed = match known {
-        Some(allowed) => allowed,
-        None => {
-            let allowed = ask(context, &subject, &wanted).await?;
-            let mut access = reviews.access.lock();
-            if access.len() >= MOST {
-                access.clear();
+    for subresource in subresources {
+        let Subject { common_name, organizations } = subject.clone();
+        let wanted = Attributes { verb, subresource };
+        let key = (common_name, organizations, wanted);
+        let allowed = match reviews.known(&key) {
+            Some(allowed) => allowed,
+            None => {
+                let allowed = ask(context, &subject, wanted).await?;
+                reviews.remember(key, allowed);
+                allowed
             }
-            access.insert(key, (allowed, Instant::now()));
-            allowed
+        };
+        if allowed {
+            return Ok(());
         }
-    };
-    if allowed {
-        return Ok(());
     }
-    let Attributes { verb, subresource } = wanted;
     let message = format!(
-        "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{subresource}])",
-        subject.common_name
+        "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{}])",
+        subject.common_name,
+        subresources.join(" ")
     );
     Err(text(StatusCode::FORBIDDEN, message))
 }
@@ -108,7 +126,9 @@ async fn authenticate(
     token: Option<String>,
 ) -> Option<Subject> {
     if let ClientCertificate::Verified(chain) = &peer?.certificate {
-        return chain.first().and_then(Subject::parse);
+        let mut subject = chain.first().and_then(Subject::parse)?;
+        subject.organizations.push(AUTHENTICATED.to_owned());
+        return Some(subject);
     }
     let review = TokenReview {
         spec: TokenReviewSpec { token: token?, audiences: None },
@@ -127,7 +147,7 @@ async fn authenticate(
 async fn ask(
     context: &Context,
     subject: &Subject,
-    wanted: &Attributes,
+    wanted: Attributes,
 ) -> Result<bool, Response<Body>> {
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
@@ -155,25 +175,31 @@ async fn ask(
     }
 }
 
-/// What a path is in the API's terms (upstream's table).
-fn attributes(method: &Method, path: &str) -> Attributes {
-    let verb = match *method {
+fn verb(method: &Method) -> &'static str {
+    match *method {
         Method::POST => "create",
         Method::PUT => "update",
         Method::PATCH => "patch",
         Method::DELETE => "delete",
         _ => "get",
-    };
-    let first = path.split('/').find(|segment| !segment.is_empty()).unwrap_or_default();
-    let subresource = match first {
-        "stats" => "stats",
-        "metrics" => "metrics",
-        "logs" => "log",
-        "healthz" => "healthz",
-        "pods" | "runningpods" => "pods",
-        _ => "proxy",
-    };
-    Attributes { verb, subresource }
+    }
+}
+
+/// What a path is in the API's terms (upstream's table). The last resort of what has become finer over time is
+/// `proxy`, which was all there was.
+fn subresources(path: &str) -> &'static [&'static str] {
+    match path.split('/').find(|segment| !segment.is_empty()).unwrap_or_default() {
+        "stats" => &["stats"],
+        "metrics" => &["metrics"],
+        "logs" => &["log"],
+        "checkpoint" => &["checkpoint"],
+        "statusz" => &["statusz"],
+        "flagz" => &["configz"],
+        "pods" | "runningpods" => &["pods", "proxy"],
+        "healthz" => &["healthz", "proxy"],
+        "configz" => &["configz", "proxy"],
+        _ => &["proxy"],
+    }
 }
 
 #[cfg(test)]
@@ -182,18 +208,20 @@ mod tests {
 
     #[test]
     fn paths_become_subresources() {
-        let of = |method, path| attributes(&method, path);
-        assert_eq!(
-            of(Method::GET, "/containerLogs/n/p/c"),
-            Attributes { verb: "get", subresource: "proxy" }
-        );
-        assert_eq!(
-            of(Method::POST, "/exec/n/p/c"),
-            Attributes { verb: "create", subresource: "proxy" }
-        );
-        assert_eq!(
-            of(Method::GET, "/metrics/resource"),
-            Attributes { verb: "get", subresource: "metrics" }
-        );
+        for (path, expected) in [
+            ("/containerLogs/n/p/c", "proxy"),
+            ("/exec/n/p/c", "proxy"),
+            ("/metrics/resource", "metrics"),
+            ("/stats/summary", "stats"),
+            ("/pods", "pods proxy"),
+            ("/runningpods/", "pods proxy"),
+            ("/healthz", "healthz proxy"),
+            ("/podsx", "proxy"),
+            ("/", "proxy"),
+        ] {
+            assert_eq!(subresources(path).join(" "), expected, "{path}");
+        }
+        assert_eq!(verb(&Method::POST), "create");
+        assert_eq!(verb(&Method::HEAD), "get");
     }
 }

@@ -28,6 +28,9 @@ pub(crate) const IMAGE_ID: &str = "skiff.dev/image-id";
 /// Label of the node that a sandbox or container belongs to, so that several nodes may share a runtime.
 pub(crate) const NODE: &str = "skiff.dev/node";
 
+/// Annotation of a sandbox whose pod is replaced elsewhere if it is lost.
+pub(crate) const REPLACED: &str = "skiff.dev/replaced";
+
 /// Name, namespace and uid of a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PodId {

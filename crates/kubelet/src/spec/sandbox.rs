@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use cri::v1;
 use k8s_openapi::api::core::v1 as api;
 
-use super::{NODE, POD_NAME, POD_NAMESPACE, POD_UID, PodId, dns, hosts, security};
-use crate::{KubeletOptions, resources};
+use super::{NODE, POD_NAME, POD_NAMESPACE, POD_UID, PodId, REPLACED, dns, hosts, security};
+use crate::{KubeletOptions, node::fence, resources};
 
 /// What the runtime is asked to make for a pod.
 pub(crate) fn config(
@@ -66,8 +66,10 @@ pub(super) fn labels(id: &PodId, node: &str) -> [(String, String); 4] {
 
 fn annotations(pod: &api::Pod) -> HashMap<String, String> {
     let own: BTreeMap<String, String> = pod.metadata.annotations.clone().unwrap_or_default();
+    let replaced = fence::is_replaced(pod).then(|| (REPLACED.to_owned(), "true".to_owned()));
     own.into_iter()
         .filter(|(key, _)| !key.starts_with("kubectl.kubernetes.io/last-applied"))
+        .chain(replaced)
         .collect()
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) containerd: ContainerdOptions,
     pub(crate) options: KubeletOptions,
     pub(crate) authority: Authority,
+    /// Cancelled by tests in which the machine goes down.
+    pub(crate) going_down: CancellationToken,
     kubelet: Option<(JoinHandle<()>, CancellationToken)>,
     shutdown: CancellationToken,
     directory: TempDir,
@@ -98,6 +100,7 @@ impl Node {
             containerd,
             options,
             authority,
+            going_down: CancellationToken::new(),
             kubelet: None,
             shutdown,
             directory,
@@ -127,13 +130,22 @@ impl Node {
         };
         let dependencies = KubeletDependencies {
             caches: Caches::new(self.client.clone(), stop.clone()),
+            network: Caches::new(self.client.clone(), stop.clone()),
             runtime: self.runtime.clone(),
             identity,
+            tunnel: None,
+            going_down: self.going_down.clone(),
         };
         let kubelet = Kubelet::new(self.options.clone(), dependencies);
         let token = stop.clone();
         let task = tokio::spawn(async move { kubelet.run(token).await.unwrap() });
         self.kubelet = Some((task, stop));
+    }
+
+    /// Waits until the kubelet has ended by itself.
+    pub(crate) async fn ended(&mut self) {
+        let (task, _) = self.kubelet.take().unwrap();
+        tokio::time::timeout(PATIENCE, task).await.expect("the kubelet ends").unwrap();
     }
 
     pub(crate) async fn stop_kubelet(&mut self) {

@@ -21,6 +21,8 @@ pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(90);
 pub struct ClusterOptions {
     /// How many nodes: the first is that of `skiff up`, the others are agents on machines of their own.
     pub nodes: usize,
+    /// How many nodes `skiff up` makes by itself (`--nodes`).
+    pub local_nodes: usize,
     /// Whether machines have IPv6 addresses too.
     pub ipv6: bool,
     /// Further arguments of `skiff agent`.
@@ -37,6 +39,7 @@ impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             nodes: 1,
+            local_nodes: 1,
             ipv6: false,
             agent_arguments: Vec::new(),
             arguments: Vec::new(),
@@ -136,12 +139,14 @@ impl Cluster {
             .append(true)
             .open(self.log_path())
             .context("open the log")?;
+        let local = (self.options.local_nodes > 1).then(|| self.options.local_nodes.to_string());
         let mut command = self.namespace.command(&self.executable);
         command
             .args(["up", "--data-dir"])
             .arg(&self.directory)
             .args(["--cgroup", &self.cgroup])
             .args(if self.options.nodes > 1 { &["--node-name", "node-1"][..] } else { &[] })
+            .args(local.iter().flat_map(|nodes| ["--nodes", nodes]))
             .args(&self.options.arguments)
             .envs(self.options.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -156,7 +161,8 @@ impl Cluster {
     /// # Panics
     /// When it does not happen; the log is printed.
     pub fn wait_ready(&mut self) {
-        let expected = vec!["True"; self.nodes()].join(" ");
+        let nodes = self.nodes() + self.options.local_nodes - 1;
+        let expected = vec!["True"; nodes].join(" ");
         let ready = || {
             let output = self.try_kubectl(&[
                 "get",
@@ -195,6 +201,24 @@ impl Cluster {
     pub fn pid(&self) -> Option<u32> {
         // nsenter without --fork replaces itself by the command.
         self.process.as_ref().map(Child::id)
+    }
+
+    /// The processes of the agents that `skiff up` has started, oldest first.
+    pub fn local_agents(&self) -> Vec<u32> {
+        let nodes = self.directory.join("nodes");
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut pids: Vec<u32> = entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid: &u32| {
+                let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+                let command = command.unwrap_or_default();
+                let mut words = command.split('\0').skip(1);
+                words.next() == Some("agent")
+                    && words.any(|word| Path::new(word).starts_with(&nodes))
+            })
+            .collect();
+        pids.sort_unstable();
+        pids
     }
 
     /// What `skiff up` has printed so far.
@@ -237,10 +261,14 @@ impl Cluster {
     /// # Panics
     /// When an archive is refused.
     pub fn import(&self, archives: &[PathBuf]) {
-        for index in 0..self.nodes() {
+        let imports = (0..self.nodes()).map(|index| {
             let mut command = self.node(index).command(&self.executable);
             command.args(["image", "import", "--data-dir"]).arg(self.node_directory(index));
-            let output = command.args(archives).output().expect("start skiff image import");
+            command.args(archives).stdout(Stdio::null()).stderr(Stdio::piped());
+            command.spawn().expect("start skiff image import")
+        });
+        for import in imports.collect::<Vec<_>>() {
+            let output = import.wait_with_output().expect("wait for skiff image import");
             assert!(output.status.success(), "skiff image import: {}", text(&output.stderr));
         }
     }

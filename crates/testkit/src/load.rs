@@ -62,6 +62,7 @@ pub struct Load {
     stop: Arc<AtomicBool>,
     fresh: Arc<AtomicUsize>,
     kept: Arc<AtomicUsize>,
+    failed: Arc<AtomicUsize>,
     report: Arc<Mutex<Report>>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -71,6 +72,7 @@ impl Load {
     pub fn start(machine: &Machine, options: &LoadOptions) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (fresh, kept) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let failed = Arc::new(AtomicUsize::new(0));
         let report = Arc::new(Mutex::new(Report::default()));
         let workers = (0..options.fresh + options.kept)
             .map(|number| {
@@ -83,11 +85,11 @@ impl Load {
                     seen: Report::default(),
                 };
                 let count = if worker.keep { kept.clone() } else { fresh.clone() };
-                let (stop, report) = (stop.clone(), report.clone());
-                machine.run(move || worker.run(&stop, &count, &report))
+                let (stop, failed, report) = (stop.clone(), failed.clone(), report.clone());
+                machine.run(move || worker.run(&stop, [&count, &failed], &report))
             })
             .collect();
-        Self { stop, fresh, kept, report, workers }
+        Self { stop, fresh, kept, failed, report, workers }
     }
 
     /// Requests finished so far.
@@ -103,6 +105,11 @@ impl Load {
     /// Requests finished so far on kept connections.
     pub fn kept(&self) -> usize {
         self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Requests failed so far, of both kinds.
+    pub fn failed(&self) -> usize {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Stops the workers after their requests under way and says what they saw.
@@ -132,7 +139,12 @@ struct Worker {
 type Connection = BufReader<TcpStream>;
 
 impl Worker {
-    fn run(mut self, stop: &AtomicBool, count: &AtomicUsize, report: &Mutex<Report>) {
+    fn run(
+        mut self,
+        stop: &AtomicBool,
+        [count, failed]: [&AtomicUsize; 2],
+        report: &Mutex<Report>,
+    ) {
         while !stop.load(Ordering::Relaxed) {
             match self.request() {
                 Ok(body) => self.seen.answers.push(Answer { at: Instant::now(), body }),
@@ -140,6 +152,7 @@ impl Worker {
                     let kind = if self.keep { "kept" } else { "new" };
                     let after = self.began.elapsed().as_secs_f64();
                     self.seen.failures.push(format!("after {after:.3} s, {kind}: {failure}"));
+                    failed.fetch_add(1, Ordering::Relaxed);
                 }
             }
             *(if self.keep { &mut self.seen.kept } else { &mut self.seen.fresh }) += 1;

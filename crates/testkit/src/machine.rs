@@ -17,6 +17,8 @@ use tempfile::TempDir;
 /// The machine that is no part of the cluster.
 pub const OUTSIDE: &str = "outside";
 const DEVICE: &str = "eth0";
+/// Addresses of `outside` that are no private network's: the internet, as far as a test needs one.
+pub const INTERNET: [&str; 2] = ["203.0.113.1", "2001:db8::1"];
 
 /// Machines and the segment between them; removed when the last of them is dropped.
 pub struct Site {
@@ -58,7 +60,12 @@ impl Site {
         if self.ipv6 {
             interface = interface.address(format!("{}/64", v6(number)).parse()?);
         }
-        if number > 0 {
+        if number == 0 {
+            interface = interface.address(format!("{}/32", INTERNET[0]).parse()?);
+            if self.ipv6 {
+                interface = interface.address(format!("{}/128", INTERNET[1]).parse()?);
+            }
+        } else {
             interface = interface.gateway(v4(0).parse()?);
             if self.ipv6 {
                 interface = interface.gateway(v6(0).parse()?);
@@ -162,6 +169,12 @@ impl Machine {
     /// Its IPv4 address.
     pub fn address(&self) -> IpAddr {
         IpAddr::from([10, 77, 0, self.number + 1])
+    }
+
+    /// Its IPv6 address, where the site has them.
+    pub fn address_v6(&self) -> Option<IpAddr> {
+        let address = [0xfd77, 0, 0, 0, 0, 0, 0, u16::from(self.number) + 1];
+        self.site.ipv6.then(|| IpAddr::from(address))
     }
 
     /// The file that stands for its network namespace.

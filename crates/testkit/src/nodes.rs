@@ -224,17 +224,22 @@ impl Cluster {
     /// Stops every agent and its pods as a user does.
     pub(crate) fn stop_agents(&mut self) {
         let (executable, cgroup) = (self.executable.clone(), self.cgroup().to_owned());
-        for agent in &mut self.agents {
+        let down = |agent: &Agent| {
+            let mut command = agent.machine.command(&executable);
+            command.arg("down").arg("--data-dir").arg(&agent.directory);
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
+        };
+        // All at once: most of the time goes by in waiting for containers to end.
+        let downs: Vec<_> = self.agents.iter().map(down).collect();
+        for (agent, down) in self.agents.iter_mut().zip(downs) {
             if std::thread::panicking() {
                 let log = std::fs::read_to_string(agent.log_path()).unwrap_or_default();
                 print_end(&format!("skiff agent on {}", agent.machine.name()), &log);
             }
-            let mut command = agent.machine.command(&executable);
-            command.arg("down").arg("--data-dir").arg(&agent.directory);
-            match command.output() {
+            match down.and_then(Child::wait_with_output) {
                 Ok(output) if output.status.success() => {}
                 Ok(output) => eprintln!("skiff down on a node: {}", text(&output.stderr)),
-                Err(error) => eprintln!("start skiff down: {error}"),
+                Err(error) => eprintln!("run skiff down: {error}"),
             }
             kill_all(&agent.machine, &agent.cgroup(&cgroup));
             if let Some(mut process) = agent.process.take() {

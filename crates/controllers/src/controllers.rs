@@ -11,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span};
 
 use crate::{
+    bootstrap,
+    csr::{self, Signer},
     deployment, disruption, endpoints, gc, namespace,
     node_ipam::{self, NodeIpamOptions},
-    nodelifecycle, pod_gc, replicaset, root_ca, service_account, statefulset,
+    nodelifecycle, pod_gc, replicaset, root_ca, service_account, service_cidr, statefulset,
 };
 
 /// How the controllers behave.
@@ -29,6 +31,8 @@ pub struct ControllersOptions {
     /// How long any node may be silent before it is taken for lost; `None`: as long as its lease
     /// says, which is short in small clusters.
     pub node_grace: Option<Duration>,
+    /// What certificate requests are signed with; none are, if `None`.
+    pub signer: Option<Signer>,
     /// Where nodes' pod networks come from; no ranges, no pod networks.
     pub node_ipam: NodeIpamOptions,
     /// Finished pods kept.
@@ -44,6 +48,7 @@ impl Default for ControllersOptions {
             disabled: BTreeSet::new(),
             election: None,
             node_grace: None,
+            signer: None,
             node_ipam: NodeIpamOptions::default(),
             finished_pods: 12_500,
             garbage_delay: Duration::from_secs(2),
@@ -94,7 +99,13 @@ impl Controllers {
             node_ipam::NAME,
             nodelifecycle::NAME,
             nodelifecycle::eviction::NAME,
+            csr::approve::NAME,
+            csr::sign::NAME,
+            csr::clean::NAME,
+            bootstrap::sign::NAME,
+            bootstrap::clean::NAME,
             pod_gc::NAME,
+            service_cidr::NAME,
             gc::NAME,
         ]
     }
@@ -186,7 +197,15 @@ impl Controllers {
             nodelifecycle::eviction::NAME => {
                 Box::pin(nodelifecycle::eviction::run(caches, deps, options.node_grace, term))
             }
+            csr::approve::NAME => Box::pin(csr::approve::run(caches, deps, term)),
+            csr::sign::NAME => {
+                Box::pin(csr::sign::run(caches, deps, options.signer.clone()?, term))
+            }
+            csr::clean::NAME => Box::pin(csr::clean::run(caches, deps, term)),
+            bootstrap::sign::NAME => Box::pin(bootstrap::sign::run(caches, deps, term)),
+            bootstrap::clean::NAME => Box::pin(bootstrap::clean::run(caches, deps, term)),
             pod_gc::NAME => Box::pin(pod_gc::run(caches, deps, options.finished_pods, term)),
+            service_cidr::NAME => Box::pin(service_cidr::run(caches, deps, term)),
             gc::NAME => Box::pin(gc::run(deps, options.garbage_delay, term)),
             _ => return None,
         })

@@ -3,8 +3,10 @@
 //!
 //! Knows nothing of the scheduler, kubelets or the network: they meet in the API.
 
+mod bootstrap;
 mod claim;
 mod controllers;
+mod csr;
 mod deployment;
 mod discover;
 mod disruption;
@@ -18,9 +20,11 @@ mod pod_gc;
 mod replicaset;
 mod root_ca;
 mod service_account;
+mod service_cidr;
 mod statefulset;
 #[cfg(test)]
 mod testing;
 
+pub use csr::Signer;
 pub use controllers::{Controllers, ControllersError, ControllersOptions};
 pub use node_ipam::{NodeIpamError, NodeIpamOptions};

@@ -4,15 +4,20 @@
 //! and an applier (netlink, `nft`). Knows nothing of the kubelet or of containers.
 
 pub mod cni;
+pub mod lab;
 mod netlink;
 mod nft;
+mod nodes;
 mod options;
+mod policy;
 mod proxy;
 mod ruleset;
 mod setup;
 
 pub use netlink::NetlinkError;
 pub use nft::NftError;
-pub use options::NetworkOptions;
+pub use nodes::{PodNetwork, PodNetworkError, await_pod_networks, saved_pod_networks};
+pub use options::{Backend, NetworkOptions};
+pub use policy::{Policy, PolicyError, PolicyTableError};
 pub use proxy::{LEASE_NAMESPACE, Proxy, ProxyError, REVISION_ANNOTATION, TableError, lease_name};
 pub use setup::{SetupError, cleanup, setup};

@@ -8,18 +8,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::{
     cni::{LeaseError, Leases, host_device},
-    netlink::{NetlinkError, Socket, route},
+    netlink::{
+        NetlinkError, Socket,
+        ip::{self, Route},
+        route,
+    },
     nft::{self, NftError},
-    options::{NetworkOptions, hardware_address},
-    ruleset,
+    nodes::{self, Underlay, keep_addresses},
+    options::{Backend, DEVICE_NAME_BYTES, NetworkOptions, gateway, hardware_address},
+    policy, ruleset,
 };
 
-/// What Ethernet carries when nothing else is known, in bytes.
-const ETHERNET_MTU: u32 = 1500;
 /// File that keeps what sysctls were before us.
 const SYSCTLS_FILE: &str = "sysctls.json";
 
@@ -60,57 +63,54 @@ pub enum SetupError {
     Lease(#[from] LeaseError),
 }
 
-/// The largest packet of the pod network, in bytes.
-pub(crate) fn mtu(options: &NetworkOptions) -> Result<u32, NetlinkError> {
-    if let Some(mtu) = options.mtu {
-        return Ok(mtu);
-    }
-    let mut socket = Socket::route()?;
-    let Some(index) = route::default_device(&mut socket)? else { return Ok(ETHERNET_MTU) };
-    let links = route::links(&mut socket)?;
-    Ok(links.iter().find(|link| link.index == index).map_or(ETHERNET_MTU, |link| link.mtu))
-}
-
-/// Makes the node ready for pods: forwarding, the bridge with the pods' gateway, the route to
+/// Makes the node ready for pods: forwarding, the bridge with the pods' gateways, the route to
 /// Services, the table. What exists is kept, so that running pods notice nothing; leases of pods
 /// that are gone are taken back.
 pub fn setup(options: &NetworkOptions) -> Result<(), SetupError> {
     check(options)?;
     make_directory(&options.data_dir)?;
     create_table(options)?;
-
     let mut socket = Socket::route()?;
-    let gateway = options.gateway();
-    let address = hardware_address(gateway);
-    let mtu = mtu(options)?;
-    route::add_bridge(&mut socket, &options.bridge, address, mtu)?;
-    let bridge = route::link(&mut socket, &options.bridge)?
+    let underlay = Underlay::find(&mut socket, options)?;
+    let mtu = underlay.mtu(options).map_err(SetupError::Option)?;
+    make_bridge(&mut socket, options, mtu)?;
+    set_sysctls(options, &underlay)?;
+    for lease in Leases::open(&options.leases_dir())?.reconcile()? {
+        tracing::info!(addresses = ?lease.addresses, container = lease.container, "took back addresses");
+        route::delete_link(&mut socket, &host_device(&lease.container, &lease.interface))?;
+    }
+    Ok(())
+}
+
+/// Makes the bridge with the pods' gateways, and the routes to Services; what is right stays.
+pub(crate) fn make_bridge(
+    socket: &mut Socket,
+    options: &NetworkOptions,
+    mtu: u32,
+) -> Result<(), SetupError> {
+    let gateways = options.gateways();
+    let Some(first) = gateways.first() else {
+        return Err(SetupError::Option("this node has no pod network".to_owned()));
+    };
+    route::add_bridge(socket, &options.bridge, hardware_address(*first), mtu)?;
+    let bridge = route::link(socket, &options.bridge)?
         .ok_or_else(|| SetupError::Option(format!("bridge {} vanished", options.bridge)))?;
     if bridge.kind != "bridge" {
         let name = &options.bridge;
         return Err(SetupError::Option(format!("{name} exists and is not a bridge")));
     }
-    route::set_up(&mut socket, bridge.index, Some(mtu))?;
-    let prefix = options.pod_network.prefix_len();
-    let on_bridge = Ipv4Net::new(gateway, prefix)
-        .map_err(|_| SetupError::Option(format!("bad network {}", options.pod_network)))?;
-    route::add_address(&mut socket, bridge.index, on_bridge)?;
-    set_sysctls(options)?;
+    if !bridge.up || bridge.mtu != mtu {
+        route::set_up(socket, bridge.index, Some(mtu))?;
+    }
+    let on_bridge = |network: &IpNet| IpNet::new(gateway(*network), network.prefix_len()).ok();
+    let wanted: Vec<IpNet> = options.pod_networks.iter().filter_map(on_bridge).collect();
+    keep_addresses(socket, bridge.index, &wanted)?;
     // Without a route, programs of the node could not even try to reach a Service when the
     // machine has no default route. The source is one that every pod can answer.
-    route::set_route(
-        &mut socket,
-        &route::Route {
-            destination: options.service_network,
-            device: bridge.index,
-            gateway: None,
-            source: Some(gateway),
-        },
-    )?;
-
-    for lease in Leases::open(&options.leases_dir())?.reconcile()? {
-        tracing::info!(address = %lease.address, container = lease.container, "took back an address");
-        route::delete_link(&mut socket, &host_device(&lease.container, &lease.interface))?;
+    for services in &options.service_networks {
+        let like = |gateway: &&std::net::IpAddr| gateway.is_ipv4() == services.addr().is_ipv4();
+        let Some(source) = gateways.iter().find(like) else { continue };
+        ip::set_route(socket, &Route::new(*services, bridge.index, None, Some(*source)))?;
     }
     Ok(())
 }
@@ -124,6 +124,10 @@ pub fn cleanup(options: &NetworkOptions) -> Result<(), SetupError> {
             NftError::Missing(_) => Ok(()),
             other => Err(SetupError::from(other)),
         });
+    for script in policy::remove(options) {
+        // What cannot be removed is not there: not every kernel has tables of every family.
+        let _ = nft::apply(&options.nft, &script);
+    }
     outcome = outcome.and(remove_devices(options));
     outcome = outcome.and(restore_sysctls(&options.data_dir));
     let removed = match fs::remove_dir_all(&options.data_dir) {
@@ -137,6 +141,7 @@ pub fn cleanup(options: &NetworkOptions) -> Result<(), SetupError> {
 
 fn remove_devices(options: &NetworkOptions) -> Result<(), SetupError> {
     let mut socket = Socket::route()?;
+    nodes::remove(&mut socket, options)?;
     let Some(bridge) = route::link(&mut socket, &options.bridge)? else { return Ok(()) };
     for link in route::links(&mut socket)? {
         if link.master == Some(bridge.index) && link.kind == "veth" {
@@ -147,31 +152,49 @@ fn remove_devices(options: &NetworkOptions) -> Result<(), SetupError> {
 }
 
 fn check(options: &NetworkOptions) -> Result<(), SetupError> {
-    let pods = options.pod_network;
-    if pods.prefix_len() > 29 {
-        return Err(SetupError::Option(format!("pod network {pods} has room for no pods")));
+    let refuse = |text: String| Err(SetupError::Option(text));
+    for pods in &options.pod_networks {
+        if pods.max_prefix_len() - pods.prefix_len() < 3 {
+            return refuse(format!("pod network {pods} has room for no pods"));
+        }
+        if !options.cluster_networks.iter().any(|cluster| cluster.contains(pods)) {
+            let cluster = list(&options.cluster_networks);
+            return refuse(format!("pod network {pods} is not within {cluster}"));
+        }
+        let overlaps = |services: &&IpNet| services.contains(pods) || pods.contains(*services);
+        if let Some(services) = options.service_networks.iter().find(overlaps) {
+            return refuse(format!("pods {pods} and Services {services} overlap"));
+        }
     }
-    if !options.cluster_network.contains(&pods) {
-        let cluster = options.cluster_network;
-        return Err(SetupError::Option(format!("pod network {pods} is not within {cluster}")));
+    let v4 = options.pod_networks.iter().filter(|network| network.addr().is_ipv4()).count();
+    if v4 > 1 || options.pod_networks.len() - v4 > 1 {
+        let pods = list(&options.pod_networks);
+        return refuse(format!("pod networks {pods}: at most one range a family is possible"));
     }
-    if options.service_network.contains(&pods) || pods.contains(&options.service_network) {
-        let services = options.service_network;
-        return Err(SetupError::Option(format!("pods {pods} and Services {services} overlap")));
+    if options.bridge.is_empty() || options.bridge.len() > DEVICE_NAME_BYTES {
+        return refuse(format!("{:?} is no device name", options.bridge));
     }
-    if options.bridge.is_empty() || options.bridge.len() > 15 {
-        return Err(SetupError::Option(format!("{:?} is no device name", options.bridge)));
+    if let Backend::Vxlan { id, port } = options.backend
+        && (id == 0 || id >= 1 << 24 || port == 0)
+    {
+        return refuse(format!(
+            "VXLAN id {id} and port {port}: an id is from 1 to 16777215, a port from 1 to 65535"
+        ));
     }
     if !options.masquerade_mark.is_power_of_two() {
-        return Err(SetupError::Option("the masquerade mark must be one bit".to_owned()));
+        return refuse("the masquerade mark must be one bit".to_owned());
     }
     Ok(())
+}
+
+fn list(networks: &[IpNet]) -> String {
+    networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Makes the empty table unless there is one, which is left to the proxy.
 fn create_table(options: &NetworkOptions) -> Result<(), SetupError> {
     let table = &options.table;
-    let script = format!("create table ip {table}\n{}", ruleset::fixed(options));
+    let script = format!("create table inet {table}\n{}", ruleset::fixed(options));
     match nft::apply(&options.nft, &script) {
         Err(NftError::Refused(text)) if text.contains("File exists") => Ok(()),
         outcome => Ok(outcome?),
@@ -179,9 +202,9 @@ fn create_table(options: &NetworkOptions) -> Result<(), SetupError> {
 }
 
 /// The settings needed, with values.
-fn sysctls(options: &NetworkOptions) -> [(String, &'static str); 4] {
+fn sysctls(options: &NetworkOptions, underlay: &Underlay) -> Vec<(String, &'static str)> {
     let bridge = &options.bridge;
-    [
+    let mut settings = vec![
         ("net/ipv4/ip_forward".to_owned(), "1"),
         // For packets from 127.0.0.1 to a node port. Only on the bridge: from elsewhere the
         // kernel keeps refusing packets to 127.0.0.0/8.
@@ -190,13 +213,26 @@ fn sysctls(options: &NetworkOptions) -> [(String, &'static str); 4] {
         // ICMP errors. Both count: the devices that exist keep their own setting.
         ("net/ipv4/conf/all/send_redirects".to_owned(), "0"),
         (format!("net/ipv4/conf/{bridge}/send_redirects"), "0"),
-    ]
+    ];
+    if options.pod_networks.iter().any(|network| network.addr().is_ipv6()) {
+        if let Some(device) = &underlay.device {
+            // A machine that forwards takes no routes from routers any more unless told to.
+            let path = format!("net/ipv6/conf/{}/accept_ra", device.name);
+            if fs::read_to_string(Path::new("/proc/sys").join(&path)).is_ok_and(|v| v.trim() == "1")
+            {
+                settings.push((path, "2"));
+            }
+        }
+        settings.push((format!("net/ipv6/conf/{bridge}/accept_ra"), "0"));
+        settings.push(("net/ipv6/conf/all/forwarding".to_owned(), "1"));
+    }
+    settings
 }
 
-fn set_sysctls(options: &NetworkOptions) -> Result<(), SetupError> {
+fn set_sysctls(options: &NetworkOptions, underlay: &Underlay) -> Result<(), SetupError> {
     let mut before: BTreeMap<String, String> = read_sysctls(&options.data_dir);
     let mut changed = false;
-    for (name, value) in sysctls(options) {
+    for (name, value) in sysctls(options, underlay) {
         let path = Path::new("/proc/sys").join(&name);
         let present = fs::read_to_string(&path).unwrap_or_default();
         if present.trim() == value {
@@ -252,18 +288,18 @@ mod tests {
             change(&mut options);
             check(&options).err().map(|error| error.to_string()).unwrap_or_default()
         };
-        let net = |text: &str| text.parse::<Ipv4Net>().expect("network");
+        let net = |text: &str| vec![text.parse::<IpNet>().expect("network")];
+        let pods = |text: &str| {
+            let mut options = NetworkOptions::new("node", "/nonexistent");
+            options.pod_networks = text.split(',').flat_map(net).collect();
+            check(&options).err().map(|error| error.to_string()).unwrap_or_default()
+        };
         assert_eq!(options(|_| ()), "");
+        assert_eq!(pods("10.244.0.0/30"), "pod network 10.244.0.0/30 has room for no pods");
+        assert_eq!(pods("10.9.0.0/24"), "pod network 10.9.0.0/24 is not within 10.244.0.0/16");
+        assert!(pods("10.244.0.0/24,10.244.1.0/24").contains("at most one range a family"));
         assert_eq!(
-            options(|options| options.pod_network = Ipv4Net::new_assert([10, 244, 0, 0].into(), 30)),
-            "pod network 10.244.0.0/30 has room for no pods"
-        );
-        assert_eq!(
-            options(|options| options.pod_network = Ipv4Net::new_assert([10, 9, 0, 0].into(), 24)),
-            "pod network 10.9.0.0/24 is not within 10.244.0.0/16"
-        );
-        assert_eq!(
-            options(|options| options.service_network = options.cluster_network),
+            options(|options| options.service_networks = options.cluster_networks.clone()),
             "pods 10.244.0.0/24 and Services 10.244.0.0/16 overlap"
         );
         assert_eq!(
@@ -274,7 +310,12 @@ mod tests {
             options(|options| options.masquerade_mark = 3),
             "the masquerade mark must be one bit"
         );
-        assert_eq!(crate::options::gateway(net("10.244.3.0/24")).to_string(), "10.244.3.1");
+        let id = |id| {
+            let mut options = NetworkOptions::new("node", "/nonexistent");
+            options.backend = Backend::Vxlan { id, port: 8472 };
+            check(&options).is_ok()
+        };
+        assert_eq!([id(0), id(1), id(1 << 24)], [false, true, false]);
     }
 
     #[test]

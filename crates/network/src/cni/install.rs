@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 
 use super::types::{Config, RuntimeConfig};
-use crate::{netlink::NetlinkError, options::NetworkOptions, setup::mtu};
+use crate::options::NetworkOptions;
 
 /// The name under which the executable is the plugin of pods.
 pub const PLUGIN_NAME: &str = "skiff-cni";
@@ -44,9 +44,6 @@ pub enum InstallError {
         #[source]
         source: io::Error,
     },
-    /// The packet size could not be found out.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
 }
 
 /// Writes the links and the configuration; what is already right is left alone. Returns the path
@@ -64,16 +61,16 @@ pub fn install(places: &InstallOptions, options: &NetworkOptions) -> Result<Path
         kind: PLUGIN_NAME.to_owned(),
         bridge: options.bridge.clone(),
         table: options.table.clone(),
-        mtu: mtu(options)?,
-        pod_network: Some(options.pod_network),
+        pod_networks: options.pod_networks.clone(),
         leases_dir: options.leases_dir(),
+        policy_socket: options.policy.then(|| crate::policy::socket(&options.data_dir)),
         nft: options.nft.clone(),
         runtime_config: RuntimeConfig::default(),
         prev_result: None,
         valid_attachments: None,
     };
     let mut plugin = serde_json::to_value(&config).unwrap_or_default();
-    plugin["capabilities"] = json!({ "portMappings": true });
+    plugin["capabilities"] = json!({ "portMappings": true, "bandwidth": true });
     if let Some(fields) = plugin.as_object_mut() {
         // The list carries both for all of its plugins.
         fields.remove("cniVersion");
@@ -124,17 +121,15 @@ mod tests {
             conf_dir: directory.path().join("conf"),
             executable: "/usr/local/bin/skiff".into(),
         };
-        let mut options = NetworkOptions::new("node", directory.path());
-        options.mtu = Some(1400);
+        let options = NetworkOptions::new("node", directory.path());
         let path = install(&places, &options).expect("install");
         let text = fs::read_to_string(&path).expect("read");
         assert_eq!(install(&places, &options).expect("again"), path);
         let list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(list["plugins"][0]["type"], PLUGIN_NAME);
-        assert_eq!(list["plugins"][0]["mtu"], 1400);
         assert_eq!(list["plugins"][0]["capabilities"]["portMappings"], true);
         let config: Config = serde_json::from_value(list["plugins"][0].clone()).expect("read back");
-        assert_eq!(config.pod_network, Some(options.pod_network));
+        assert_eq!(config.pod_networks, options.pod_networks);
         assert_eq!(
             fs::read_link(places.bin_dir.join(LOOPBACK_NAME)).expect("link"),
             places.executable

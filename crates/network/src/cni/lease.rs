@@ -5,25 +5,30 @@
 //! can be told and taken back. Nothing is flushed: after a machine crash no lease is valid.
 
 use std::{
+    collections::HashSet,
     fs::{self, File, OpenOptions},
     hash::Hasher,
     io::{self, Read},
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::statfs::{NSFS_MAGIC, statfs},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::options::gateway;
+use crate::options::{address_at, number};
 
 /// The longest wait for the lock; holders keep it for a file or two, or one nft transaction.
 const LOCK_WAIT: Duration = Duration::from_secs(15);
+/// As many addresses of a range are given out at most: nobody has more pods on a node.
+const LARGEST_OFFSET: u32 = 1 << 16;
+/// The first address that is neither the range's own nor the gateway's.
+const FIRST_OFFSET: u32 = 2;
 /// No lease file is larger, in bytes.
 const LEASE_BYTES: u64 = 64 * 1024;
 
@@ -46,7 +51,7 @@ pub enum LeaseError {
     Busy(PathBuf),
     /// All addresses are taken.
     #[error("no free address in {0}")]
-    Exhausted(Ipv4Net),
+    Exhausted(IpNet),
 }
 
 /// A port of the node that leads to a port of the pod.
@@ -61,26 +66,57 @@ pub struct HostPort {
     pub protocol: String,
     /// Only on this address of the node; all of them if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_ip: Option<Ipv4Addr>,
+    pub host_ip: Option<IpAddr>,
 }
 
-/// One address held by one interface of one container.
+/// The pod that a container is of, as the runtime names it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid; empty if the runtime does not tell.
+    #[serde(default)]
+    pub uid: String,
+}
+
+/// Addresses held by one interface of one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Lease {
-    /// The address.
-    pub address: Ipv4Addr,
+    /// The addresses, at most one a family, the primary one first. All are equally far from the
+    /// beginnings of their ranges.
+    #[serde(alias = "address", deserialize_with = "one_or_more")]
+    pub addresses: Vec<IpAddr>,
     /// The container, as the runtime names it.
     pub container: String,
     /// The interface within the container.
     pub interface: String,
     /// Path of the network namespace.
     pub netns: String,
+    /// The pod, if the runtime tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodName>,
     /// The boot in which the lease was given.
     boot: String,
     /// Ports of the node that lead here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_ports: Vec<HostPort>,
+}
+
+/// A list, or the one address of leases of nodes with one family.
+fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpAddr>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        One(IpAddr),
+        More(Vec<IpAddr>),
+    }
+    Ok(match Either::deserialize(from)? {
+        Either::One(address) => vec![address],
+        Either::More(addresses) => addresses,
+    })
 }
 
 /// What a lease is asked for.
@@ -89,6 +125,7 @@ pub(crate) struct Request<'a> {
     pub(crate) container: &'a str,
     pub(crate) interface: &'a str,
     pub(crate) netns: &'a str,
+    pub(crate) pod: Option<PodName>,
     pub(crate) host_ports: Vec<HostPort>,
 }
 
@@ -123,37 +160,40 @@ impl Leases {
         Ok(Self { directory: directory.to_owned(), boot: boot.trim().to_owned(), _lock: lock })
     }
 
-    /// Gives out an address: the one already held by that interface, or the next after the last
-    /// given, so that addresses are reused as late as possible.
+    /// Gives out one address of each range: those already held by that interface, or the next after
+    /// the last given, so that addresses are reused as late as possible.
     pub(crate) fn allocate(
         &self,
-        network: Ipv4Net,
+        networks: &[IpNet],
         request: &Request<'_>,
     ) -> Result<Lease, LeaseError> {
         let held = self.names()?;
         let mine = tag(request.container, request.interface);
-        let known = held.iter().find(|(_, tag)| *tag == mine).map(|(address, _)| *address);
-        let address = match known {
-            Some(address) => address,
+        let known = held.iter().find(|(_, tag)| *tag == mine);
+        let offset = match known.and_then(|(address, _)| offset(networks, *address)) {
+            Some(offset) => offset,
             None => {
-                let taken: Vec<Ipv4Addr> = held.iter().map(|(address, _)| *address).collect();
-                match next_free(network, self.last(), &taken) {
-                    Some(address) => address,
-                    None => self.reclaim(network)?,
+                // From before this node got other ranges.
+                self.release(request.container, request.interface)?;
+                let offset = self.free(networks)?.map_or_else(|| self.reclaim(networks), Ok)?;
+                if let Some(network) = networks.first() {
+                    self.write("last", address_at(*network, offset).to_string().as_bytes())?;
                 }
+                offset
             }
         };
         let lease = Lease {
-            address,
+            addresses: networks.iter().map(|network| address_at(*network, offset)).collect(),
             container: request.container.to_owned(),
             interface: request.interface.to_owned(),
             netns: request.netns.to_owned(),
+            pod: request.pod.clone(),
             boot: self.boot.clone(),
             host_ports: request.host_ports.clone(),
         };
-        self.write(&file_name(address, &mine), &serde_json::to_vec(&lease).unwrap_or_default())?;
-        if known.is_none() {
-            self.write("last", address.to_string().as_bytes())?;
+        if let Some(address) = lease.addresses.first() {
+            let name = file_name(*address, &mine);
+            self.write(&name, &serde_json::to_vec(&lease).unwrap_or_default())?;
         }
         Ok(lease)
     }
@@ -206,11 +246,19 @@ impl Leases {
         Ok(gone)
     }
 
-    /// Takes back dead leases to make room, and gives out a first free address.
-    fn reclaim(&self, network: Ipv4Net) -> Result<Ipv4Addr, LeaseError> {
+    /// Takes back dead leases to make room, and gives out a first free place.
+    fn reclaim(&self, networks: &[IpNet]) -> Result<u32, LeaseError> {
         self.reconcile()?;
-        let taken: Vec<Ipv4Addr> = self.names()?.iter().map(|(address, _)| *address).collect();
-        next_free(network, self.last(), &taken).ok_or(LeaseError::Exhausted(network))
+        let smallest = networks.iter().min_by_key(|network| end(network)).copied();
+        let exhausted = || LeaseError::Exhausted(smallest.unwrap_or_default());
+        self.free(networks)?.ok_or_else(exhausted)
+    }
+
+    fn free(&self, networks: &[IpNet]) -> Result<Option<u32>, LeaseError> {
+        let held = self.names()?;
+        let taken = held.iter().filter_map(|(address, _)| offset(networks, *address)).collect();
+        let last = self.last().and_then(|last| offset(networks, last));
+        Ok(next_free(networks, last, &taken))
     }
 
     fn lives(&self, lease: &Lease) -> bool {
@@ -220,7 +268,7 @@ impl Leases {
     }
 
     /// Address and tag of every lease file.
-    fn names(&self) -> Result<Vec<(Ipv4Addr, String)>, LeaseError> {
+    fn names(&self) -> Result<Vec<(IpAddr, String)>, LeaseError> {
         let entries = fs::read_dir(&self.directory).map_err(failed("list", &self.directory))?;
         Ok(entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -231,7 +279,7 @@ impl Leases {
             .collect())
     }
 
-    fn last(&self) -> Option<Ipv4Addr> {
+    fn last(&self) -> Option<IpAddr> {
         fs::read_to_string(self.directory.join("last")).ok()?.trim().parse().ok()
     }
 
@@ -265,19 +313,27 @@ impl Leases {
     }
 }
 
-/// The first free address after `last`, going round; never network, gateway or broadcast.
-fn next_free(network: Ipv4Net, last: Option<Ipv4Addr>, taken: &[Ipv4Addr]) -> Option<Ipv4Addr> {
-    let first = u32::from(gateway(network)).checked_add(1)?;
-    let end = u32::from(network.broadcast());
-    let start = last
-        .map(|last| u32::from(last).saturating_add(1))
-        .filter(|start| (first..end).contains(start))
-        .unwrap_or(first);
-    let taken: std::collections::HashSet<u32> = taken.iter().map(|a| u32::from(*a)).collect();
-    (start..end).chain(first..start).find(|candidate| !taken.contains(candidate)).map(Into::into)
+/// The first free place after `last`, going round; never that of network, gateway or broadcast.
+fn next_free(networks: &[IpNet], last: Option<u32>, taken: &HashSet<u32>) -> Option<u32> {
+    let end = networks.iter().map(end).min()?;
+    let after = last.map(|last| last.saturating_add(1));
+    let start = after.filter(|start| (FIRST_OFFSET..end).contains(start)).unwrap_or(FIRST_OFFSET);
+    (start..end).chain(FIRST_OFFSET..start).find(|candidate| !taken.contains(candidate))
 }
 
-fn file_name(address: Ipv4Addr, tag: &str) -> String {
+/// How far the end of a range's usable addresses is from its beginning.
+fn end(network: &IpNet) -> u32 {
+    let distance = number(network.broadcast()) - number(network.network());
+    u32::try_from(distance).unwrap_or(u32::MAX).min(LARGEST_OFFSET)
+}
+
+/// How far an address is from the beginning of its range; `None` if it is in none.
+fn offset(networks: &[IpNet], address: IpAddr) -> Option<u32> {
+    let network = networks.iter().find(|network| network.contains(&address))?;
+    u32::try_from(number(address) - number(network.network())).ok()
+}
+
+fn file_name(address: IpAddr, tag: &str) -> String {
     format!("{address}_{tag}.json")
 }
 
@@ -321,11 +377,11 @@ mod tests {
     use super::*;
 
     fn request<'a>(container: &'a str, netns: &'a str) -> Request<'a> {
-        Request { container, interface: "eth0", netns, host_ports: Vec::new() }
+        Request { container, interface: "eth0", netns, pod: None, host_ports: Vec::new() }
     }
 
-    fn network() -> Ipv4Net {
-        "10.244.0.0/29".parse().expect("network")
+    fn networks() -> Vec<IpNet> {
+        vec!["10.244.0.0/29".parse().expect("network")]
     }
 
     #[test]
@@ -336,7 +392,8 @@ mod tests {
         let addresses: Vec<String> = ["a", "b", "c", "d", "e"]
             .iter()
             .map(|name| {
-                leases.allocate(network(), &request(name, here)).expect("free").address.to_string()
+                leases.allocate(&networks(), &request(name, here)).expect("free").addresses[0]
+                    .to_string()
             })
             .collect();
         assert_eq!(
@@ -344,13 +401,13 @@ mod tests {
             ["10.244.0.2", "10.244.0.3", "10.244.0.4", "10.244.0.5", "10.244.0.6"]
         );
         assert!(matches!(
-            leases.allocate(network(), &request("f", here)),
+            leases.allocate(&networks(), &request("f", here)),
             Err(LeaseError::Exhausted(_))
         ));
         leases.release("c", "eth0").expect("release");
         leases.release("c", "eth0").expect("release again");
-        let again = leases.allocate(network(), &request("f", here)).expect("free again");
-        assert_eq!(again.address.to_string(), "10.244.0.4");
+        let again = leases.allocate(&networks(), &request("f", here)).expect("free again");
+        assert_eq!(again.addresses[0].to_string(), "10.244.0.4");
         assert_eq!(leases.find("f", "eth0").expect("find"), Some(again));
         assert_eq!(leases.find("c", "eth0").expect("find"), None);
         assert_eq!(leases.list().expect("list").len(), 5);
@@ -361,20 +418,38 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let leases = Leases::open(directory.path()).expect("open");
         let here = "/proc/self/ns/net";
-        let first = leases.allocate(network(), &request("a", here)).expect("free");
+        let first = leases.allocate(&networks(), &request("a", here)).expect("free");
         leases.release("a", "eth0").expect("release");
-        let second = leases.allocate(network(), &request("b", here)).expect("free");
-        assert_ne!(first.address, second.address);
-        let same = leases.allocate(network(), &request("b", here)).expect("held");
+        let second = leases.allocate(&networks(), &request("b", here)).expect("free");
+        assert_ne!(first.addresses, second.addresses);
+        let same = leases.allocate(&networks(), &request("b", here)).expect("held");
         assert_eq!(second, same);
+    }
+
+    #[test]
+    fn both_families_and_ranges_that_change() {
+        let directory = tempfile::tempdir().expect("directory");
+        let leases = Leases::open(directory.path()).expect("open");
+        let here = "/proc/self/ns/net";
+        let both = ["fd00:0:0:1::/64", "10.244.1.0/24"].map(|net| net.parse().expect("network"));
+        let lease = leases.allocate(&both, &request("a", here)).expect("free");
+        let text: Vec<String> = lease.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(text, ["fd00:0:0:1::2", "10.244.1.2"]);
+        assert_eq!(leases.list().expect("list"), [lease]);
+        let moved = leases.allocate(&networks(), &request("a", here)).expect("free");
+        assert_eq!(moved.addresses[0].to_string(), "10.244.0.2");
+        assert_eq!(leases.list().expect("list"), [moved]);
+        let old = r#"{"address":"10.244.0.3","container":"b","interface":"eth0","netns":"/n","boot":"x"}"#;
+        let old: Lease = serde_json::from_str(old).expect("a lease of one address");
+        assert_eq!(old.addresses.len(), 1);
     }
 
     #[test]
     fn leases_of_vanished_namespaces_come_back() {
         let directory = tempfile::tempdir().expect("directory");
         let leases = Leases::open(directory.path()).expect("open");
-        leases.allocate(network(), &request("gone", "/nonexistent/netns")).expect("free");
-        leases.allocate(network(), &request("here", "/proc/self/ns/net")).expect("free");
+        leases.allocate(&networks(), &request("gone", "/nonexistent/netns")).expect("free");
+        leases.allocate(&networks(), &request("here", "/proc/self/ns/net")).expect("free");
         fs::write(directory.path().join("10.244.0.6_0000000000000000.json"), b"{torn")
             .expect("write");
         let gone = leases.reconcile().expect("reconcile");

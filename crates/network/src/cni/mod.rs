@@ -13,6 +13,6 @@ mod types;
 
 pub use install::{InstallError, InstallOptions, LOOPBACK_NAME, PLUGIN_NAME, install};
 pub(crate) use lease::Leases;
-pub use lease::{HostPort, Lease, LeaseError};
-pub(crate) use plugin::host_device;
+pub use lease::{HostPort, Lease, LeaseError, PodName};
+pub(crate) use plugin::{DEVICE_PREFIX, host_device};
 pub use plugin::{is_invocation, main};

@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    net::Ipv4Addr,
+    net::IpAddr,
     os::fd::AsFd,
     path::Path,
     process::ExitCode,
@@ -16,22 +16,21 @@ use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use super::{
-    LOOPBACK_NAME, Lease, LeaseError, Leases, PLUGIN_NAME,
+    LOOPBACK_NAME, Lease, LeaseError, Leases, PLUGIN_NAME, PodName,
     lease::{Request, tag},
     sandbox::Sandbox,
     types::{Attached, CniError, Config, VERSIONS},
 };
 use crate::{
-    netlink::{NetlinkError, Socket, conntrack, route},
+    netlink::{NetlinkError, Socket, conntrack, queue, route},
     nft,
-    options::{gateway, hardware_address},
+    options::{DEVICE_NAME_BYTES, gateway, hardware_address},
+    policy::{self, Attached as PolicyAttachment},
     ruleset,
 };
 
 /// No configuration is larger, in bytes.
 const CONFIG_BYTES: u64 = 1 << 20;
-/// Longest interface name, in bytes (`IFNAMSIZ` without the NUL).
-const NAME_BYTES: usize = 15;
 
 /// Whether this process was started as a CNI plugin: by the name it was called under, and with
 /// `CNI_COMMAND` in its environment.
@@ -105,6 +104,7 @@ struct Call {
     container: String,
     interface: String,
     netns: String,
+    pod: Option<PodName>,
 }
 
 impl Call {
@@ -114,6 +114,7 @@ impl Call {
             container: variable("CNI_CONTAINERID"),
             interface: variable("CNI_IFNAME"),
             netns: variable("CNI_NETNS"),
+            pod: pod_name(&variable("CNI_ARGS")),
         };
         if call.container.is_empty() {
             return Err(CniError::environment("CNI_CONTAINERID is missing"));
@@ -121,7 +122,7 @@ impl Call {
         let name = &call.interface;
         let bad = |c: char| c == '/' || c == ':' || c.is_whitespace();
         if name.is_empty()
-            || name.len() > NAME_BYTES
+            || name.len() > DEVICE_NAME_BYTES
             || name == "."
             || name == ".."
             || name.contains(bad)
@@ -143,13 +144,39 @@ fn open_netns(path: &str) -> Result<File, CniError> {
     File::open(path).map_err(|error| CniError::environment(format!("CNI_NETNS {path}: {error}")))
 }
 
+/// The pod that container runtimes of Kubernetes name in `CNI_ARGS`.
+fn pod_name(arguments: &str) -> Option<PodName> {
+    let value = |name: &str| {
+        let mut pairs = arguments.split(';').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+    };
+    Some(PodName {
+        namespace: value("K8S_POD_NAMESPACE")?,
+        name: value("K8S_POD_NAME")?,
+        uid: value("K8S_POD_UID").unwrap_or_default(),
+    })
+}
+
+/// What the names of the outer ends of pods' pairs begin with, and no others on the node.
+pub(crate) const DEVICE_PREFIX: &str = "sk";
+
 /// Name of the outer end of an interface's pair.
 pub(crate) fn host_device(container: &str, interface: &str) -> String {
-    format!("sk{}", &tag(container, interface)[..12])
+    format!("{DEVICE_PREFIX}{}", &tag(container, interface)[..12])
+}
+
+impl Lease {
+    /// Whose packets the addresses' are, for network policy.
+    pub(crate) fn attachment(&self) -> PolicyAttachment {
+        let PodName { namespace, name, uid } = self.pod.clone().unwrap_or_default();
+        let device = host_device(&self.container, &self.interface);
+        let addresses = self.addresses.clone();
+        PolicyAttachment { namespace, name, uid, device, addresses }
+    }
 }
 
 fn add(version: &str, config: &Config, call: &Call) -> Result<Value, CniError> {
-    let network = config.network()?;
+    let networks = config.networks()?;
     let host_ports = config.host_ports()?;
     let netns = call.open_netns()?;
     let mut socket = Socket::route().map_err(CniError::kernel)?;
@@ -161,24 +188,36 @@ fn add(version: &str, config: &Config, call: &Call) -> Result<Value, CniError> {
         container: &call.container,
         interface: &call.interface,
         netns: &call.netns,
+        pod: call.pod.clone(),
         host_ports,
     };
-    let lease = take_address(config, network, &request)?;
+    let lease = take_addresses(config, networks, &request)?;
+    let gateways = networks.iter().map(|network| gateway(*network));
+    let addresses: Vec<(IpAddr, IpAddr)> = lease.addresses.iter().copied().zip(gateways).collect();
+    let hardware = addresses.first().map_or([0; 6], |(address, _)| hardware_address(*address));
     let host = host_device(&call.container, &call.interface);
     let pair = route::VethPair {
         host: &host,
         bridge: bridge.index,
         peer: &call.interface,
-        peer_address: hardware_address(lease.address),
+        peer_address: hardware,
         peer_netns: netns.as_fd(),
-        mtu: config.mtu,
+        mtu: bridge.mtu,
     };
-    let gateway = gateway(network);
+    let policed =
+        config.policy_socket.as_ref().map(|path| policy::announce(path, lease.attachment()));
     let attach = |socket: &mut Socket| -> Result<(), CniError> {
         add_pair(socket, &pair).map_err(CniError::kernel)?;
         let mut sandbox = Sandbox::enter(&netns)?;
         sandbox.loopback()?;
-        sandbox.configure(&call.interface, lease.address, gateway)?;
+        // The first packet must find its policies.
+        policed.map_or(Ok(()), policy::Waiting::wait).map_err(|error| {
+            CniError::later(format!("network policies are not programmed for the pod: {error}"))
+        })?;
+        sandbox.configure(&call.interface, &addresses)?;
+        let bandwidth = config.runtime_config.bandwidth;
+        sandbox.limit(&call.interface, bandwidth.egress_rate)?;
+        limit(socket, &host, bandwidth.ingress_rate).map_err(CniError::kernel)?;
         // The socket still belongs to the node's namespace.
         for device in [&host, &config.bridge] {
             route::wait_operational(socket, device).map_err(CniError::kernel)?;
@@ -196,24 +235,34 @@ fn add(version: &str, config: &Config, call: &Call) -> Result<Value, CniError> {
         bridge: (&config.bridge, bridge.address.map(text).unwrap_or_default()),
         host: &host,
         interface: &call.interface,
-        hardware_address: text(hardware_address(lease.address)),
+        hardware_address: text(hardware),
         netns: &call.netns,
-        address: lease.address,
-        gateway,
-        mtu: config.mtu,
+        addresses,
+        mtu: bridge.mtu,
     };
     Ok(attached.to_json(version))
 }
 
-/// Leases an address and opens its host ports, both under the leases' lock: whoever rebuilds the
+/// Limits what a device sends to `bits` a second, unless that is 0. On a kernel that cannot, the
+/// pod runs without a limit: the part of skiff that watches pods says so.
+pub(crate) fn limit(socket: &mut Socket, device: &str, bits: u64) -> Result<(), NetlinkError> {
+    match route::link(socket, device)? {
+        Some(link) if bits > 0 => {
+            queue::limit(socket, link.index, queue::Bucket::of(bits)).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Leases addresses and opens their host ports, both under the leases' lock: whoever rebuilds the
 /// table from the leases sees either neither or both.
-fn take_address(
+fn take_addresses(
     config: &Config,
-    network: ipnet::Ipv4Net,
+    networks: &[ipnet::IpNet],
     request: &Request<'_>,
 ) -> Result<Lease, CniError> {
     let leases = Leases::open(&config.leases_dir).map_err(lease_failed)?;
-    let lease = leases.allocate(network, request).map_err(lease_failed)?;
+    let lease = leases.allocate(networks, request).map_err(lease_failed)?;
     if lease.host_ports.is_empty() {
         return Ok(lease);
     }
@@ -232,10 +281,16 @@ fn take_address(
     Ok(lease)
 }
 
+/// The elements of all the lease's addresses.
+fn host_port_elements(lease: &Lease) -> impl Iterator<Item = (String, String)> {
+    let of = |address: &IpAddr| ruleset::host_port_elements(*address, &lease.host_ports);
+    lease.addresses.iter().flat_map(of)
+}
+
 fn open_host_ports(config: &Config, lease: &Lease) -> Result<(), CniError> {
     let mut script = String::new();
-    for (container, element) in ruleset::host_port_elements(lease.address, &lease.host_ports) {
-        ruleset::element(&mut script, "add", &config.table, container, &element);
+    for (set, element) in host_port_elements(lease) {
+        ruleset::element(&mut script, "add", &config.table, &set, &element);
     }
     nft::apply(&config.nft, &script)
         .map_err(|error| CniError::kernel(format!("open host ports: {error}")))
@@ -269,9 +324,14 @@ fn delete(config: &Config, call: &Call) -> Result<(), CniError> {
 fn give_back(config: &Config, lease: &Lease) -> Result<(), CniError> {
     // The pod has exited: peers learn at their next packet, and whoever gets the address next
     // does not inherit connections. Without conntrack there is nothing to forget.
-    let _ = conntrack::forget_address(lease.address);
+    for address in &lease.addresses {
+        let _ = conntrack::forget_address(*address);
+    }
     let leases = Leases::open(&config.leases_dir).map_err(lease_failed)?;
     close_host_ports(config, lease)?;
+    if let Some(socket) = &config.policy_socket {
+        policy::retire(socket, lease.attachment().addresses);
+    }
     leases.release(&lease.container, &lease.interface).map_err(lease_failed)
 }
 
@@ -280,10 +340,10 @@ fn close_host_ports(config: &Config, lease: &Lease) -> Result<(), CniError> {
         return Ok(());
     }
     let mut script = String::new();
-    for (container, element) in ruleset::host_port_elements(lease.address, &lease.host_ports) {
+    for (set, element) in host_port_elements(lease) {
         // Adding first makes deleting what is already gone no error.
-        ruleset::element(&mut script, "add", &config.table, container, &element);
-        ruleset::element(&mut script, "delete", &config.table, container, &element);
+        ruleset::element(&mut script, "add", &config.table, &set, &element);
+        ruleset::element(&mut script, "delete", &config.table, &set, &element);
     }
     match nft::apply(&config.nft, &script) {
         // Without the table, or with the port taken over by a later pod, nothing of ours is open.
@@ -301,11 +361,12 @@ fn check(config: &Config, call: &Call) -> Result<(), CniError> {
     drop(leases);
     if let Some(previous) = &config.prev_result {
         let ips = previous["ips"].as_array();
-        let address = |ip: &Value| -> Option<Ipv4Addr> {
+        let address = |ip: &Value| -> Option<IpAddr> {
             ip["address"].as_str()?.split('/').next()?.parse().ok()
         };
-        if !ips.into_iter().flatten().any(|ip| address(ip) == Some(lease.address)) {
-            return Err(CniError::differs(format!("prevResult lacks address {}", lease.address)));
+        let told: Vec<IpAddr> = ips.into_iter().flatten().filter_map(address).collect();
+        if let Some(missing) = lease.addresses.iter().find(|address| !told.contains(address)) {
+            return Err(CniError::differs(format!("prevResult lacks address {missing}")));
         }
     }
     let mut socket = Socket::route().map_err(CniError::kernel)?;
@@ -317,7 +378,7 @@ fn check(config: &Config, call: &Call) -> Result<(), CniError> {
     if outer.master.is_none() || outer.master != bridge.map(|link| link.index) {
         return Err(CniError::differs(format!("{host} is not a port of {}", config.bridge)));
     }
-    Sandbox::enter(&call.open_netns()?)?.check(&call.interface, lease.address)
+    Sandbox::enter(&call.open_netns()?)?.check(&call.interface, &lease.addresses)
 }
 
 /// Takes back what belongs to no attachment in use.

@@ -3,13 +3,17 @@
 //! Enters the namespace with the calling thread, which must therefore do nothing else afterwards:
 //! true of a plugin's process, whose only thread it is.
 
-use std::{fs::File, net::Ipv4Addr};
+use std::{fs::File, net::IpAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::sched::{CloneFlags, setns};
 
-use super::types::CniError;
-use crate::netlink::{NetlinkError, Socket, route};
+use super::{plugin::limit, types::CniError};
+use crate::netlink::{
+    NetlinkError, Socket,
+    ip::{self, Route},
+    route,
+};
 
 /// A network namespace entered.
 pub(crate) struct Sandbox {
@@ -35,58 +39,71 @@ impl Sandbox {
         up(&mut self.socket).map_err(CniError::kernel)
     }
 
-    /// Gives the interface its address and sends everything through the gateway.
+    /// Gives the interface its addresses and sends everything through their gateways.
     pub(crate) fn configure(
         &mut self,
         interface: &str,
-        address: Ipv4Addr,
-        gateway: Ipv4Addr,
+        addresses: &[(IpAddr, IpAddr)],
     ) -> Result<(), CniError> {
+        // A read-only /proc costs little: the node sends no redirects and advertisements, and an
+        // image's own settings are its own matter.
+        let set = |family: &str, device: &str, name: &str, value: &str| {
+            let path = format!("/proc/sys/net/{family}/conf/{device}/{name}");
+            let _ = std::fs::write(path, value);
+        };
         // Redirects would teach the pod to bypass the node, where its Services are.
         for device in ["all", interface] {
-            let path = format!("/proc/sys/net/ipv4/conf/{device}/accept_redirects");
-            // A read-only /proc costs nothing: the node sends none.
-            let _ = std::fs::write(path, "0");
+            set("ipv4", device, "accept_redirects", "0");
+        }
+        if addresses.iter().any(|(address, _)| address.is_ipv6()) {
+            set("ipv6", interface, "disable_ipv6", "0");
+            set("ipv6", interface, "accept_redirects", "0");
+            set("ipv6", interface, "accept_ra", "0");
+            // The question whether an address is free takes a second, and the bridge, which may
+            // send a frame back where it came from, would answer with the question itself.
+            set("ipv6", interface, "accept_dad", "0");
         }
         let device = self.device(interface)?;
-        let all = Ipv4Net::default();
-        let next = Ipv4Net::from(gateway);
         let configure = |socket: &mut Socket| -> Result<(), NetlinkError> {
             route::set_up(socket, device, None)?;
-            route::add_address(socket, device, Ipv4Net::from(address))?;
-            route::set_route(
-                socket,
-                &route::Route { destination: next, device, gateway: None, source: Some(address) },
-            )?;
-            route::set_route(
-                socket,
-                &route::Route {
-                    destination: all,
-                    device,
-                    gateway: Some(gateway),
-                    source: Some(address),
-                },
-            )?;
+            for (address, gateway) in addresses {
+                ip::add_address(socket, device, IpNet::from(*address))?;
+                let next = IpNet::from(*gateway);
+                ip::set_route(socket, &Route::new(next, device, None, Some(*address)))?;
+                let all = everything(*gateway);
+                ip::set_route(socket, &Route::new(all, device, Some(*gateway), Some(*address)))?;
+            }
             route::wait_operational(socket, interface)
         };
         configure(&mut self.socket).map_err(CniError::kernel)
     }
 
-    /// Whether the interface is up and has `address`; says what is wrong.
-    pub(crate) fn check(&mut self, interface: &str, address: Ipv4Addr) -> Result<(), CniError> {
+    /// Limits what the pod sends, in bits a second; 0 is no limit.
+    pub(crate) fn limit(&mut self, interface: &str, bits: u64) -> Result<(), CniError> {
+        limit(&mut self.socket, interface, bits).map_err(CniError::kernel)
+    }
+
+    /// Whether the interface is up, has `addresses` and the way out; says what is wrong.
+    pub(crate) fn check(&mut self, interface: &str, addresses: &[IpAddr]) -> Result<(), CniError> {
         let link = route::link(&mut self.socket, interface)
             .map_err(CniError::kernel)?
             .ok_or_else(|| CniError::differs(format!("{interface} does not exist")))?;
         if !link.up {
             return Err(CniError::differs(format!("{interface} is down")));
         }
-        let addresses = route::addresses(&mut self.socket, link.index).map_err(CniError::kernel)?;
-        if !addresses.iter().any(|present| present.addr() == address) {
-            return Err(CniError::differs(format!("{interface} lacks address {address}")));
-        }
-        let default = route::default_device(&mut self.socket).map_err(CniError::kernel)?;
-        if default != Some(link.index) {
-            return Err(CniError::differs(format!("the default route is not through {interface}")));
+        let present = ip::addresses(&mut self.socket).map_err(CniError::kernel)?;
+        let routes = ip::routes(&mut self.socket).map_err(CniError::kernel)?;
+        for address in addresses {
+            let has = |(on, found): &(u32, IpNet)| *on == link.index && found.addr() == *address;
+            if !present.iter().any(has) {
+                return Err(CniError::differs(format!("{interface} lacks address {address}")));
+            }
+            let all = everything(*address);
+            let out = |route: &Route| route.destination == all && route.device == link.index;
+            if !routes.iter().any(out) {
+                let text = format!("the default route is not through {interface}");
+                return Err(CniError::differs(text));
+            }
         }
         Ok(())
     }
@@ -96,5 +113,13 @@ impl Sandbox {
             .map_err(CniError::kernel)?
             .map(|link| link.index)
             .ok_or_else(|| CniError::kernel(format!("{interface} did not appear")))
+    }
+}
+
+/// All addresses of a family.
+fn everything(like: IpAddr) -> IpNet {
+    match like {
+        IpAddr::V4(_) => ipnet::Ipv4Net::default().into(),
+        IpAddr::V6(_) => ipnet::Ipv6Net::default().into(),
     }
 }

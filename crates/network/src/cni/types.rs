@@ -1,9 +1,9 @@
 //! What goes in and out of a CNI plugin: configuration, results and errors of the specification
 //! (versions 0.3.1 to 1.1.0), as JSON.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -82,12 +82,13 @@ pub(crate) struct Config {
     pub(crate) bridge: String,
     #[serde(default)]
     pub(crate) table: String,
-    #[serde(default)]
-    pub(crate) mtu: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) pod_network: Option<Ipv4Net>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pod_networks: Vec<IpNet>,
     #[serde(default)]
     pub(crate) leases_dir: PathBuf,
+    /// Where a new pod waits for its policies; not at all if there is no such place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) policy_socket: Option<PathBuf>,
     #[serde(default)]
     pub(crate) nft: PathBuf,
     #[serde(default, skip_serializing)]
@@ -105,6 +106,19 @@ pub(crate) struct Config {
 pub(crate) struct RuntimeConfig {
     #[serde(default)]
     pub(crate) port_mappings: Option<Vec<PortMapping>>,
+    #[serde(default)]
+    pub(crate) bandwidth: Bandwidth,
+}
+
+/// The capability `bandwidth`, in bits a second; 0 is no limit. The runtime reads it off the pod's
+/// annotations. What it says of bursts is left out: it has no idea of them.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Bandwidth {
+    #[serde(alias = "IngressRate", default)]
+    pub(crate) ingress_rate: u64,
+    #[serde(alias = "EgressRate", default)]
+    pub(crate) egress_rate: u64,
 }
 
 /// One entry of the capability `portMappings`. The convention's names start with a small letter,
@@ -131,13 +145,16 @@ pub(crate) struct Attachment {
 }
 
 impl Config {
-    /// The network of pods here; an error where the configuration lacks it.
-    pub(crate) fn network(&self) -> Result<Ipv4Net, CniError> {
-        self.pod_network.ok_or_else(|| CniError::config("podNetwork is missing"))
+    /// The ranges of pods here; an error where the configuration lacks them.
+    pub(crate) fn networks(&self) -> Result<&[IpNet], CniError> {
+        match self.pod_networks.as_slice() {
+            [] => Err(CniError::config("podNetworks is missing")),
+            networks => Ok(networks),
+        }
     }
 
-    /// The port mappings that ask for something, checked. IPv6 host addresses are left out: the
-    /// pod network has none.
+    /// The port mappings that ask for something, checked. One for an address of a family that pods
+    /// here do not have leads nowhere and is left out.
     pub(crate) fn host_ports(&self) -> Result<Vec<HostPort>, CniError> {
         let mappings = self.runtime_config.port_mappings.iter().flatten();
         let mut ports = Vec::new();
@@ -154,13 +171,16 @@ impl Config {
             };
             let host_ip = match mapping.host_ip.as_str() {
                 "" | "0.0.0.0" | "::" => None,
-                text => match text.parse::<std::net::IpAddr>() {
-                    Ok(std::net::IpAddr::V4(address)) => Some(address),
-                    Ok(std::net::IpAddr::V6(_)) => continue,
-                    Err(_) => {
-                        return Err(CniError::config(format!("hostIP {text:?} is no address")));
+                text => {
+                    let parsed: Result<IpAddr, _> = text.parse();
+                    let address = parsed
+                        .map_err(|_| CniError::config(format!("hostIP {text:?} is no address")))?;
+                    let family = |pods: &IpNet| pods.addr().is_ipv4() == address.is_ipv4();
+                    if !self.pod_networks.iter().any(family) {
+                        continue;
                     }
-                },
+                    Some(address)
+                }
             };
             ports.push(HostPort {
                 host_port: port(mapping.host_port)?,
@@ -180,22 +200,28 @@ pub(crate) struct Attached<'a> {
     pub(crate) interface: &'a str,
     pub(crate) hardware_address: String,
     pub(crate) netns: &'a str,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) gateway: Ipv4Addr,
+    /// Addresses with their gateways.
+    pub(crate) addresses: Vec<(IpAddr, IpAddr)>,
     pub(crate) mtu: u32,
 }
 
 impl Attached<'_> {
     /// The result in the words of `version`.
     pub(crate) fn to_json(&self, version: &str) -> Value {
-        let mut ip = json!({
-            "interface": 2,
-            "address": format!("{}/32", self.address),
-            "gateway": self.gateway,
-        });
-        if version.starts_with("0.") {
-            ip["version"] = "4".into();
-        }
+        let ip = |(address, gateway): &(IpAddr, IpAddr)| {
+            let (length, family) = if address.is_ipv4() { (32, "4") } else { (128, "6") };
+            let mut ip = json!({
+                "interface": 2, "address": format!("{address}/{length}"), "gateway": gateway,
+            });
+            if version.starts_with("0.") {
+                ip["version"] = family.into();
+            }
+            ip
+        };
+        let route = |(_, gateway): &(IpAddr, IpAddr)| {
+            let all = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+            json!({ "dst": all, "gw": gateway })
+        };
         let mut container = json!({
             "name": self.interface, "mac": self.hardware_address, "sandbox": self.netns,
         });
@@ -209,8 +235,8 @@ impl Attached<'_> {
                 {"name": self.host},
                 container,
             ],
-            "ips": [ip],
-            "routes": [{"dst": "0.0.0.0/0", "gw": self.gateway}],
+            "ips": self.addresses.iter().map(ip).collect::<Vec<_>>(),
+            "routes": self.addresses.iter().map(route).collect::<Vec<_>>(),
             "dns": {},
         })
     }
@@ -227,7 +253,7 @@ mod tests {
     #[test]
     fn port_mappings_are_checked() {
         let ports = config(
-            r#"{"runtimeConfig":{"portMappings":[
+            r#"{"podNetworks":["10.244.0.0/24"],"runtimeConfig":{"portMappings":[
                 {"hostPort":8080,"containerPort":80,"protocol":"TCP"},
                 {"hostPort":0,"containerPort":81},
                 {"hostPort":53,"containerPort":53,"protocol":"udp","hostIP":"127.0.0.1"},
@@ -237,15 +263,15 @@ mod tests {
         .expect("ports");
         assert_eq!(ports.len(), 2);
         let as_containerd = config(
-            r#"{"runtimeConfig":{"portMappings":[
+            r#"{"podNetworks":["10.244.0.0/24"],"runtimeConfig":{"portMappings":[
                 {"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":"127.0.0.1"}]}}"#,
         )
         .host_ports()
         .expect("ports");
         assert_eq!((as_containerd[0].host_port, as_containerd[0].container_port), (8080, 80));
-        assert_eq!(as_containerd[0].host_ip, Some(Ipv4Addr::LOCALHOST));
+        assert_eq!(as_containerd[0].host_ip, Some(std::net::Ipv4Addr::LOCALHOST.into()));
         assert_eq!((ports[0].host_port, ports[0].protocol.as_str()), (8080, "tcp"));
-        assert_eq!(ports[1].host_ip, Some(Ipv4Addr::LOCALHOST));
+        assert_eq!(ports[1].host_ip, Some(std::net::Ipv4Addr::LOCALHOST.into()));
         for bad in [
             r#"{"hostPort":70000,"containerPort":80}"#,
             r#"{"hostPort":80,"containerPort":80,"protocol":"icmp"}"#,

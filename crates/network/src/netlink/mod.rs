@@ -5,9 +5,15 @@
 //! thread where a dump may be long.
 
 pub(crate) mod conntrack;
+pub(crate) mod events;
+pub(crate) mod ip;
 mod message;
+pub(crate) mod monitor;
 pub(crate) mod nftables;
+pub(crate) mod queue;
 pub(crate) mod route;
+pub(crate) mod vxlan;
+pub(crate) mod wire;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -15,8 +21,8 @@ use nix::{
     errno::Errno,
     sys::{
         socket::{
-            AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv,
-            send, setsockopt, socket, sockopt,
+            AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
+            recv, send, setsockopt, socket, sockopt,
         },
         time::{TimeVal, TimeValLike},
     },
@@ -61,6 +67,11 @@ impl Socket {
     /// A socket for conntrack of the calling thread's network namespace.
     pub(crate) fn netfilter() -> Result<Self, NetlinkError> {
         Self::open(SockProtocol::NetlinkNetFilter)
+    }
+
+    /// The address by which the kernel names this socket in notifications.
+    pub(crate) fn address(&self) -> u32 {
+        getsockname::<NetlinkAddr>(self.fd.as_raw_fd()).map_or(0, |address| address.pid())
     }
 
     fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
@@ -115,12 +126,18 @@ impl Socket {
             .map_err(|errno| NetlinkError::new(what, errno))
     }
 
-    fn exchange(&mut self, message: Message, extra: u16) -> Result<Vec<Reply>, Errno> {
+    /// A number for the next message.
+    fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
-        let bytes = message.finish(self.sequence, nix::libc::NLM_F_REQUEST as u16 | extra);
-        send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        self.sequence
+    }
+
+    /// Receives messages until `take` has its answer.
+    fn receive<T>(
+        &mut self,
+        mut take: impl FnMut(Reply) -> Option<Result<T, Errno>>,
+    ) -> Result<T, Errno> {
         let mut buffer = vec![0; RECEIVE_BYTES];
-        let mut replies = Vec::new();
         loop {
             let length = match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Ok(length) => length,
@@ -129,22 +146,50 @@ impl Socket {
                 Err(errno) => return Err(errno),
             };
             for reply in message::split(&buffer[..length]) {
-                if reply.sequence != self.sequence {
-                    continue;
-                }
-                match i32::from(reply.kind) {
-                    nix::libc::NLMSG_ERROR => {
-                        let code = u32_at(&reply.body, 0).cast_signed();
-                        return match code {
-                            0 => Ok(replies),
-                            code => Err(Errno::from_raw(-code)),
-                        };
-                    }
-                    nix::libc::NLMSG_DONE => return Ok(replies),
-                    nix::libc::NLMSG_NOOP => {}
-                    _ => replies.push(reply),
+                if let Some(outcome) = take(reply) {
+                    return outcome;
                 }
             }
         }
+    }
+
+    /// Waits until the request with number `last` is acknowledged, or any since `first` failed.
+    fn await_answer(&mut self, first: u32, last: u32) -> Result<(), Errno> {
+        self.receive(|reply| {
+            let ours = reply.sequence.wrapping_sub(first) <= last.wrapping_sub(first);
+            if !ours || i32::from(reply.kind) != nix::libc::NLMSG_ERROR {
+                return None;
+            }
+            match u32_at(&reply.body, 0).cast_signed() {
+                0 if reply.sequence == last => Some(Ok(())),
+                0 => None,
+                code => Some(Err(Errno::from_raw(-code))),
+            }
+        })
+    }
+
+    fn exchange(&mut self, message: Message, extra: u16) -> Result<Vec<Reply>, Errno> {
+        let sequence = self.next_sequence();
+        let bytes = message.finish(sequence, nix::libc::NLM_F_REQUEST as u16 | extra);
+        send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        let mut replies = Vec::new();
+        self.receive(|reply| {
+            if reply.sequence != sequence {
+                return None;
+            }
+            match i32::from(reply.kind) {
+                nix::libc::NLMSG_ERROR => match u32_at(&reply.body, 0).cast_signed() {
+                    0 => Some(Ok(())),
+                    code => Some(Err(Errno::from_raw(-code))),
+                },
+                nix::libc::NLMSG_DONE => Some(Ok(())),
+                nix::libc::NLMSG_NOOP => None,
+                _ => {
+                    replies.push(reply);
+                    None
+                }
+            }
+        })?;
+        Ok(replies)
     }
 }

@@ -1,24 +1,21 @@
-//! Links, addresses and routes: the few rtnetlink(7) requests that the pod network needs.
+//! Links: the few rtnetlink(7) requests about devices that the pod network needs.
 //!
 //! Knows the kernel's structures and nothing of pods.
 
 use std::{
-    net::Ipv4Addr,
     os::fd::{AsRawFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
-use ipnet::Ipv4Net;
 use nix::{errno::Errno, libc};
 
 use super::{Message, NetlinkError, Reply, Socket, attribute, u32_at};
 
 const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
-const REPLACE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
-const UP: u32 = libc::IFF_UP as u32;
+pub(super) const UP: u32 = libc::IFF_UP as u32;
 
 /// `VETH_INFO_PEER` of linux/veth.h.
-const VETH_INFO_PEER: u16 = 1;
+pub(super) const VETH_INFO_PEER: u16 = 1;
 /// Attributes of `IFLA_INFO_SLAVE_DATA` for ports of a bridge (linux/if_link.h).
 const BRIDGE_PORT_HAIRPIN: u16 = 4;
 /// `IFLA_INFO_SLAVE_KIND` and `IFLA_INFO_SLAVE_DATA`.
@@ -175,94 +172,8 @@ pub(crate) fn delete_link(socket: &mut Socket, name: &str) -> Result<(), Netlink
     socket.call_unless(&format!("delete device {name}"), &[Errno::ENODEV], request)
 }
 
-/// Gives a device an address; the prefix's network becomes reachable through it unless /32.
-pub(crate) fn add_address(
-    socket: &mut Socket,
-    index: u32,
-    address: Ipv4Net,
-) -> Result<(), NetlinkError> {
-    let request = Message::new(libc::RTM_NEWADDR, REPLACE)
-        .fixed(&[libc::AF_INET as u8, address.prefix_len(), 0, 0])
-        .fixed(&index.to_ne_bytes())
-        .attribute(libc::IFA_LOCAL, &address.addr().octets())
-        .attribute(libc::IFA_ADDRESS, &address.addr().octets());
-    socket.call(&format!("add address {address} to device {index}"), request)
-}
-
-/// The IPv4 addresses of device `index`.
-pub(crate) fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<Ipv4Net>, NetlinkError> {
-    let request = Message::new(libc::RTM_GETADDR, 0)
-        .fixed(&[libc::AF_INET as u8, 0, 0, 0])
-        .fixed(&index.to_ne_bytes());
-    let replies = socket.dump("list addresses", request)?;
-    Ok(replies
-        .iter()
-        .filter(|reply| u32_at(&reply.body, 4) == index)
-        .filter_map(|reply| {
-            let octets: [u8; 4] =
-                attribute(reply.body.get(8..)?, libc::IFA_LOCAL)?.try_into().ok()?;
-            Ipv4Net::new(Ipv4Addr::from(octets), reply.body[1]).ok()
-        })
-        .collect())
-}
-
-/// One route to set; an equal destination is replaced.
-pub(crate) struct Route {
-    pub(crate) destination: Ipv4Net,
-    pub(crate) device: u32,
-    /// Next hop; `None` when the destination is on the link.
-    pub(crate) gateway: Option<Ipv4Addr>,
-    /// Source address of packets that start here.
-    pub(crate) source: Option<Ipv4Addr>,
-}
-
-/// Sets a route in the main table.
-pub(crate) fn set_route(socket: &mut Socket, route: &Route) -> Result<(), NetlinkError> {
-    let scope = match route.gateway {
-        Some(_) => libc::RT_SCOPE_UNIVERSE,
-        None => libc::RT_SCOPE_LINK,
-    };
-    let mut request = Message::new(libc::RTM_NEWROUTE, REPLACE)
-        .fixed(&[
-            libc::AF_INET as u8,
-            route.destination.prefix_len(),
-            0,
-            0,
-            libc::RT_TABLE_MAIN,
-            libc::RTPROT_STATIC,
-            scope,
-            libc::RTN_UNICAST,
-        ])
-        .fixed(&0u32.to_ne_bytes())
-        .number(libc::RTA_OIF, route.device);
-    if route.destination.prefix_len() > 0 {
-        request = request.attribute(libc::RTA_DST, &route.destination.network().octets());
-    }
-    if let Some(gateway) = route.gateway {
-        request = request.attribute(libc::RTA_GATEWAY, &gateway.octets());
-    }
-    if let Some(source) = route.source {
-        request = request.attribute(libc::RTA_PREFSRC, &source.octets());
-    }
-    socket.call(&format!("set route to {}", route.destination), request)
-}
-
-/// The device of the default route, if there is one.
-pub(crate) fn default_device(socket: &mut Socket) -> Result<Option<u32>, NetlinkError> {
-    let request = Message::new(libc::RTM_GETROUTE, 0)
-        .fixed(&[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0])
-        .fixed(&0u32.to_ne_bytes());
-    let replies = socket.dump("list routes", request)?;
-    Ok(replies.iter().find_map(|reply| {
-        let body = &reply.body;
-        let main = body.get(4) == Some(&libc::RT_TABLE_MAIN);
-        (main && body.get(1) == Some(&0))
-            .then(|| attribute(body.get(12..)?, libc::RTA_OIF).map(|value| u32_at(value, 0)))?
-    }))
-}
-
 /// `struct ifinfomsg`.
-fn interface(index: u32, flags: u32, change: u32) -> [u8; 16] {
+pub(super) fn interface(index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[4..8].copy_from_slice(&index.to_ne_bytes());
     bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
@@ -270,7 +181,7 @@ fn interface(index: u32, flags: u32, change: u32) -> [u8; 16] {
     bytes
 }
 
-fn parse_link(reply: &Reply) -> Option<Link> {
+pub(super) fn parse_link(reply: &Reply) -> Option<Link> {
     if reply.kind != libc::RTM_NEWLINK {
         return None;
     }

@@ -53,8 +53,8 @@ pub(crate) fn errors_are_reported(node: &Node) {
     assert_eq!(code("ADD", &namespace.path, json!({"cniVersion": "9.9.9"})), 1);
     assert_eq!(code("ADD", "/nonexistent", json!({})), 4);
     assert_eq!(code("FLY", &namespace.path, json!({})), 4);
-    assert_eq!(code("ADD", &namespace.path, json!({"podNetwork": 7})), 6);
-    assert_eq!(code("ADD", &namespace.path, json!({"podNetwork": null})), 7);
+    assert_eq!(code("ADD", &namespace.path, json!({"podNetworks": 7})), 6);
+    assert_eq!(code("ADD", &namespace.path, json!({"podNetworks": []})), 7);
     assert_eq!(code("ADD", &namespace.path, json!({"bridge": "nobridge0"})), 11);
     assert_eq!(node.leases(), 0, "a failed ADD keeps no address");
 }
@@ -158,7 +158,7 @@ pub(crate) fn cleanup_leaves_nothing(node: &Node) {
     let pod = Pod::start(node, "left");
     skiff_network::cleanup(&node.options).expect("cleanup");
     skiff_network::cleanup(&node.options).expect("cleanup again");
-    assert!(!node.nft().contains("table ip skiff"));
+    assert!(!node.nft().contains("table inet skiff"));
     let links = std::process::Command::new("ip").args(["-o", "link"]).output().expect("run ip");
     let links = String::from_utf8_lossy(&links.stdout).into_owned();
     assert!(

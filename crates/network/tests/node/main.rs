@@ -6,6 +6,9 @@
 
 mod api;
 mod attach;
+mod machines;
+mod nodes;
+mod policies;
 mod services;
 mod world;
 
@@ -32,6 +35,19 @@ const TESTS: &[Test] = &[
     ("services::rollout_under_load", services::rollout_under_load),
     ("services::table_is_restored", services::table_is_restored),
     ("services::many_services", services::many_services),
+    ("nodes::vxlan", nodes::vxlan),
+    ("nodes::vxlan_over_ipv6", nodes::vxlan_over_ipv6),
+    ("nodes::host_gateway", nodes::host_gateway),
+    ("nodes::what_others_remove_is_repaired", nodes::what_others_remove_is_repaired),
+    ("nodes::nodes_come_and_go", nodes::nodes_come_and_go),
+    ("nodes::a_start_without_a_server", nodes::a_start_without_a_server),
+    ("nodes::packet_sizes_follow", nodes::packet_sizes_follow),
+    ("nodes::nothing_is_left", nodes::nothing_is_left),
+    ("policies::truth_table", policies::truth_table),
+    ("policies::connections_are_cut", policies::connections_are_cut),
+    ("policies::never_unpoliced", policies::never_unpoliced),
+    ("policies::the_node_passes", policies::the_node_passes),
+    ("policies::no_way_around", policies::no_way_around),
     ("attach::cleanup_leaves_nothing", attach::cleanup_leaves_nothing),
 ];
 

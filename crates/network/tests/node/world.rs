@@ -4,7 +4,7 @@
 use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    path::PathBuf,
+    path::Path,
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -101,22 +101,8 @@ impl Node {
         let options = NetworkOptions::new("node-1", directory.path().join("network"));
         skiff_network::setup(&options).expect("setup");
         skiff_network::setup(&options).expect("setup again");
-        let places = InstallOptions {
-            bin_dir: directory.path().join("bin"),
-            conf_dir: directory.path().join("conf"),
-            executable: std::env::current_exe().expect("own path"),
-        };
-        let path = skiff_network::cni::install(&places, &options).expect("install");
-        let list: Value =
-            serde_json::from_slice(&std::fs::read(path).expect("read")).expect("JSON");
-        let mut plugin = list["plugins"][0].clone();
-        plugin["cniVersion"] = list["cniVersion"].clone();
-        plugin["name"] = list["name"].clone();
+        let plugin = install_plugin(directory.path(), &options);
         Self { options, directory, outside, plugin }
-    }
-
-    pub(crate) fn executable(&self) -> PathBuf {
-        self.directory.path().join("bin").join(skiff_network::cni::PLUGIN_NAME)
     }
 
     /// One call of the plugin: exit code 0 and its output, or its error.
@@ -127,26 +113,7 @@ impl Node {
         netns: &str,
         more: Value,
     ) -> Result<Value, Value> {
-        let mut config = self.plugin.clone();
-        config.as_object_mut().expect("object").extend(more.as_object().expect("object").clone());
-        let mut child = Command::new(self.executable())
-            .env_clear()
-            .env("PATH", std::env::var("PATH").unwrap_or_default())
-            .env("CNI_COMMAND", command)
-            .env("CNI_CONTAINERID", id)
-            .env("CNI_NETNS", netns)
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", self.directory.path().join("bin"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("run the plugin");
-        let mut stdin = child.stdin.take().expect("piped");
-        stdin.write_all(config.to_string().as_bytes()).expect("write");
-        drop(stdin);
-        let output = child.wait_with_output().expect("wait");
-        let value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-        if output.status.success() { Ok(value) } else { Err(value) }
+        call_plugin(&self.directory.path().join("bin"), &self.plugin, [command, id, netns], &more)
     }
 
     pub(crate) fn nft(&self) -> String {
@@ -163,6 +130,52 @@ impl Node {
             })
             .count()
     }
+}
+
+/// Installs the plugin below `directory`; returns the configuration that the runtime passes to it.
+pub(crate) fn install_plugin(directory: &Path, options: &NetworkOptions) -> Value {
+    let places = InstallOptions {
+        bin_dir: directory.join("bin"),
+        conf_dir: directory.join("conf"),
+        executable: std::env::current_exe().expect("own path"),
+    };
+    let path = skiff_network::cni::install(&places, options).expect("install");
+    let list: Value = serde_json::from_slice(&std::fs::read(path).expect("read")).expect("JSON");
+    let mut plugin = list["plugins"][0].clone();
+    plugin["cniVersion"] = list["cniVersion"].clone();
+    plugin["name"] = list["name"].clone();
+    plugin
+}
+
+/// One call of the plugin in `bin_dir` with command, container and network namespace: exit code 0
+/// and its output, or its error.
+pub(crate) fn call_plugin(
+    bin_dir: &Path,
+    plugin: &Value,
+    [command, id, netns]: [&str; 3],
+    more: &Value,
+) -> Result<Value, Value> {
+    let mut config = plugin.clone();
+    config.as_object_mut().expect("object").extend(more.as_object().expect("object").clone());
+    let mut child = Command::new(bin_dir.join(skiff_network::cni::PLUGIN_NAME))
+        .env_clear()
+        .env("PATH", std::env::var("PATH").unwrap_or_default())
+        .env("CNI_COMMAND", command)
+        .env("CNI_CONTAINERID", id)
+        .env("CNI_NETNS", netns)
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_ARGS", more["podArguments"].as_str().unwrap_or_default())
+        .env("CNI_PATH", bin_dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run the plugin");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(config.to_string().as_bytes()).expect("write");
+    drop(stdin);
+    let output = child.wait_with_output().expect("wait");
+    let value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    if output.status.success() { Ok(value) } else { Err(value) }
 }
 
 /// A pod: a namespace attached to the node.
@@ -275,7 +288,8 @@ impl Drop for Server {
 
 fn serve(mut stream: TcpStream, name: &str) {
     let _ = stream.set_nonblocking(false);
-    let peer = stream.peer_addr().map(|peer| peer.ip().to_string()).unwrap_or_default();
+    let peer = stream.peer_addr().map(|peer| peer.ip().to_canonical().to_string());
+    let peer = peer.unwrap_or_default();
     if stream.write_all(format!("{name} {peer}\n").as_bytes()).is_err() {
         return;
     }

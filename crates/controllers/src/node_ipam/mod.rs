@@ -1,0 +1,210 @@
+//! Gives every node its pod networks: one range of each family that the cluster has, out of the
+//! cluster's own.
+//!
+//! What is taken is read off the Nodes, so nothing needs remembering and ranges of deleted nodes
+//! are free again. One node is served at a time and only when the cache has seen the range given
+//! before: no two get the same. Knows nothing of what nodes do with their ranges.
+
+mod options;
+mod ranges;
+
+use std::sync::Arc;
+
+use client::{Cache, Caches, Change, EventKind, ObjectKey};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use parking_lot::Mutex;
+use reconcile::{Action, Context, Controller, Deps, Plan, Runtime};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+pub use options::{NodeIpamError, NodeIpamOptions};
+
+use self::ranges::ClusterRange;
+use crate::objects::name;
+
+/// Name in logs, metrics and `--controllers`.
+pub(crate) const NAME: &str = "node-ipam-controller";
+
+/// The event's reason, as upstream.
+const NOT_AVAILABLE: &str = "CIDRNotAvailable";
+
+/// Runs the controller until `shutdown`.
+pub(crate) async fn run(
+    caches: Caches,
+    deps: Deps,
+    options: NodeIpamOptions,
+    shutdown: CancellationToken,
+) {
+    let ranges = match options.ranges() {
+        Ok(ranges) => ranges,
+        Err(error) => {
+            tracing::error!(%error, "no pod networks are given to nodes");
+            return shutdown.cancelled().await;
+        }
+    };
+    let nodes = caches.cache::<Node>();
+    let all = nodes.clone();
+    Runtime::new(NAME, deps)
+        .watch(&nodes, move |change| wake(&all, change))
+        .concurrent(1)
+        .run(Ipam { nodes, next: Mutex::new(vec![0; ranges.len()]), ranges }, shutdown)
+        .await;
+}
+
+/// A new node wants ranges; those of one that is gone are for whoever waits.
+fn wake(nodes: &Cache<Node>, change: &Change<Node>) -> Vec<ObjectKey> {
+    match (&change.before, &change.after) {
+        (_, None) => {
+            let waiting = nodes.list().into_iter().filter(|node| pod_networks(node).is_empty());
+            waiting.map(|node| ObjectKey::of(&*node)).collect()
+        }
+        (Some(before), Some(after)) if before.metadata.uid == after.metadata.uid => Vec::new(),
+        _ => vec![change.key.clone()],
+    }
+}
+
+/// The ranges a node has; what cannot be read is left out.
+fn pod_networks(node: &Node) -> Vec<IpNet> {
+    let Some(spec) = &node.spec else { return Vec::new() };
+    let all = match &spec.pod_cidrs {
+        Some(all) if !all.is_empty() => all.as_slice(),
+        _ => spec.pod_cidr.as_slice(),
+    };
+    all.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+struct Ipam {
+    nodes: Cache<Node>,
+    ranges: Vec<ClusterRange>,
+    /// Where to look first, so that a range is used again as late as possible.
+    next: Mutex<Vec<u32>>,
+}
+
+/// A node without ranges, and what others have.
+pub(crate) struct Snapshot {
+    node: Arc<Node>,
+    ranges: Vec<ClusterRange>,
+    taken: Vec<IpNet>,
+    next: Vec<u32>,
+}
+
+impl Controller for Ipam {
+    type Snapshot = Snapshot;
+
+    fn observe(&self, key: &ObjectKey) -> Option<Snapshot> {
+        let node = self.nodes.get_key(key)?;
+        if !pod_networks(&node).is_empty() || node.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let taken = self.nodes.list().iter().flat_map(|node| pod_networks(node)).collect();
+        let next = self.next.lock().clone();
+        Some(Snapshot { node, ranges: self.ranges.clone(), taken, next })
+    }
+
+    fn plan(&self, snapshot: &Snapshot, _: &Context) -> Plan {
+        let (plan, given) = plan(snapshot);
+        if let Some(given) = given {
+            *self.next.lock() = given.iter().map(|index| index + 1).collect();
+        }
+        plan
+    }
+}
+
+/// One free range of each family, or an event. The second part is the indexes given.
+fn plan(snapshot: &Snapshot) -> (Plan, Option<Vec<u32>>) {
+    let node = &*snapshot.node;
+    let mut plan = Plan::nothing();
+    let indexes: Option<Vec<u32>> = snapshot
+        .ranges
+        .iter()
+        .zip(&snapshot.next)
+        .map(|(range, next)| range.free(*next, &snapshot.taken))
+        .collect();
+    let Some(indexes) = indexes else {
+        let text = format!("Node {} status is now: {NOT_AVAILABLE}", name(&node.metadata));
+        plan.note(node, EventKind::Normal, NOT_AVAILABLE, text);
+        tracing::warn!(
+            node = name(&node.metadata),
+            "no pod network is left for this node: delete Nodes that are gone, or use a larger --cluster-cidr"
+        );
+        return (plan, None);
+    };
+    let networks: Vec<String> = snapshot
+        .ranges
+        .iter()
+        .zip(&indexes)
+        .map(|(range, index)| range.at(*index).to_string())
+        .collect();
+    let spec = json!({ "podCIDR": networks.first(), "podCIDRs": networks });
+    plan.act(Action::patch(node, json!({ "spec": spec })));
+    (plan, Some(indexes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{from_yaml, told};
+
+    fn node(name: &str, networks: &str) -> Node {
+        from_yaml(&format!(
+            "{{metadata: {{name: {name}, uid: u}}, spec: {{podCIDRs: [{networks}]}}}}"
+        ))
+    }
+
+    fn ipam(cidrs: &str, nodes: Vec<Node>) -> Ipam {
+        let ranges = NodeIpamOptions {
+            cluster_cidrs: cidrs.split(',').map(|cidr| cidr.parse().expect("network")).collect(),
+            ..NodeIpamOptions::default()
+        }
+        .ranges()
+        .expect("ranges");
+        let next = Mutex::new(vec![0; ranges.len()]);
+        Ipam { nodes: Cache::fixed(nodes), ranges, next }
+    }
+
+    /// The plan for node `name`, in words.
+    fn check(ipam: &Ipam, name: &str) -> Vec<String> {
+        let Some(snapshot) = ipam.observe(&ObjectKey::cluster(name)) else { return Vec::new() };
+        let plan = ipam.plan(&snapshot, &Context::at(jiff::Timestamp::UNIX_EPOCH));
+        let notes = plan.notes.iter().map(|note| format!("{}: {}", note.reason, note.note));
+        told(&plan).into_iter().chain(notes).collect()
+    }
+
+    #[test]
+    fn a_new_node_gets_one_range_of_each_family() {
+        let nodes = vec![node("a", "10.244.0.0/24, 'fd00:10:244::/64'"), node("b", "")];
+        let two = ipam("10.244.0.0/16,fd00:10:244::/48", nodes);
+        assert!(check(&two, "a").is_empty());
+        assert!(check(&two, "gone").is_empty());
+        assert_eq!(
+            check(&two, "b"),
+            [
+                r#"patch Node b {"spec":{"podCIDR":"10.244.1.0/24","podCIDRs":["10.244.1.0/24","fd00:10:244:1::/64"]}}"#
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_given_is_not_given_next() {
+        let one = ipam("10.244.0.0/16", vec![node("a", "")]);
+        assert!(check(&one, "a")[0].contains("10.244.0.0/24"));
+        assert!(check(&one, "a")[0].contains("10.244.1.0/24"), "the first may be on its way");
+    }
+
+    #[test]
+    fn exhaustion_is_an_event_and_deletion_wakes_who_waits() {
+        let full = ipam("10.244.0.0/24", vec![node("a", "10.244.0.0/24"), node("b", "")]);
+        assert_eq!(check(&full, "b"), ["CIDRNotAvailable: Node b status is now: CIDRNotAvailable"]);
+        let change = |before: Option<Node>, after: Option<Node>| Change {
+            key: ObjectKey::cluster("a"),
+            before: before.map(Arc::new),
+            after: after.map(Arc::new),
+        };
+        let woken = |change| wake(&full.nodes, &change);
+        let a = || Some(node("a", "10.244.0.0/24"));
+        assert_eq!(woken(change(a(), None)), [ObjectKey::cluster("b")]);
+        assert!(woken(change(a(), a())).is_empty(), "heartbeats wake nobody");
+        assert_eq!(woken(change(None, a())), [ObjectKey::cluster("a")]);
+    }
+}

@@ -36,15 +36,19 @@ use self::{
     subject::{Attachment, Facts},
     table::Tables,
 };
-use crate::{cni::Leases, options::NetworkOptions};
+use crate::{cni::Leases, netlink::events::Events, options::NetworkOptions};
 
 pub(crate) use gate::{Waiting, announce, retire, socket};
 pub(crate) use subject::Attachment as Attached;
 pub use table::PolicyTableError;
 pub(crate) use table::remove;
 
-/// How often it is made sure that nobody removed the tables.
+/// How often it is made sure that nobody removed the tables, beside listening to what happens.
 const WATCH_OVER: Duration = Duration::from_secs(15);
+/// The shortest time between two repairs of what others do.
+const CALM: Duration = Duration::from_secs(1);
+/// No socket has this address: nobody's changes are left out.
+const EVERYBODY: u32 = u32::MAX;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
@@ -70,11 +74,20 @@ pub struct Policy {
 
 /// What is followed while there are policies.
 struct Active {
+    feed: Feed,
+    /// What happens to the table; `None` if the kernel does not tell.
+    events: Option<Events>,
+    /// What others do to the table is answered not before.
+    calm: Instant,
+    /// Whether the tables may differ from the state and must be replaced.
+    unsure: bool,
+}
+
+/// What is known, and what changes it.
+struct Feed {
     pods: Subscription<Pod>,
     namespaces: Subscription<Namespace>,
     state: State,
-    /// Whether the tables may differ from `state` and must be replaced.
-    unsure: bool,
 }
 
 /// The work under way.
@@ -144,17 +157,24 @@ impl Work {
                 }
             };
             let Self { active, policy_changes, .. } = &mut self;
+            let (feed, meddled) = match active {
+                Some(Active { feed, events, calm, unsure }) => {
+                    (Some(feed), Some((events.as_mut(), calm, unsure)))
+                }
+                None => (None, None),
+            };
             tokio::select! {
                 change = policy_changes.next() => match change {
                     Some(change) => {
                         let policy = change.after.as_deref().map(model::read);
                         if let Some(active) = active {
-                            active.state.policy(&change.key, policy);
+                            active.feed.state.policy(&change.key, policy);
                         }
                     }
                     None => break,
                 },
-                open = next(active) => if !open { break },
+                open = next(feed) => if !open { break },
+                () = meddling(meddled) => {}
                 Some(request) = requests.recv() => self.take(request),
                 () = retry => {}
                 _ = watch_over.tick() => self.look_after(),
@@ -180,6 +200,10 @@ impl Work {
             None => Ok(()),
             Some(active) => active.program(&mut self.tables).await,
         };
+        // What has happened to the table until here was our doing.
+        if let Some(events) = self.active.as_ref().and_then(|active| active.events.as_ref()) {
+            events.so_far(EVERYBODY);
+        }
         match outcome {
             Ok(()) => {
                 self.leftover = self.active.is_some();
@@ -209,21 +233,29 @@ impl Work {
         for policy in self.policies.list() {
             state.policy(&client::ObjectKey::of(&*policy), Some(model::read(&policy)));
         }
-        Active { pods: pods.subscribe(), namespaces: namespaces.subscribe(), state, unsure: true }
+        let events = Events::listen(&table::name(&self.options));
+        Active {
+            feed: Feed { pods: pods.subscribe(), namespaces: namespaces.subscribe(), state },
+            events: events
+                .inspect_err(|error| tracing::warn!(%error, "looking after policies by the clock"))
+                .ok(),
+            calm: Instant::now(),
+            unsure: true,
+        }
     }
 
     fn take(&mut self, request: Request) {
         match request {
             Request::Attach(attachment, done) => {
                 if let Some(active) = &mut self.active {
-                    active.state.attach(attachment.clone());
+                    active.feed.state.attach(attachment.clone());
                 }
                 self.waiting.push((attachment, done));
             }
             Request::Detach(addresses) => {
                 if let Some(active) = &mut self.active {
                     for address in addresses {
-                        active.state.detach(address);
+                        active.feed.state.detach(address);
                     }
                 }
             }
@@ -235,16 +267,16 @@ impl Work {
         let Some(active) = &mut self.active else { return };
         while let Some(Some(change)) = self.policy_changes.next().now_or_never() {
             let policy = change.after.as_deref().map(model::read);
-            active.state.policy(&change.key, policy);
+            active.feed.state.policy(&change.key, policy);
         }
-        while next_of(active).now_or_never() == Some(true) {}
+        while next_of(&mut active.feed).now_or_never() == Some(true) {}
     }
 
     /// Lets those go on whose pods are policed.
     fn answer(&mut self) {
         let active = &self.active;
         let known = |attachment: &Attachment| {
-            active.as_ref().is_none_or(|active| active.state.knows(attachment))
+            active.as_ref().is_none_or(|active| active.feed.state.knows(attachment))
         };
         for (attachment, done) in std::mem::take(&mut self.waiting) {
             if known(&attachment) {
@@ -272,7 +304,8 @@ impl Work {
 
 impl Active {
     async fn program(&mut self, tables: &mut Tables) -> Result<(), PolicyTableError> {
-        let State { content, guard, .. } = &mut self.state;
+        self.feed.state.sweep();
+        let State { content, guard, .. } = &mut self.feed.state;
         if !self.unsure {
             match tables.change(content, guard).await {
                 Ok(()) => return Ok(()),
@@ -288,16 +321,25 @@ impl Active {
     }
 }
 
+/// Waits until somebody else changes the table.
+async fn meddling(watched: Option<(Option<&mut Events>, &mut Instant, &mut bool)>) {
+    let Some((Some(events), calm, unsure)) = watched else { return std::future::pending().await };
+    tokio::time::sleep_until(*calm).await;
+    events.next(EVERYBODY).await;
+    tracing::warn!("somebody changed the table of network policies; making it again");
+    *calm = Instant::now() + CALM;
+    *unsure = true;
+}
+
 /// Takes in one change of a pod or namespace, waiting for it; false at the end.
-async fn next(active: &mut Option<Active>) -> bool {
-    match active {
-        Some(active) => next_of(active).await,
+async fn next(feed: Option<&mut Feed>) -> bool {
+    match feed {
+        Some(feed) => next_of(feed).await,
         None => std::future::pending().await,
     }
 }
 
-async fn next_of(active: &mut Active) -> bool {
-    let Active { pods, namespaces, state, .. } = active;
+async fn next_of(Feed { pods, namespaces, state }: &mut Feed) -> bool {
     tokio::select! {
         change = pods.next() => match change {
             Some(change) => state.pod(&change.key, change.after.as_deref().and_then(Facts::read)),

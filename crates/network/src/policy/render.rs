@@ -94,7 +94,7 @@ fn peer_conditions(
     };
     let within = |family: Family, name: &str| Condition {
         family: Some(family),
-        text: format!("ct {side} {} saddr @{name}/{}", family.word(), family.digit()),
+        text: format!("ct {side} {} saddr @{name}/{}", family.header(), family.digit()),
     };
     let mut conditions = Vec::new();
     for selection in &peers.pods {
@@ -127,7 +127,7 @@ fn port_conditions(rule: &Rule, set: &mut dyn FnMut(Members) -> String) -> Vec<C
                     family: Some(family),
                     text: format!(
                         "meta l4proto {word} ct reply {} saddr . ct reply proto-src @{name}/{}",
-                        family.word(),
+                        family.header(),
                         family.digit()
                     ),
                 }));

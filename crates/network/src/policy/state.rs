@@ -54,7 +54,11 @@ pub(crate) struct State {
     devices: HashMap<IpAddr, String>,
     owners: HashMap<IpAddr, ObjectKey>,
     targets: BTreeMap<ObjectKey, Target>,
+    /// Whose target the elements of an address are.
+    holders: HashMap<IpAddr, ObjectKey>,
     profiles: HashMap<Profile, (String, usize)>,
+    /// Profiles that nobody used at some time since the last sweep.
+    idle: Vec<Profile>,
     programmed: HashMap<Half, Programmed>,
     sets: Sets,
     last: u64,
@@ -99,6 +103,7 @@ impl State {
         }
         self.attached.insert(ghost.clone(), attachment);
         self.pods.insert(ghost.clone(), Facts { ghost: true, ..facts });
+        self.refresh(key);
         self.refresh(&ghost);
     }
 
@@ -153,8 +158,13 @@ impl State {
                 None => self.disown(&key),
             }
         }
+        let held = attachment.addresses.iter().filter_map(|address| self.holders.get(address));
+        let former: Vec<ObjectKey> = held.filter(|holder| **holder != key).cloned().collect();
         self.owners.extend(attachment.addresses.iter().map(|address| (*address, key.clone())));
         self.attached.insert(key.clone(), attachment);
+        for holder in former {
+            self.refresh(&holder);
+        }
         self.refresh(&key);
     }
 
@@ -231,42 +241,36 @@ impl State {
         if new == old {
             return;
         }
+        let own = |address: &&IpAddr| self.holders.get(*address) == Some(key);
+        let left: Vec<IpAddr> = old.addresses.iter().filter(own).copied().collect();
         for direction in Direction::BOTH {
-            let chain = new.profiles.get(&direction).map(|policies| {
-                let profile = (direction, policies.clone());
-                self.acquire_profile(&profile)
+            let verdict = new.profiles.get(&direction).map(|policies| {
+                format!("goto {}", self.acquire_profile(&(direction, policies.clone())))
             });
-            for address in &old.addresses {
-                if chain.is_none() || !new.addresses.contains(address) {
-                    self.content.set(
-                        &verdicts(direction, Family::of(*address)),
-                        &text(*address),
-                        None,
-                    );
-                }
+            for address in &left {
+                self.content.set(&verdicts(direction, Family::of(*address)), &text(*address), None);
             }
-            for address in chain.is_some().then_some(&new.addresses).into_iter().flatten() {
-                let verdict = chain.as_ref().map(|chain| format!("goto {chain}"));
-                self.content.set(
-                    &verdicts(direction, Family::of(*address)),
-                    &text(*address),
-                    verdict,
-                );
+            for address in &new.addresses {
+                let map = verdicts(direction, Family::of(*address));
+                self.content.set(&map, &text(*address), verdict.clone());
             }
             if let Some(policies) = old.profiles.get(&direction) {
                 self.release_profile(&(direction, policies.clone()));
             }
         }
-        for (target, value) in [(&old, None), (&new, Some(String::new()))] {
-            let policed =
-                if target.profiles.is_empty() { &[] } else { target.addresses.as_slice() };
-            for address in policed {
+        let policed = (!new.profiles.is_empty()).then(String::new);
+        for (addresses, value) in [(&left, None), (&new.addresses, policed)] {
+            for address in addresses {
                 let digit = Family::of(*address).digit();
                 self.content.set(&format!("policed{digit}"), &text(*address), value.clone());
                 let pair = format!("{address} . {address}");
                 self.content.set(&format!("self{digit}"), &pair, value.clone());
             }
         }
+        for address in left {
+            self.holders.remove(&address);
+        }
+        self.holders.extend(new.addresses.iter().map(|address| (*address, key.clone())));
         if new == Target::default() {
             self.targets.remove(key);
         } else {
@@ -316,12 +320,23 @@ impl State {
     }
 
     fn release_profile(&mut self, profile: &Profile) {
-        let Some((chain, users)) = self.profiles.get_mut(profile) else { return };
+        let Some((_, users)) = self.profiles.get_mut(profile) else { return };
         *users -= 1;
         if *users == 0 {
-            let chain = std::mem::take(chain);
-            self.profiles.remove(profile);
-            self.content.remove_chain(&chain);
+            self.idle.push(profile.clone());
+        }
+    }
+
+    /// Lets go of what nobody uses any more. Done once after many changes: what one pod leaves the
+    /// next often takes up.
+    pub(crate) fn sweep(&mut self) {
+        for profile in std::mem::take(&mut self.idle) {
+            if self.profiles.get(&profile).is_none_or(|(_, users)| *users > 0) {
+                continue;
+            }
+            if let Some((chain, _)) = self.profiles.remove(&profile) {
+                self.content.remove_chain(&chain);
+            }
             for policy in &profile.1 {
                 self.release_half(&(profile.0, policy.clone()));
             }

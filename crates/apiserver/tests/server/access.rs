@@ -1,6 +1,7 @@
 //! Who gets in and what they may do: tokens, RBAC, kubelets, impersonation, reviews, admission.
 
 use crate::support::{Client, Cluster};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -196,6 +197,62 @@ async fn kubelets_see_and_change_what_is_theirs() {
         label.message(),
         "nodes \"n1\" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/x"
     );
+}
+
+/// Who may change requests for certificates, with `more` rules.
+async fn certifier(admin: &Client<'_>, name: &str, more: &[Value]) {
+    let rule = |resource: &str, verb: &str, name: &str| {
+        json!({"apiGroups": ["certificates.k8s.io"], "resources": [resource], "verbs": [verb],
+               "resourceNames": [name]})
+    };
+    let mut rules = vec![
+        rule("certificatesigningrequests/approval", "update", "jane"),
+        rule("certificatesigningrequests/status", "update", "jane"),
+    ];
+    rules.extend(more.iter().cloned());
+    let role = json!({"metadata": {"name": name}, "rules": rules});
+    let made = admin.post(&format!("{RBAC}/clusterroles"), &role).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.text());
+    let group = "rbac.authorization.k8s.io";
+    let binding = json!({"metadata": {"name": name},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": name}]});
+    let made = admin.post(&format!("{RBAC}/clusterrolebindings"), &binding).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.text());
+}
+
+#[tokio::test]
+async fn certificates_are_approved_and_signed_by_whom_the_signer_allows() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let key = pki::NewKey::generate().expect("a key");
+    let request = key.request(&pki::Profile::client("jane", None)).expect("a request");
+    let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let wanted = json!({"metadata": {"name": "jane"}, "spec": {
+        "request": BASE64_STANDARD.encode(request), "usages": ["client auth"],
+        "signerName": "kubernetes.io/kube-apiserver-client"}});
+    let made = admin.post(path, &wanted).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.text());
+    certifier(&admin, "careless", &[]).await;
+    let signers = json!({"apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+        "verbs": ["approve"], "resourceNames": ["kubernetes.io/*"]});
+    certifier(&admin, "approver", &[signers]).await;
+    let approved = async |user: &str| {
+        let mut request = admin.get(&format!("{path}/jane")).await.json();
+        request["status"] = json!({"conditions": [
+            {"type": "Approved", "status": "True", "reason": "r", "message": "m"}]});
+        cluster.user(user, &[]).put(&format!("{path}/jane/approval"), &request).await
+    };
+    let refusal = "user not permitted to approve requests with signerName";
+    // Rights follow their objects in a moment.
+    until(async || approved("careless").await.message().contains(refusal)).await;
+    let done = approved("approver").await;
+    assert_eq!(done.code, StatusCode::OK, "{}", done.text());
+    let mut signed = done.json();
+    signed["status"]["certificate"] = BASE64_STANDARD.encode("no certificate").into();
+    let refused = cluster.user("approver", &[]).put(&format!("{path}/jane/status"), &signed).await;
+    let refusal = "user not permitted to sign requests with signerName";
+    assert!(refused.message().contains(refusal), "{}", refused.message());
 }
 
 #[tokio::test]

@@ -241,6 +241,9 @@ fn reads() -> Vec<Row> {
         (Network, "GET /api/v1/namespaces/default/secrets/secret-n1", 403),
         (Network, "GET /api/v1/secrets", 403),
         (Network, "GET /api/v1/configmaps", 403),
+        (Network, "GET /api/v1/namespaces/kube-system/configmaps", 403),
+        (Network, "GET /api/v1/namespaces/kube-system/configmaps/kube-dns", 404),
+        (Network, "GET /api/v1/namespaces/kube-system/configmaps/skiff-cluster", 403),
         (Network, "GET /api/v1/namespaces/default/configmaps/map-n1", 403),
         (Network, "GET /api/v1/namespaces/default/serviceaccounts", 403),
         (Network, "GET /api/v1/namespaces/default/pods/pod-n1/log", 403),
@@ -339,6 +342,7 @@ fn kubelet_writes(own: &Value, other: &Value) -> Vec<Row> {
         // Certificates: of its own name, and not approved by itself.
         (signing, csr("system:node:n1", "system:nodes", kubelet_signer), 201),
         (signing, csr("system:node:n2", "system:nodes", kubelet_signer), 403),
+        (signing, csr("me", "system:masters", "kubernetes.io/kube-apiserver-client"), 403),
         (signing, csr("system:node:n2", "system:nodes", "kubernetes.io/kubelet-serving"), 403),
         ("PATCH /apis/certificates.k8s.io/v1/certificatesigningrequests/waiting/approval",
             json!({"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "r"}]}}), 403),

@@ -78,7 +78,7 @@ pub(crate) fn apply(nft: &Path, script: &str) -> Result<(), NftError> {
 /// The table as nft writes it, without what its sets and maps hold; `None` if it is not there.
 pub(crate) fn list(nft: &Path, table: &str) -> Result<Option<String>, NftError> {
     let output = Command::new(find(nft))
-        .args(["--terse", "list", "table", "ip", table])
+        .args(["--terse", "list", "table", "inet", table])
         .stdin(Stdio::null())
         .output()
         .map_err(|error| not_run(nft, error))?;

@@ -5,11 +5,7 @@
 //! element or a few. No rule holds a map or set of its own: when such a rule is replaced, packets
 //! on their way through the old one find its map empty. Knows nothing of where elements come from.
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write,
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, fmt::Write, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -146,7 +142,8 @@ impl Container {
             Family::V6 => ("ipv6_addr", "ip6"),
         };
         let port = "inet_proto . inet_service";
-        let slot = format!("numgen random mod 65536 : {ip} daddr . th dport");
+        // nft 1.0.6 cannot read `th dport` back from the kernel; `tcp dport` is of the same type.
+        let slot = format!("numgen random mod 65536 : {ip} daddr . tcp dport");
         match self {
             Self::Services | Self::Outside | Self::Marks | Self::Unserved => {
                 format!("type {address} . {port} : verdict;")
@@ -155,10 +152,10 @@ impl Container {
                 format!("type {port} : verdict;")
             }
             Self::Endpoints | Self::LocalEndpoints => {
-                format!("typeof {ip} daddr . meta l4proto . th dport . {slot};")
+                format!("typeof {ip} daddr . meta l4proto . tcp dport . {slot};")
             }
             Self::NodeEndpoints | Self::NodeLocalEndpoints => {
-                format!("typeof meta l4proto . th dport . {slot};")
+                format!("typeof meta l4proto . tcp dport . {slot};")
             }
             Self::Walled => format!("type {address} . {port};"),
             Self::Allowed => format!("type {address} . {port} . {address}; flags interval;"),
@@ -375,10 +372,8 @@ fn node_port_addresses(options: &NetworkOptions, family: Family) -> Option<Strin
         return None;
     }
     let ours = ranges.iter().filter(|range| Family::of(range.addr()) == family);
-    let ours: Vec<String> = IpNet::aggregate(&ours.copied().collect())
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let ours: Vec<String> =
+        IpNet::aggregate(&ours.copied().collect()).iter().map(ToString::to_string).collect();
     Some(match (ours.is_empty(), family) {
         (false, _) => ours.join(", "),
         // An address that no packet has.
@@ -491,8 +486,7 @@ pub(crate) fn node_element(address: IpAddr) -> (String, String) {
 
 /// Commands that forget other nodes' addresses.
 pub(crate) fn empty_nodes(table: &str) -> String {
-    let flush =
-        |family| format!("flush set inet {table} {}\n", Container::Nodes.name(family));
+    let flush = |family| format!("flush set inet {table} {}\n", Container::Nodes.name(family));
     Family::BOTH.map(flush).concat()
 }
 

@@ -3,7 +3,7 @@
 //! Knows ctnetlink (linux/netfilter/nfnetlink_conntrack.h). Which entries ought to go is decided
 //! elsewhere.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use nix::{errno::Errno, libc};
 
@@ -21,6 +21,8 @@ const TUPLE_IP: u16 = 1;
 const TUPLE_PROTO: u16 = 2;
 const IP_V4_SOURCE: u16 = 1;
 const IP_V4_DESTINATION: u16 = 2;
+const IP_V6_SOURCE: u16 = 3;
+const IP_V6_DESTINATION: u16 = 4;
 const PROTO_NUMBER: u16 = 1;
 const PROTO_SOURCE_PORT: u16 = 2;
 const PROTO_DESTINATION_PORT: u16 = 3;
@@ -34,8 +36,8 @@ const MATCH_PROTOCOL: u32 = 1 << 3;
 /// One direction of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tuple {
-    pub(crate) source: Ipv4Addr,
-    pub(crate) destination: Ipv4Addr,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
     pub(crate) protocol: u8,
     pub(crate) source_port: u16,
     pub(crate) destination_port: u16,
@@ -63,16 +65,25 @@ impl Entry {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Filter {
     /// The connection was opened from this address.
-    OpenedFrom(Ipv4Addr),
+    OpenedFrom(IpAddr),
     /// The connection is answered from this address.
-    AnsweredBy(Ipv4Addr),
-    /// Of this IP protocol.
-    Protocol(u8),
+    AnsweredBy(IpAddr),
+    /// Of this IP protocol, over IPv6 or not.
+    Protocol(u8, bool),
 }
 
-/// The IPv4 connections that `filter` selects.
+impl Filter {
+    fn is_ipv6(self) -> bool {
+        match self {
+            Self::OpenedFrom(address) | Self::AnsweredBy(address) => address.is_ipv6(),
+            Self::Protocol(_, ipv6) => ipv6,
+        }
+    }
+}
+
+/// The connections that `filter` selects.
 pub(crate) fn list(socket: &mut Socket, filter: Filter) -> Result<Vec<Entry>, NetlinkError> {
-    let request = request(GET);
+    let request = request(GET, filter.is_ipv6());
     let request = match filter {
         Filter::OpenedFrom(address) => {
             flags(request, MATCH_SOURCE, 0).nested(TUPLE_ORIG, |tuple| source(tuple, address))
@@ -80,9 +91,10 @@ pub(crate) fn list(socket: &mut Socket, filter: Filter) -> Result<Vec<Entry>, Ne
         Filter::AnsweredBy(address) => {
             flags(request, 0, MATCH_SOURCE).nested(TUPLE_REPLY, |tuple| source(tuple, address))
         }
-        Filter::Protocol(number) => flags(request, MATCH_PROTOCOL, 0).nested(TUPLE_ORIG, |tuple| {
-            tuple.nested(TUPLE_PROTO, |proto| proto.attribute(PROTO_NUMBER, &[number]))
-        }),
+        Filter::Protocol(number, _) => flags(request, MATCH_PROTOCOL, 0)
+            .nested(TUPLE_ORIG, |tuple| {
+                tuple.nested(TUPLE_PROTO, |proto| proto.attribute(PROTO_NUMBER, &[number]))
+            }),
     };
     let replies = socket.dump("list tracked connections", request)?;
     Ok(replies.iter().filter_map(parse).collect())
@@ -90,7 +102,8 @@ pub(crate) fn list(socket: &mut Socket, filter: Filter) -> Result<Vec<Entry>, Ne
 
 /// Forgets one connection; nothing happens if it is already gone.
 pub(crate) fn delete(socket: &mut Socket, entry: &Entry) -> Result<(), NetlinkError> {
-    let mut request = request(DELETE).nested(TUPLE_ORIG, |tuple| tuple.fixed(&entry.raw));
+    let mut request = request(DELETE, entry.original.source.is_ipv6())
+        .nested(TUPLE_ORIG, |tuple| tuple.fixed(&entry.raw));
     if let Some(id) = &entry.id {
         request = request.attribute(ID, id);
     }
@@ -98,7 +111,8 @@ pub(crate) fn delete(socket: &mut Socket, entry: &Entry) -> Result<(), NetlinkEr
 }
 
 /// Forgets every connection that `address` opened or answers; returns how many.
-pub(crate) fn forget_address(address: Ipv4Addr) -> Result<usize, NetlinkError> {
+pub(crate) fn forget_address(address: impl Into<IpAddr>) -> Result<usize, NetlinkError> {
+    let address = address.into();
     let mut socket = Socket::netfilter()?;
     let mut forgotten = 0;
     for filter in [Filter::OpenedFrom(address), Filter::AnsweredBy(address)] {
@@ -113,9 +127,10 @@ pub(crate) fn forget_address(address: Ipv4Addr) -> Result<usize, NetlinkError> {
     Ok(forgotten)
 }
 
-/// A request with its `struct nfgenmsg` for IPv4.
-fn request(kind: u16) -> Message {
-    Message::new(kind, 0).fixed(&[libc::AF_INET as u8, 0, 0, 0])
+/// A request with its `struct nfgenmsg`.
+fn request(kind: u16, ipv6: bool) -> Message {
+    let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
+    Message::new(kind, 0).fixed(&[family as u8, 0, 0, 0])
 }
 
 fn flags(message: Message, original: u32, reply: u32) -> Message {
@@ -124,8 +139,11 @@ fn flags(message: Message, original: u32, reply: u32) -> Message {
     })
 }
 
-fn source(tuple: Message, address: Ipv4Addr) -> Message {
-    tuple.nested(TUPLE_IP, |ip| ip.attribute(IP_V4_SOURCE, &address.octets()))
+fn source(tuple: Message, address: IpAddr) -> Message {
+    tuple.nested(TUPLE_IP, |ip| match address {
+        IpAddr::V4(address) => ip.attribute(IP_V4_SOURCE, &address.octets()),
+        IpAddr::V6(address) => ip.attribute(IP_V6_SOURCE, &address.octets()),
+    })
 }
 
 fn parse(reply: &Reply) -> Option<Entry> {
@@ -142,13 +160,15 @@ fn parse(reply: &Reply) -> Option<Entry> {
 fn parse_tuple(bytes: &[u8]) -> Option<Tuple> {
     let ip = attribute(bytes, TUPLE_IP)?;
     let proto = attribute(bytes, TUPLE_PROTO)?;
-    let address = |kind| -> Option<Ipv4Addr> {
-        let octets: [u8; 4] = attribute(ip, kind)?.try_into().ok()?;
-        Some(Ipv4Addr::from(octets))
+    let address = |v4, v6| -> Option<IpAddr> {
+        if let Some(octets) = attribute(ip, v4) {
+            return Some(IpAddr::from(<[u8; 4]>::try_from(octets).ok()?));
+        }
+        Some(IpAddr::from(<[u8; 16]>::try_from(attribute(ip, v6)?).ok()?))
     };
     let mut tuple = Tuple {
-        source: address(IP_V4_SOURCE)?,
-        destination: address(IP_V4_DESTINATION)?,
+        source: address(IP_V4_SOURCE, IP_V6_SOURCE)?,
+        destination: address(IP_V4_DESTINATION, IP_V6_DESTINATION)?,
         protocol: 0,
         source_port: 0,
         destination_port: 0,

@@ -89,6 +89,8 @@ impl Message {
 pub(crate) struct Reply {
     pub(crate) kind: u16,
     pub(crate) sequence: u32,
+    /// Address of the socket that caused it; the kernel's own is 0.
+    pub(crate) sender: u32,
     pub(crate) body: Vec<u8>,
 }
 
@@ -103,6 +105,7 @@ pub(crate) fn split(mut datagram: &[u8]) -> Vec<Reply> {
         replies.push(Reply {
             kind: u16::from_ne_bytes([header[4], header[5]]),
             sequence: u32_at(header, 8),
+            sender: u32_at(header, 12),
             body: datagram[HEADER..length].to_vec(),
         });
         datagram = &datagram[length.next_multiple_of(ALIGN).min(datagram.len())..];

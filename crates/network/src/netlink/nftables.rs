@@ -1,22 +1,242 @@
-//! The one question about nftables that is asked often enough not to run `nft` for it.
+//! nftables over netlink: whether a table exists, and elements of its maps and sets, which are
+//! many and change often. Rules and declarations are `nft`'s.
+//!
+//! Knows linux/netfilter/nf_tables.h and nothing of what the elements mean.
 
-use nix::{errno::Errno, libc};
+use std::os::fd::AsRawFd;
 
-use super::{Message, NetlinkError, Socket};
+use nix::{
+    errno::Errno,
+    libc,
+    sys::socket::{MsgFlags, send, setsockopt, sockopt},
+};
 
-/// `NFT_MSG_GETTABLE` of linux/netfilter/nf_tables.h.
-const GET_TABLE: u16 = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | 1;
+use super::{Message, NetlinkError, Reply, Socket, attribute, attributes};
+
+const fn kind(message: i32) -> u16 {
+    ((libc::NFNL_SUBSYS_NFTABLES << 8) | message) as u16
+}
+
+const GET_TABLE: u16 = kind(libc::NFT_MSG_GETTABLE);
+const NEW_ELEMENTS: u16 = kind(libc::NFT_MSG_NEWSETELEM);
+const GET_ELEMENTS: u16 = kind(libc::NFT_MSG_GETSETELEM);
+const DELETE_ELEMENTS: u16 = kind(libc::NFT_MSG_DELSETELEM);
+const BATCH_BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
+const BATCH_END: u16 = libc::NFNL_MSG_BATCH_END as u16;
+
 /// `NFTA_TABLE_NAME`.
 const TABLE_NAME: u16 = 1;
-/// `NFPROTO_IPV4`.
-const FAMILY_IP: u8 = 2;
+/// `NFTA_SET_ELEM_LIST_TABLE`, `_SET` and `_ELEMENTS`.
+const LIST_TABLE: u16 = 1;
+const LIST_SET: u16 = 2;
+const LIST_ELEMENTS: u16 = 3;
+/// `NFTA_LIST_ELEM`.
+const LIST_ITEM: u16 = 1;
+/// `NFTA_SET_ELEM_KEY`, `_DATA` and `_KEY_END`.
+const ELEMENT_KEY: u16 = 1;
+const ELEMENT_DATA: u16 = 2;
+const ELEMENT_KEY_END: u16 = 10;
+/// `NFTA_DATA_VALUE` and `_VERDICT`.
+const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+/// `NFTA_VERDICT_CODE` and `_CHAIN`.
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
 
-/// Whether table `ip name` exists.
+/// `NFPROTO_INET`.
+const FAMILY_INET: u8 = 1;
+/// Elements in one message: attributes are at most 64 KiB.
+const ELEMENTS_A_MESSAGE: usize = 400;
+/// The room that a request for many elements takes in a socket's queue, by its length.
+const ROOM_FACTOR: usize = 2;
+
+/// What a map's key leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Data {
+    /// Nothing: the key is a set's.
+    Nothing,
+    /// A value of the map's type.
+    Value(Vec<u8>),
+    /// Where to go on: a code of `enum nft_verdicts` or `NF_DROP`, and a chain.
+    Verdict { code: i32, chain: String },
+}
+
+/// `NF_DROP`.
+pub(crate) const DROP: i32 = libc::NF_DROP;
+/// `NFT_JUMP`.
+pub(crate) const JUMP: i32 = -3;
+/// `NFT_GOTO`.
+pub(crate) const GOTO: i32 = -4;
+
+/// One element of a map or set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Element {
+    pub(crate) key: Vec<u8>,
+    /// The last key of a range.
+    pub(crate) end: Option<Vec<u8>>,
+    pub(crate) data: Data,
+}
+
+/// Whether table `inet name` exists.
 pub(crate) fn table_exists(name: &str) -> Result<bool, NetlinkError> {
-    let request = Message::new(GET_TABLE, 0).fixed(&[FAMILY_IP, 0, 0, 0]).string(TABLE_NAME, name);
+    let request = request(GET_TABLE, 0).string(TABLE_NAME, name);
     match Socket::netfilter()?.query("look up the table", request) {
         Ok(_) => Ok(true),
         Err(NetlinkError { errno: Errno::ENOENT, .. }) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// What a set or map of the table holds.
+pub(crate) fn elements(
+    socket: &mut Socket,
+    table: &str,
+    set: &str,
+) -> Result<Vec<Element>, NetlinkError> {
+    let request = request(GET_ELEMENTS, 0).string(LIST_TABLE, table).string(LIST_SET, set);
+    let replies = socket.dump("list elements", request)?;
+    Ok(replies.iter().flat_map(parse).collect())
+}
+
+/// Changes of elements that happen together or not at all.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    table: String,
+    messages: Vec<Message>,
+}
+
+impl Transaction {
+    pub(crate) fn new(table: &str) -> Self {
+        Self { table: table.to_owned(), messages: Vec::new() }
+    }
+
+    /// Adds elements to a set.
+    pub(crate) fn add(&mut self, set: &str, elements: &[Element]) {
+        self.push(NEW_ELEMENTS, libc::NLM_F_CREATE as u16, set, elements);
+    }
+
+    /// Removes elements, which must be there, from a set.
+    pub(crate) fn delete(&mut self, set: &str, elements: &[Element]) {
+        self.push(DELETE_ELEMENTS, 0, set, elements);
+    }
+
+    fn push(&mut self, kind: u16, flags: u16, set: &str, elements: &[Element]) {
+        for some in elements.chunks(ELEMENTS_A_MESSAGE) {
+            let message = request(kind, flags).string(LIST_TABLE, &self.table);
+            let message = message.string(LIST_SET, set).nested(LIST_ELEMENTS, |list| {
+                some.iter().fold(list, |list, one| {
+                    list.nested(LIST_ITEM, |item| write(item, one, kind == NEW_ELEMENTS))
+                })
+            });
+            self.messages.push(message);
+        }
+    }
+
+    /// Makes the changes.
+    pub(crate) fn commit(self, socket: &mut Socket) -> Result<(), NetlinkError> {
+        let what = "change elements";
+        let count = self.messages.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let mark = |kind| {
+            let subsystem = (libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes();
+            Message::new(kind, 0).fixed(&[libc::AF_UNSPEC as u8, 0, subsystem[0], subsystem[1]])
+        };
+        let request_flag = libc::NLM_F_REQUEST as u16;
+        let first = socket.next_sequence();
+        let mut bytes = mark(BATCH_BEGIN).finish(first, request_flag);
+        let mut last = first;
+        for (index, message) in self.messages.into_iter().enumerate() {
+            last = socket.next_sequence();
+            // One answer is enough; failures are told in any case.
+            let ack = if index + 1 == count { libc::NLM_F_ACK as u16 } else { 0 };
+            bytes.extend(message.finish(last, request_flag | ack));
+        }
+        bytes.extend(mark(BATCH_END).finish(socket.next_sequence(), request_flag));
+        // Only who may change nftables may have so large a request.
+        let room = bytes.len().saturating_mul(ROOM_FACTOR).max(64 * 1024);
+        let _ = setsockopt(&socket.fd, sockopt::SndBufForce, &room);
+        send(socket.fd.as_raw_fd(), &bytes, MsgFlags::empty())
+            .map_err(|errno| NetlinkError::new(what, errno))?;
+        let outcome = socket.await_answer(first, last);
+        outcome.map_err(|errno| NetlinkError::new(what, errno))
+    }
+}
+
+fn request(kind: u16, flags: u16) -> Message {
+    Message::new(kind, flags).fixed(&[FAMILY_INET, 0, 0, 0])
+}
+
+fn write(item: Message, element: &Element, with_data: bool) -> Message {
+    let mut item = item.nested(ELEMENT_KEY, |key| key.attribute(DATA_VALUE, &element.key));
+    if let Some(end) = &element.end {
+        item = item.nested(ELEMENT_KEY_END, |key| key.attribute(DATA_VALUE, end));
+    }
+    match &element.data {
+        Data::Value(value) if with_data => {
+            item.nested(ELEMENT_DATA, |data| data.attribute(DATA_VALUE, value))
+        }
+        Data::Verdict { code, chain } if with_data => item.nested(ELEMENT_DATA, |data| {
+            data.nested(DATA_VERDICT, |verdict| {
+                let verdict = verdict.attribute(VERDICT_CODE, &code.to_be_bytes());
+                if chain.is_empty() { verdict } else { verdict.string(VERDICT_CHAIN, chain) }
+            })
+        }),
+        _ => item,
+    }
+}
+
+/// The elements of one message of a dump.
+fn parse(reply: &Reply) -> Vec<Element> {
+    let rest = reply.body.get(4..).unwrap_or_default();
+    let Some(list) = attribute(rest, LIST_ELEMENTS) else { return Vec::new() };
+    attributes(list).filter_map(|(_, item)| parse_element(item)).collect()
+}
+
+fn parse_element(item: &[u8]) -> Option<Element> {
+    let key = |kind| Some(attribute(attribute(item, kind)?, DATA_VALUE)?.to_vec());
+    let data = match attribute(item, ELEMENT_DATA) {
+        None => Data::Nothing,
+        Some(data) => match (attribute(data, DATA_VALUE), attribute(data, DATA_VERDICT)) {
+            (Some(value), _) => Data::Value(value.to_vec()),
+            (None, verdict) => {
+                let verdict = verdict?;
+                let code = i32::from_be_bytes(attribute(verdict, VERDICT_CODE)?.try_into().ok()?);
+                let chain = attribute(verdict, VERDICT_CHAIN).unwrap_or_default();
+                let chain = String::from_utf8_lossy(chain).trim_end_matches('\0').to_owned();
+                Data::Verdict { code, chain }
+            }
+        },
+    };
+    Some(Element { key: key(ELEMENT_KEY)?, end: key(ELEMENT_KEY_END), data })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_read_as_they_are_written() {
+        let all = [
+            Element { key: vec![1, 2, 3, 4], end: None, data: Data::Nothing },
+            Element { key: vec![1, 2, 3, 4], end: Some(vec![1, 2, 3, 9]), data: Data::Nothing },
+            Element { key: vec![1; 8], end: None, data: Data::Value(vec![9; 20]) },
+            Element {
+                key: vec![1; 8],
+                end: None,
+                data: Data::Verdict { code: GOTO, chain: "refuse".to_owned() },
+            },
+            Element {
+                key: vec![1; 8],
+                end: None,
+                data: Data::Verdict { code: DROP, chain: String::new() },
+            },
+        ];
+        let mut transaction = Transaction::new("t");
+        transaction.add("s", &all);
+        let bytes = transaction.messages.remove(0).finish(1, 0);
+        let replies = super::super::message::split(&bytes);
+        assert_eq!(parse(&replies[0]), all);
     }
 }

@@ -8,10 +8,16 @@ use std::{
 };
 
 use client::{Change, ObjectKey};
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
+};
 use meta::Revision;
 
-use super::endpoints::{draining, ready};
+use super::{
+    departed::{Departed, Departures},
+    endpoints::{draining, ready},
+};
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
@@ -31,6 +37,8 @@ pub(crate) struct Catalog {
     touched: BTreeSet<ObjectKey>,
     /// Newest revision of any slice seen.
     revision: Revision,
+    /// Endpoints that left, until their pods have exited.
+    departures: Departures,
     /// Whether a ready endpoint became anything else since this was last taken.
     withdrawn: bool,
 }
@@ -55,6 +63,7 @@ impl Catalog {
         if let (Some(new), Some(slice)) = (new, &after) {
             self.touch(&new, |entry| drop(entry.slices.insert(key.name.clone(), slice.clone())));
         }
+        self.departures.slice(before.as_deref(), after.as_deref());
         if let Some(before) = &before {
             let still = after.as_deref().map(ready).unwrap_or_default();
             self.withdrawn |= !ready(before).is_subset(&still);
@@ -87,6 +96,24 @@ impl Catalog {
     /// withdrawn since the last call.
     pub(crate) fn take_awaited(&mut self) -> bool {
         std::mem::take(&mut self.withdrawn) || !self.draining.is_empty()
+    }
+
+    /// All Services are to be planned again.
+    pub(crate) fn touch_all(&mut self) {
+        self.touched.extend(self.entries.keys().cloned());
+    }
+
+    /// Whether endpoints have left whose pods may still run.
+    pub(crate) fn has_departures(&self) -> bool {
+        self.departures.waits()
+    }
+
+    /// Endpoints that left and whose pods have exited, by what `pod` finds under a name.
+    pub(crate) fn take_departed(
+        &mut self,
+        pod: impl Fn(&ObjectKey) -> Option<Arc<Pod>>,
+    ) -> Vec<Departed> {
+        self.departures.take(pod)
     }
 
     /// The newest revision of any slice taken in.

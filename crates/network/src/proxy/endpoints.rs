@@ -1,18 +1,28 @@
 //! Which endpoints of a Service port get new connections.
 //!
 //! Only ready ones; while there are none, those that are terminating and still serve (KEP-1669).
-//! Knows nothing of nftables.
+//! Of the ready ones those that are hinted for this node or its zone, where all have hints
+//! (KEP-2433, KEP-4444). Knows nothing of nftables.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    net::IpAddr,
     sync::Arc,
 };
 
 use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
 
+use crate::ruleset::Family;
+
 /// Address and port of one endpoint.
-pub(crate) type Target = (Ipv4Addr, u16);
+pub(crate) type Target = (IpAddr, u16);
+
+/// The node that chooses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chooser<'a> {
+    pub(crate) node: &'a str,
+    pub(crate) zone: Option<&'a str>,
+}
 
 /// The endpoints of one Service port.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,7 +32,7 @@ pub(crate) struct Chosen {
     /// Those on this node that serve it, chosen among themselves, ordered.
     pub(crate) local: Vec<Target>,
     /// Those of either that are or may be on this node.
-    pub(crate) here: Vec<Ipv4Addr>,
+    pub(crate) here: Vec<IpAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,45 +41,113 @@ enum Condition {
     Ready,
 }
 
+/// What is known of one endpoint.
+struct Found<'a> {
+    condition: Condition,
+    place: Place,
+    endpoint: &'a ApiEndpoint,
+}
+
 /// Chooses among `slices` for the Service port called `port` with `protocol` (upper case).
 pub(crate) fn choose(
     slices: &[Arc<EndpointSlice>],
+    family: Family,
     port: &str,
     protocol: &str,
-    node: &str,
+    chooser: Chooser<'_>,
 ) -> Chosen {
+    let address_type = match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    };
     // An endpoint may be in two slices for a moment while it moves; the better condition counts.
-    let mut found: BTreeMap<Target, (Condition, Place)> = BTreeMap::new();
-    for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
+    let mut found: BTreeMap<Target, Found<'_>> = BTreeMap::new();
+    for slice in slices.iter().filter(|slice| slice.address_type == address_type) {
         for number in ports(slice, port, protocol) {
             for endpoint in slice.endpoints.iter().flatten() {
                 let Some(condition) = condition(endpoint) else { continue };
-                let Some(address) = address(endpoint) else { continue };
-                let place = Place::of(endpoint, node);
-                let entry = found.entry((address, number)).or_insert((condition, place));
-                entry.0 = entry.0.max(condition);
+                let Some(address) = address(endpoint, family) else { continue };
+                let place = Place::of(endpoint, chooser.node);
+                let one = Found { condition, place, endpoint };
+                match found.entry((address, number)) {
+                    Entry::Vacant(vacant) => drop(vacant.insert(one)),
+                    Entry::Occupied(mut known) if known.get().condition < condition => {
+                        known.insert(one);
+                    }
+                    Entry::Occupied(_) => {}
+                }
             }
         }
     }
-    let pick = |wanted: &dyn Fn(Place) -> bool| -> Vec<Target> {
-        let best = found.values().filter(|(_, place)| wanted(*place)).map(|(c, _)| *c).max();
+    let hinted = hinted(found.values(), chooser);
+    let pick = |wanted: &dyn Fn(&Found<'_>) -> bool| -> Vec<Target> {
+        let best = found.values().filter(|one| wanted(one)).map(|one| one.condition).max();
         found
             .iter()
-            .filter(|(_, (condition, place))| wanted(*place) && Some(*condition) == best)
+            .filter(|(_, one)| wanted(one) && Some(one.condition) == best)
             .map(|(target, _)| *target)
             .collect()
     };
-    let cluster = pick(&|_| true);
-    let local = pick(&|place| place == Place::Here);
-    let mut here: Vec<Ipv4Addr> = cluster
+    let cluster = pick(&|one| hinted.is_none_or(|hint| hint.is_for(one.endpoint, chooser)));
+    let local = pick(&|one| one.place == Place::Here);
+    let mut here: Vec<IpAddr> = cluster
         .iter()
         .chain(&local)
-        .filter(|target| found.get(target).is_some_and(|(_, place)| *place != Place::Elsewhere))
+        .filter(|target| found.get(target).is_some_and(|one| one.place != Place::Elsewhere))
         .map(|(address, _)| *address)
         .collect();
     here.sort();
     here.dedup();
     Chosen { cluster, local, here }
+}
+
+/// Which hints to obey.
+#[derive(Debug, Clone, Copy)]
+enum Hint {
+    Node,
+    Zone,
+}
+
+impl Hint {
+    fn names(self, endpoint: &ApiEndpoint) -> impl Iterator<Item = &str> {
+        let hints = endpoint.hints.as_ref();
+        let nodes = hints.and_then(|hints| hints.for_nodes.as_ref()).into_iter().flatten();
+        let zones = hints.and_then(|hints| hints.for_zones.as_ref()).into_iter().flatten();
+        let nodes =
+            nodes.map(|node| node.name.as_str()).filter(move |_| matches!(self, Self::Node));
+        nodes
+            .chain(zones.map(|zone| zone.name.as_str()).filter(move |_| matches!(self, Self::Zone)))
+    }
+
+    fn is_for(self, endpoint: &ApiEndpoint, chooser: Chooser<'_>) -> bool {
+        let wanted = match self {
+            Self::Node => Some(chooser.node),
+            Self::Zone => chooser.zone,
+        };
+        self.names(endpoint).any(|name| Some(name) == wanted)
+    }
+}
+
+/// Hints are obeyed when every ready endpoint has one and some are for here; those for the node
+/// before those for the zone.
+fn hinted<'a>(
+    found: impl Iterator<Item = &'a Found<'a>> + Clone,
+    chooser: Chooser<'_>,
+) -> Option<Hint> {
+    let ready = || found.clone().filter(|one| one.condition == Condition::Ready);
+    [Hint::Node, Hint::Zone].into_iter().find(|hint| {
+        ready().all(|one| hint.names(one.endpoint).next().is_some())
+            && ready().any(|one| hint.is_for(one.endpoint, chooser))
+    })
+}
+
+/// The addresses of a family's ready endpoints on `node`, for whom the node is healthy.
+pub(crate) fn ready_here(slices: &[Arc<EndpointSlice>], node: &str) -> usize {
+    let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+    let here = endpoints.filter(|endpoint| {
+        Place::of(endpoint, node) == Place::Here && condition(endpoint) == Some(Condition::Ready)
+    });
+    here.filter_map(|endpoint| endpoint.addresses.first()).collect::<BTreeSet<_>>().len()
 }
 
 /// The first addresses of a slice's ready endpoints.
@@ -131,6 +209,7 @@ fn condition(endpoint: &ApiEndpoint) -> Option<Condition> {
 }
 
 /// Consumers of a slice use the first address alone (API reference of Endpoint).
-fn address(endpoint: &ApiEndpoint) -> Option<Ipv4Addr> {
-    endpoint.addresses.first()?.parse().ok()
+fn address(endpoint: &ApiEndpoint, family: Family) -> Option<IpAddr> {
+    let address = endpoint.addresses.first()?.parse().ok()?;
+    (Family::of(address) == family).then_some(address)
 }

@@ -1,24 +1,32 @@
 //! The service proxy: cluster IPs, node ports, external addresses, on one nftables table.
 //!
 //! `plan` turns one Service into its part of the table, `state` sums the parts and finds what
-//! changed, `table` makes it so, `publish` says how far it got. Established connections are never
-//! touched: only the first packet of a connection passes the table.
+//! changed, `table` makes it so, `publish` says how far it got, `health` answers load balancers.
+//! Connections that are established pass the table untouched: only their first packet is led.
 
 mod catalog;
+mod departed;
+mod element;
 mod endpoints;
+mod health;
 mod plan;
 mod publish;
 mod stale;
 mod state;
+mod sticky;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use client::{Caches, Subscription};
+use client::{Cache, Caches, Subscription};
 use futures::FutureExt;
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
 use kube::Api;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -28,15 +36,22 @@ use self::{
     plan::{Surroundings, plan},
     publish::Programmed,
     state::{Delta, State},
-    table::Table,
+    table::{Seen, Table},
 };
-use crate::options::NetworkOptions;
+use crate::{
+    netlink::{
+        NetlinkError,
+        events::{Event, Events},
+    },
+    options::NetworkOptions,
+    ruleset::{Container, Family},
+};
 
 pub use publish::{LEASE_NAMESPACE, REVISION_ANNOTATION, lease_name};
 pub use table::TableError;
 
-/// How often it is made sure that nobody removed the table.
-const WATCH_OVER: Duration = Duration::from_secs(15);
+/// How soon it is looked again whether the pods of endpoints that left have exited.
+const DEPARTURE: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
@@ -46,6 +61,9 @@ pub enum ProxyError {
     /// The publishing task panicked.
     #[error("the task that publishes revisions panicked")]
     Publisher,
+    /// Changes by others could not be followed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
 }
 
 /// The service proxy of one node.
@@ -56,8 +74,13 @@ pub struct Proxy {
     catalog: Catalog,
     state: State,
     table: Table,
+    health: health::Health,
+    /// Names of the maps and sets that nobody else may change.
+    ours: HashSet<String>,
     /// Whether the table may differ from `state` and must be replaced.
     unsure: bool,
+    /// Whether somebody else changed the table.
+    touched: bool,
     retry: Duration,
 }
 
@@ -66,16 +89,18 @@ impl Proxy {
     /// options.
     pub fn new(options: NetworkOptions, caches: Caches) -> Self {
         let options = Arc::new(options);
+        let ours = Container::OF_SERVICES
+            .into_iter()
+            .flat_map(|container| Family::BOTH.map(|family| container.name(family)));
         Self {
-            around: Surroundings {
-                node: options.node_name.clone(),
-                cluster_network: options.cluster_network,
-                masquerade_mark: options.masquerade_mark,
-            },
+            around: Surroundings { node: options.node_name.clone(), ..Surroundings::default() },
             catalog: Catalog::default(),
             state: State::default(),
             table: Table::new(options.clone()),
+            health: health::Health::new(&options),
+            ours: ours.collect(),
             unsure: true,
+            touched: false,
             retry: FIRST_RETRY,
             caches,
             options,
@@ -84,15 +109,22 @@ impl Proxy {
 
     /// Programs the kernel as Services and endpoints change, until shutdown. What is programmed
     /// then stays, so that Services answer while the proxy is away.
+    ///
+    /// # Errors
+    /// When the kernel does not tell of changes, or the publishing task panicked.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), ProxyError> {
         let services = self.caches.cache::<Service>();
         let slices = self.caches.cache::<EndpointSlice>();
+        let nodes = self.caches.cache::<Node>();
+        let pods = self.caches.cache::<Pod>();
         tokio::select! {
             () = async { tokio::join!(services.ready(), slices.ready()); } => {}
             () = shutdown.cancelled() => return Ok(()),
         }
         let mut service_changes = services.subscribe();
         let mut slice_changes = slices.subscribe();
+        let mut node_changes = nodes.subscribe();
+        let mut events = Events::listen(&self.options.table)?;
 
         let leases: Api<Lease> = Api::namespaced(self.caches.client(), LEASE_NAMESPACE);
         let (programmed, receiver) = watch::channel(Programmed::default());
@@ -104,11 +136,15 @@ impl Proxy {
             stop_publisher.clone(),
         ));
 
-        let mut watch_over = tokio::time::interval(WATCH_OVER);
-        watch_over.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.drain(&mut service_changes, &mut slice_changes);
-            let again = self.program().await;
+            while let Some(Some(change)) = node_changes.next().now_or_never() {
+                if change.key.name == self.options.node_name {
+                    self.settle(change.after.as_deref());
+                }
+            }
+            let again = self.program(&events).await;
+            self.health.programmed(again.is_none());
             if again.is_none() {
                 let revision = self.catalog.revision();
                 let awaited = self.catalog.take_awaited();
@@ -118,10 +154,12 @@ impl Proxy {
                         programmed.awaited = revision;
                     }
                 });
+                self.forget_departed(&pods).await;
             }
             let retry = async {
                 match again {
                     Some(wait) => tokio::time::sleep_until(Instant::now() + wait).await,
+                    None if self.catalog.has_departures() => tokio::time::sleep(DEPARTURE).await,
                     None => std::future::pending().await,
                 }
             };
@@ -134,11 +172,19 @@ impl Proxy {
                     Some(change) => self.catalog.slice(change),
                     None => break,
                 },
+                change = node_changes.next() => match change {
+                    Some(change) if change.key.name == self.options.node_name => {
+                        self.settle(change.after.as_deref());
+                    }
+                    Some(_) => {}
+                    None => break,
+                },
+                events = events.next(self.table.address()) => self.notice(&events),
                 () = retry => {}
-                _ = watch_over.tick() => self.look_after(),
                 () = shutdown.cancelled() => break,
             }
         }
+        self.health.stop().await;
         stop_publisher.cancel();
         publisher.await.map_err(|_| ProxyError::Publisher)
     }
@@ -157,26 +203,61 @@ impl Proxy {
         }
     }
 
+    /// Takes in what this node is.
+    fn settle(&mut self, node: Option<&Node>) {
+        self.health.node(node);
+        let around = Surroundings::of(&self.options.node_name, node);
+        if around != self.around {
+            self.around = around;
+            self.catalog.touch_all();
+        }
+    }
+
+    /// Takes in what others changed in the table.
+    fn notice(&mut self, events: &[Event]) {
+        self.touched |= events.iter().any(|event| match event {
+            Event::Elements(set) => self.ours.contains(set),
+            Event::Frame | Event::Lost => true,
+        });
+    }
+
     /// Makes the table right for what has been taken in. Returns how long to wait before trying
     /// again, if it failed.
-    async fn program(&mut self) -> Option<Duration> {
+    async fn program(&mut self, events: &Events) -> Option<Duration> {
         let mut delta = Delta::default();
         for (key, known) in self.catalog.take_touched() {
             let fragment = known
+                .as_ref()
                 .map(|known| plan(&self.around, &known.service, &known.slices))
                 .unwrap_or_default();
             self.state.replace(&key, fragment, &mut delta);
+            let known = known.as_ref().map(|known| (&*known.service, known.slices.as_slice()));
+            self.health.service(&key, known);
         }
         let mut outcome = Ok(());
         if !self.unsure {
-            outcome = self.table.change(&delta).await;
-            if let Err(error) = &outcome {
-                tracing::warn!(%error, "changing the service table failed; replacing it");
+            match self.table.change(&delta).await {
+                Ok(rules) if rules => drop(events.so_far(self.table.address())),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "changing the service table failed; replacing it");
+                    outcome = Err(error);
+                }
+            }
+            if outcome.is_ok() && std::mem::take(&mut self.touched) {
+                self.look_after().await;
             }
         }
         if self.unsure || outcome.is_err() {
-            delta = self.state.everything();
-            outcome = self.table.replace(&self.state).await;
+            delta = self.state.frame();
+            let state = std::mem::take(&mut self.state);
+            let (state, replaced) = match self.table.replace(state).await {
+                Ok(state) => (state, Ok(())),
+                Err((state, error)) => (state, Err(error)),
+            };
+            (self.state, outcome) = (state, replaced);
+            // What there is to tell so far is our own doing.
+            drop(events.so_far(self.table.address()));
         }
         if let Err(error) = outcome {
             self.unsure = true;
@@ -186,6 +267,7 @@ impl Proxy {
             return Some(wait);
         }
         self.unsure = false;
+        self.touched = false;
         self.retry = FIRST_RETRY;
         if let Err(error) = table::forget_datagrams(delta.datagrams).await {
             tracing::warn!(%error, "cannot forget UDP flows to former endpoints");
@@ -193,15 +275,35 @@ impl Proxy {
         None
     }
 
-    /// Notices when someone removed the table.
-    fn look_after(&mut self) {
-        match self.table.exists() {
-            Ok(true) => {}
-            Ok(false) => {
-                tracing::warn!("the service table was removed; making it again");
+    /// Looks what somebody else did to the table.
+    async fn look_after(&mut self) {
+        let state = std::mem::take(&mut self.state);
+        let (state, seen) = self.table.verify(state).await;
+        self.state = state;
+        match seen {
+            Ok(Seen::Right) => {}
+            Ok(Seen::Repaired(elements)) => {
+                tracing::warn!(elements, "somebody changed the service table; repaired");
+            }
+            Ok(Seen::Broken) => {
+                tracing::warn!("somebody changed the rules of the service table; replacing it");
                 self.unsure = true;
             }
-            Err(error) => tracing::debug!(%error, "cannot look up the service table"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot look up the service table; replacing it");
+                self.unsure = true;
+            }
+        }
+    }
+
+    /// Forgets flows to endpoints that left and whose pods have exited.
+    async fn forget_departed(&mut self, pods: &Cache<Pod>) {
+        if !self.catalog.has_departures() {
+            return;
+        }
+        let departed = self.catalog.take_departed(|key| pods.get_key(key));
+        if let Err(error) = table::forget_departed(departed).await {
+            tracing::warn!(%error, "cannot forget flows to pods that are gone");
         }
     }
 }

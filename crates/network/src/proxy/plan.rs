@@ -5,69 +5,93 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::Arc,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::{
-    core::v1::{Service, ServicePort, ServiceSpec},
+    core::v1::{Node, Service, ServicePort, ServiceSpec},
     discovery::v1::EndpointSlice,
 };
 
-use super::endpoints::{Chosen, Target, choose};
-use crate::ruleset::{Container, REFUSE, mark};
+use super::{
+    element::{Entry, Key, Place, Protocol, Value},
+    endpoints::{Chooser, Chosen, Target, choose},
+    state::Slots,
+    sticky,
+};
+use crate::ruleset::{Container, Family, MARK, MARK_OWN, Picker, REFUSE};
 
-/// How long a client stays with its endpoint when the Service does not say, in seconds.
-const AFFINITY_SECONDS: i32 = 10_800;
-/// The most rules that a packet passes to find its endpoint, and again to find its group.
-const GROUP: usize = 32;
 /// A Service with this label is another proxy's.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
 /// What every Service's plan depends on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Surroundings {
     pub(crate) node: String,
-    pub(crate) cluster_network: Ipv4Net,
-    pub(crate) masquerade_mark: u32,
+    /// The node's zone.
+    pub(crate) zone: Option<String>,
+    /// The node's addresses as its Node says them.
+    pub(crate) addresses: BTreeSet<IpAddr>,
 }
 
-/// An address (`None`: the node's own) and port at which datagrams for a Service arrive.
-pub(crate) type DatagramPort = (Option<Ipv4Addr>, u16);
+impl Surroundings {
+    /// What follows from the node's object.
+    pub(crate) fn of(name: &str, node: Option<&Node>) -> Self {
+        let labels = node.and_then(|node| node.metadata.labels.as_ref());
+        let status = node.and_then(|node| node.status.as_ref());
+        let addresses = status.and_then(|status| status.addresses.as_ref()).into_iter().flatten();
+        Self {
+            node: name.to_owned(),
+            zone: labels.and_then(|labels| labels.get(ZONE_LABEL)).cloned(),
+            addresses: addresses.filter_map(|one| one.address.parse().ok()).collect(),
+        }
+    }
+
+    pub(crate) fn chooser(&self) -> Chooser<'_> {
+        Chooser { node: &self.node, zone: self.zone.as_deref() }
+    }
+}
 
 /// One Service's part of the table.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Fragment {
-    /// Keys of maps and sets, with values where it is a map.
-    pub(crate) elements: BTreeMap<(Container, String), String>,
-    /// Chains with their rules, in order.
+    /// Elements other than endpoints.
+    pub(crate) elements: BTreeMap<Place, Value>,
+    /// Endpoints, to be laid into slots.
+    pub(crate) slots: BTreeMap<Slots, Arc<[Target]>>,
+    /// Chains of its own with their rules, in order.
     pub(crate) chains: BTreeMap<String, Vec<String>>,
     /// Sets of its own with their declarations.
     pub(crate) sets: BTreeMap<String, String>,
     /// Where UDP arrives and which endpoints may answer it.
-    pub(crate) datagrams: BTreeMap<DatagramPort, BTreeSet<Target>>,
+    pub(crate) datagrams: BTreeMap<Entry, BTreeSet<Target>>,
 }
 
-/// Plans a Service. Headless, external-name and other proxies' Services have no part.
+/// Whether the node's proxy serves it: not headless, external-name or another proxy's.
+pub(crate) fn is_served(service: &Service) -> bool {
+    let labels = service.metadata.labels.as_ref();
+    let foreign = labels.is_some_and(|labels| labels.contains_key(PROXY_NAME_LABEL));
+    service.spec.as_ref().is_some_and(|spec| {
+        !foreign && spec.type_.as_deref() != Some("ExternalName") && !cluster_ips(spec).is_empty()
+    })
+}
+
+/// Plans a Service.
 pub(crate) fn plan(
     around: &Surroundings,
     service: &Service,
     slices: &[Arc<EndpointSlice>],
 ) -> Fragment {
     let mut fragment = Fragment::default();
-    let Some(spec) = &service.spec else { return fragment };
+    let Some(spec) = service.spec.as_ref().filter(|_| is_served(service)) else { return fragment };
     let cluster_ips = cluster_ips(spec);
-    let foreign = service
-        .metadata
-        .labels
-        .as_ref()
-        .is_some_and(|labels| labels.contains_key(PROXY_NAME_LABEL));
-    if foreign || spec.type_.as_deref() == Some("ExternalName") || cluster_ips.is_empty() {
-        return fragment;
-    }
     for address in &cluster_ips {
-        fragment.elements.insert((Container::ServiceAddresses, address.to_string()), String::new());
+        let place = (Container::ServiceAddresses, Key::Address(*address));
+        fragment.elements.insert(place, Value::Nothing);
     }
     let metadata = &service.metadata;
     let name = format!(
@@ -75,27 +99,32 @@ pub(crate) fn plan(
         metadata.namespace.as_deref().unwrap_or_default(),
         metadata.name.as_deref().unwrap_or_default()
     );
+    let external = external_addresses(service, spec);
     for port in spec.ports.iter().flatten() {
         let Ok(number) = u16::try_from(port.port) else { continue };
-        let protocol = port.protocol.as_deref().unwrap_or("TCP");
-        let chosen =
-            choose(slices, port.name.as_deref().unwrap_or_default(), protocol, &around.node);
-        let protocol = match protocol {
-            "TCP" => "tcp",
-            "UDP" => "udp",
-            "SCTP" => "sctp",
-            _ => continue,
-        };
-        let path = format!("{name}/{protocol}/{number}");
-        let mut planner = Port { around, service, spec, port, protocol, number, path, fragment };
-        planner.plan(&cluster_ips, &chosen);
-        fragment = planner.fragment;
+        let word = port.protocol.as_deref().unwrap_or("TCP");
+        let Some(protocol) = Protocol::parse(word) else { continue };
+        let path = format!("{name}/{}/{number}", protocol.name());
+        for family in Family::BOTH {
+            let of_family = |address: &&IpAddr| Family::of(**address) == family;
+            let inside: Vec<IpAddr> = cluster_ips.iter().filter(of_family).copied().collect();
+            let outside: Vec<(IpAddr, bool)> =
+                external.iter().filter(|(address, _)| of_family(&address)).copied().collect();
+            if inside.is_empty() && outside.is_empty() {
+                continue;
+            }
+            let port_name = port.name.as_deref().unwrap_or_default();
+            let chosen = choose(slices, family, port_name, word, around.chooser());
+            let fragment = &mut fragment;
+            Port { around, spec, port, protocol, number, family, path: &path, fragment }
+                .plan(&inside, &outside, &chosen);
+        }
     }
     fragment
 }
 
-/// The IPv4 cluster IPs; none for a headless Service.
-fn cluster_ips(spec: &ServiceSpec) -> Vec<Ipv4Addr> {
+/// The cluster IPs; none for a headless Service.
+fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
     let all = match &spec.cluster_ips {
         Some(all) if !all.is_empty() => all.as_slice(),
         _ => spec.cluster_ip.as_slice(),
@@ -103,266 +132,182 @@ fn cluster_ips(spec: &ServiceSpec) -> Vec<Ipv4Addr> {
     all.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
+/// External IPs (`false`) and load balancer addresses that are ours to serve (`true`).
+fn external_addresses(service: &Service, spec: &ServiceSpec) -> Vec<(IpAddr, bool)> {
+    let external = spec.external_ips.iter().flatten();
+    let mut addresses: Vec<(IpAddr, bool)> =
+        external.filter_map(|text| Some((text.parse().ok()?, false))).collect();
+    let status = service.status.as_ref();
+    let balanced = status.and_then(|status| status.load_balancer.as_ref());
+    for ingress in balanced.and_then(|status| status.ingress.as_ref()).into_iter().flatten() {
+        // In mode Proxy the balancer itself must see the packets.
+        let ours = ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP");
+        let address = ingress.ip.as_deref().and_then(|text| text.parse().ok());
+        if let (true, Some(address)) = (ours, address)
+            && !addresses.iter().any(|(known, _)| *known == address)
+        {
+            addresses.push((address, true));
+        }
+    }
+    addresses
+}
+
 /// Whether a traffic policy keeps to endpoints of this node.
 fn keeps_local(policy: Option<&String>) -> bool {
     policy.is_some_and(|policy| policy == "Local")
 }
 
-/// One rule a choice, given with its weight; exactly one is taken.
-fn by_chance(choices: Vec<(usize, String)>) -> Vec<String> {
-    let mut left: usize = choices.iter().map(|(weight, _)| weight).sum();
-    let mut rules = Vec::new();
-    for (weight, choice) in choices {
-        rules.push(match left == weight {
-            true => choice,
-            false => format!("numgen random mod {left} < {weight} {choice}"),
-        });
-        left -= weight;
-    }
-    rules
-}
-
-/// One Service port being planned.
+/// One Service port being planned for one family.
 struct Port<'a> {
     around: &'a Surroundings,
-    service: &'a Service,
     spec: &'a ServiceSpec,
     port: &'a ServicePort,
-    protocol: &'static str,
+    protocol: Protocol,
     number: u16,
-    /// `namespace/name/protocol/port`, the end of every name of its own.
-    path: String,
-    fragment: Fragment,
+    family: Family,
+    /// `namespace/name/protocol/port`.
+    path: &'a str,
+    fragment: &'a mut Fragment,
 }
 
 impl Port<'_> {
-    fn plan(&mut self, cluster_ips: &[Ipv4Addr], chosen: &Chosen) {
+    fn plan(&mut self, inside: &[IpAddr], outside: &[(IpAddr, bool)], chosen: &Chosen) {
         for address in &chosen.here {
-            let pair = format!("{address} . {address}");
-            self.fragment.elements.insert((Container::Hairpin, pair), String::new());
+            self.element(Container::Hairpin, Key::Itself(*address), Value::Nothing);
         }
-        let internal_local = keeps_local(self.spec.internal_traffic_policy.as_ref());
-        let external_local = keeps_local(self.spec.external_traffic_policy.as_ref());
-        let external = self.external_addresses();
-        let node_port = self.port.node_port.and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
-        let reached_from_outside = node_port > 0 || !external.is_empty();
-
-        let cluster_chain = format!("svc/{}", self.path);
-        let local_chain = format!("local/{}", self.path);
-        let uses_cluster = !internal_local || reached_from_outside;
-        if !chosen.cluster.is_empty() && uses_cluster {
-            self.pick(&cluster_chain, &chosen.cluster);
-        }
-        let uses_local = internal_local || (external_local && reached_from_outside);
-        if !chosen.local.is_empty() && uses_local {
-            self.pick(&local_chain, &chosen.local);
-        }
-
-        let (inside, inside_chain) = if internal_local {
-            (&chosen.local, &local_chain)
-        } else {
-            (&chosen.cluster, &cluster_chain)
-        };
-        for address in cluster_ips {
-            let key = self.key(*address);
-            if !inside.is_empty() {
-                self.element(Container::Services, key, format!("goto {inside_chain}"));
+        let local = keeps_local(self.spec.internal_traffic_policy.as_ref());
+        let targets = if local { &chosen.local } else { &chosen.cluster };
+        for address in inside {
+            let entry = Entry::Address(*address, self.protocol, self.number);
+            if !targets.is_empty() {
+                let chain = self.way(entry, Container::Endpoints, targets, local);
+                self.element(Container::Services, Key::Entry(entry), chain);
             } else if !chosen.cluster.is_empty() {
                 // Endpoints elsewhere only. The address as a whole refuses; this waits instead.
-                self.element(Container::Unserved, key, "drop".to_owned());
+                self.element(Container::Unserved, Key::Entry(entry), Value::Drop);
             }
-            self.datagrams(Some(*address), inside);
+            self.datagrams(entry, targets);
         }
-        if reached_from_outside {
-            self.outside(chosen, external_local, &external, node_port);
+        for (address, balanced) in outside {
+            let entry = Entry::Address(*address, self.protocol, self.number);
+            self.outside(entry, chosen);
+            if *balanced {
+                self.wall(entry, *address);
+            }
+        }
+        let node_port = self.port.node_port.and_then(|port| u16::try_from(port).ok());
+        if let Some(number) = node_port.filter(|number| *number > 0 && !inside.is_empty()) {
+            self.outside(Entry::Node(self.family, self.protocol, number), chosen);
         }
     }
 
-    /// Node port, external addresses and load balancer addresses.
-    fn outside(
-        &mut self,
-        chosen: &Chosen,
-        local: bool,
-        addresses: &[(Ipv4Addr, bool)],
-        node_port: u16,
-    ) {
-        let served = !chosen.cluster.is_empty();
-        let entry = format!("ext/{}", self.path);
-        let walled = format!("fw/{}", self.path);
-        let ranges = self.source_ranges();
-        if served {
-            let rules = self.entry_rules(chosen, local);
-            self.fragment.chains.insert(entry.clone(), rules);
-            if addresses.iter().any(|(_, balanced)| *balanced) && !ranges.is_empty() {
-                let allow = |range| format!("ip saddr {range} goto {entry}");
-                let mut rules: Vec<String> = ranges.iter().map(allow).collect();
-                rules.push("drop".to_owned());
-                self.fragment.chains.insert(walled.clone(), rules);
-            }
-        }
-        // What arrives from outside and finds no endpoint here is dropped, so that load balancers
-        // go elsewhere; a Service that nobody serves refuses.
-        let unserved = match (served, local && chosen.local.is_empty()) {
-            (false, _) => Some(format!("goto {REFUSE}")),
-            (true, true) => Some("drop".to_owned()),
-            (true, false) => None,
-        };
-        let answering = if local { &chosen.local } else { &chosen.cluster };
-        let mut answering = answering.clone();
-        if local {
-            answering.extend(&chosen.cluster);
-        }
-        if node_port > 0 {
-            let key = format!("{} . {node_port}", self.protocol);
-            if served {
-                self.element(Container::NodePorts, key.clone(), format!("goto {entry}"));
-            }
-            if let Some(verdict) = &unserved {
-                self.element(Container::UnservedNodePorts, key, verdict.clone());
-            }
-            self.datagrams_at((None, node_port), &answering);
-        }
-        for (address, balanced) in addresses {
-            let key = self.key(*address);
-            let chain = if *balanced && !ranges.is_empty() { &walled } else { &entry };
-            if served {
-                self.element(Container::Services, key.clone(), format!("goto {chain}"));
-            }
-            if let Some(verdict) = &unserved {
-                self.element(Container::Unserved, key, verdict.clone());
-            }
-            self.datagrams(Some(*address), &answering);
-        }
-    }
-
-    /// The way in from outside. With policy Local, only what comes from outside keeps to this
-    /// node and keeps its source; pods and the node itself reach the whole Service.
-    fn entry_rules(&self, chosen: &Chosen, local: bool) -> Vec<String> {
-        let mark = mark(self.around.masquerade_mark);
-        let all = format!("goto svc/{}", self.path);
-        if !local {
-            return vec![mark, all];
-        }
-        let mut rules = vec![
-            format!("ip saddr {} {all}", self.around.cluster_network),
-            format!("fib saddr type local {mark} {all}"),
-        ];
-        if !chosen.local.is_empty() {
-            rules.push(format!("goto local/{}", self.path));
-        }
-        rules
-    }
-
-    /// A chain that sends each new connection to one of `targets`, by chance or by habit.
-    fn pick(&mut self, chain: &str, targets: &[Target]) {
-        let sticky = self.spec.session_affinity.as_deref() == Some("ClientIP");
-        let (mut rules, choices) = if sticky {
-            self.sticky(targets)
+    /// A way in from outside: node port, external address or load balancer address. With policy
+    /// Local, only what comes from outside keeps to this node and keeps its source; pods and the
+    /// node itself reach the whole Service. What comes from outside and finds no endpoint here is
+    /// dropped, so that load balancers go elsewhere; a Service that nobody serves refuses.
+    fn outside(&mut self, entry: Entry, chosen: &Chosen) {
+        let local = keeps_local(self.spec.external_traffic_policy.as_ref());
+        let at = Ways::of(entry);
+        let key = Key::Entry(entry);
+        let mut answering = chosen.cluster.clone();
+        if chosen.cluster.is_empty() {
+            self.element(at.unserved, key, Value::Goto(REFUSE.into()));
         } else {
-            let straight = |(address, port): &Target| {
-                format!("meta l4proto {} dnat to {address}:{port}", self.protocol)
+            self.element(at.marks, key, Value::Jump(if local { MARK_OWN } else { MARK }));
+            let chain = self.way(entry, at.endpoints, &chosen.cluster, false);
+            self.element(at.services, key, chain);
+        }
+        if local && !chosen.cluster.is_empty() {
+            let chain = match chosen.local.is_empty() {
+                true => Value::Drop,
+                false => self.way(entry, at.local_endpoints, &chosen.local, true),
             };
-            (Vec::new(), targets.iter().map(straight).collect())
-        };
-        rules.extend(self.spread(chain, choices));
-        self.fragment.chains.insert(chain.to_owned(), rules);
+            self.element(at.outside, key, chain);
+            answering.extend(&chosen.local);
+        }
+        self.datagrams(entry, &answering);
     }
 
-    /// Rules of which one is taken, each with the same chance. Many become groups, each in a
-    /// chain of its own.
-    ///
-    /// Chances are chains of rules and not a map within one: the kernel exchanges a chain's rules
-    /// at one moment, but a packet that has begun with the old rules finds the map of a rule
-    /// removed meanwhile empty, and would be sent nowhere.
-    fn spread(&mut self, chain: &str, choices: Vec<String>) -> Vec<String> {
-        if choices.len() <= GROUP {
-            return by_chance(choices.into_iter().map(|choice| (1, choice)).collect());
-        }
-        let mut groups = Vec::new();
-        for (index, group) in choices.chunks(GROUP).enumerate() {
-            let name = format!("{chain}/{index}");
-            let rules = by_chance(group.iter().map(|choice| (1, choice.clone())).collect());
-            groups.push((group.len(), format!("goto {name}")));
-            self.fragment.chains.insert(name, rules);
-        }
-        by_chance(groups)
-    }
-
-    /// Rules that send a client where it was sent last, and the choices for new clients: one
-    /// chain and set an endpoint that remember them.
-    fn sticky(&mut self, targets: &[Target]) -> (Vec<String>, Vec<String>) {
-        let seconds = self
-            .spec
-            .session_affinity_config
-            .as_ref()
-            .and_then(|config| config.client_ip.as_ref()?.timeout_seconds)
-            .filter(|seconds| *seconds > 0)
-            .unwrap_or(AFFINITY_SECONDS);
-        let (mut rules, mut choices) = (Vec::new(), Vec::new());
-        for (address, port) in targets {
-            let end = format!("{}/{address}/{port}", self.path);
-            let chain = format!("ep/{end}");
-            // The timeout is part of the name: another timeout is another set.
-            let set = format!("seen-{seconds}s/{end}");
-            let declaration = format!("type ipv4_addr; flags dynamic,timeout; timeout {seconds}s;");
-            self.fragment.sets.insert(set.clone(), declaration);
-            self.fragment.chains.insert(
-                chain.clone(),
-                vec![
-                    format!("update @{set} {{ ip saddr }}"),
-                    format!("meta l4proto {} dnat to {address}:{port}", self.protocol),
-                ],
-            );
-            rules.push(format!("ip saddr @{set} goto {chain}"));
-            choices.push(format!("goto {chain}"));
-        }
-        (rules, choices)
-    }
-
-    /// External IPs (`false`) and load balancer addresses that are ours to serve (`true`).
-    fn external_addresses(&self) -> Vec<(Ipv4Addr, bool)> {
-        let external = self.spec.external_ips.iter().flatten();
-        let mut addresses: Vec<(Ipv4Addr, bool)> =
-            external.filter_map(|text| Some((text.parse().ok()?, false))).collect();
-        let status = self.service.status.as_ref();
-        let balanced = status.and_then(|status| status.load_balancer.as_ref());
-        for ingress in balanced.and_then(|status| status.ingress.as_ref()).into_iter().flatten() {
-            // In mode Proxy the balancer itself must see the packets.
-            let ours = ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP");
-            let address = ingress.ip.as_deref().and_then(|text| text.parse().ok());
-            if let (true, Some(address)) = (ours, address)
-                && !addresses.iter().any(|(known, _)| *known == address)
-            {
-                addresses.push((address, true));
-            }
-        }
-        addresses
-    }
-
-    fn source_ranges(&self) -> Vec<String> {
+    /// Lets only the allowed sources use a load balancer address.
+    fn wall(&mut self, entry: Entry, address: IpAddr) {
         let ranges = self.spec.load_balancer_source_ranges.iter().flatten();
-        let parsed: BTreeSet<Ipv4Net> = ranges
-            .filter_map(|text| text.trim().parse::<Ipv4Net>().ok())
-            .map(|range| range.trunc())
+        let ranges: Vec<IpNet> = ranges
+            .filter_map(|text| text.trim().parse::<IpNet>().ok())
+            .filter(|range| Family::of(range.addr()) == self.family)
             .collect();
-        Ipv4Net::aggregate(&parsed.into_iter().collect()).iter().map(ToString::to_string).collect()
+        if ranges.is_empty() {
+            return;
+        }
+        let mut ranges = IpNet::aggregate(&ranges);
+        // Where the address is one of the node's, what the node sends there has it as source.
+        let ours = |range: &IpNet| self.around.addresses.iter().any(|own| range.contains(own));
+        if ranges.iter().any(ours) && !ranges.iter().any(|range| range.contains(&address)) {
+            ranges.push(address.into());
+        }
+        self.element(Container::Walled, Key::Entry(entry), Value::Nothing);
+        for range in ranges {
+            self.element(Container::Allowed, Key::Source(entry, range), Value::Nothing);
+        }
     }
 
-    fn key(&self, address: Ipv4Addr) -> String {
-        format!("{address} . {} . {}", self.protocol, self.number)
+    /// The chain that sends each new connection at `entry` to one of `targets`.
+    fn way(&mut self, entry: Entry, slots: Container, targets: &[Target], local: bool) -> Value {
+        if self.spec.session_affinity.as_deref() == Some("ClientIP") {
+            let seconds = sticky::seconds(self.spec);
+            let way = sticky::Way {
+                family: self.family,
+                protocol: self.protocol,
+                path: self.path,
+                local,
+                seconds,
+            };
+            return Value::Goto(way.plan(targets, self.fragment).into());
+        }
+        let picker = Picker::of(self.family, slots, targets.len());
+        self.fragment.slots.insert((slots, entry), targets.into());
+        Value::Goto(picker.name().into())
     }
 
-    fn element(&mut self, container: Container, key: String, value: String) {
+    fn element(&mut self, container: Container, key: Key, value: Value) {
         self.fragment.elements.insert((container, key), value);
     }
 
-    fn datagrams(&mut self, address: Option<Ipv4Addr>, targets: &[Target]) {
-        self.datagrams_at((address, self.number), targets);
+    fn datagrams(&mut self, entry: Entry, targets: &[Target]) {
+        if self.protocol == Protocol::Udp {
+            self.fragment.datagrams.entry(entry).or_default().extend(targets);
+        }
     }
+}
 
-    fn datagrams_at(&mut self, at: DatagramPort, targets: &[Target]) {
-        if self.protocol == "udp" {
-            self.fragment.datagrams.entry(at).or_default().extend(targets);
+/// The maps that an entry from outside is in.
+struct Ways {
+    services: Container,
+    outside: Container,
+    endpoints: Container,
+    local_endpoints: Container,
+    marks: Container,
+    unserved: Container,
+}
+
+impl Ways {
+    fn of(entry: Entry) -> Self {
+        match entry {
+            Entry::Address(..) => Self {
+                services: Container::Services,
+                outside: Container::Outside,
+                endpoints: Container::Endpoints,
+                local_endpoints: Container::LocalEndpoints,
+                marks: Container::Marks,
+                unserved: Container::Unserved,
+            },
+            Entry::Node(..) => Self {
+                services: Container::NodePorts,
+                outside: Container::NodeOutside,
+                endpoints: Container::NodeEndpoints,
+                local_endpoints: Container::NodeLocalEndpoints,
+                marks: Container::NodeMarks,
+                unserved: Container::NodeUnserved,
+            },
         }
     }
 }

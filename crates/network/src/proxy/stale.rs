@@ -1,31 +1,45 @@
-//! Which tracked UDP flows still go where nothing serves any more.
+//! Which tracked flows still go where nothing serves any more.
 //!
-//! A flow is tracked as long as datagrams keep coming, so one that was bound to an endpoint
+//! A UDP flow is tracked as long as datagrams keep coming, so one that was bound to an endpoint
 //! before a change would stay bound to it for ever. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
-use super::{endpoints::Target, plan::DatagramPort};
-use crate::netlink::conntrack::Entry;
+use super::{
+    element::{Entry, Protocol},
+    endpoints::Target,
+};
+use crate::{netlink::conntrack, ruleset::Family};
 
-/// The entries to forget: those that arrive at one of `ports` and are answered by none of its
+/// The UDP flows to forget: those that arrive at one of `entries` and are answered by none of its
 /// endpoints.
 pub(crate) fn stale<'a>(
-    entries: &'a [Entry],
-    ports: &HashMap<DatagramPort, BTreeSet<Target>>,
-) -> Vec<&'a Entry> {
-    entries
+    flows: &'a [conntrack::Entry],
+    entries: &HashMap<Entry, BTreeSet<Target>>,
+) -> Vec<&'a conntrack::Entry> {
+    let stale = |flow: &&conntrack::Entry| {
+        let (address, port) = (flow.original.destination, flow.original.destination_port);
+        let at = Entry::Address(address, Protocol::Udp, port);
+        let targets = entries
+            .get(&at)
+            .or_else(|| entries.get(&Entry::Node(Family::of(address), Protocol::Udp, port)));
+        targets
+            .is_some_and(|targets| !targets.contains(&(flow.reply.source, flow.reply.source_port)))
+    };
+    flows.iter().filter(stale).collect()
+}
+
+/// Of the flows answered by `address`, whose pod is gone: those that came by way of a Service.
+pub(crate) fn through_service(
+    flows: &[conntrack::Entry],
+    address: IpAddr,
+) -> impl Iterator<Item = &conntrack::Entry> {
+    flows
         .iter()
-        .filter(|entry| {
-            let port = entry.original.destination_port;
-            let targets = ports
-                .get(&(Some(entry.original.destination), port))
-                .or_else(|| ports.get(&(None, port)));
-            targets.is_some_and(|targets| {
-                !targets.contains(&(entry.reply.source, entry.reply.source_port))
-            })
-        })
-        .collect()
+        .filter(move |flow| flow.reply.source == address && flow.original.destination != address)
 }
 
 #[cfg(test)]
@@ -33,7 +47,7 @@ mod tests {
     use super::*;
     use crate::netlink::conntrack::Tuple;
 
-    fn flow(to: &str, port: u16, answered_by: &str, answered_port: u16) -> Entry {
+    fn flow(to: &str, port: u16, answered_by: &str, answered_port: u16) -> conntrack::Entry {
         let tuple = |source: &str, source_port, destination: &str, destination_port| Tuple {
             source: source.parse().expect("address"),
             destination: destination.parse().expect("address"),
@@ -41,7 +55,7 @@ mod tests {
             source_port,
             destination_port,
         };
-        Entry::imagined(
+        conntrack::Entry::imagined(
             tuple("10.244.0.9", 4000, to, port),
             tuple(answered_by, answered_port, "10.244.0.9", 4000),
         )
@@ -59,8 +73,11 @@ mod tests {
         ];
         let target: Target = ("10.244.0.2".parse().expect("address"), 5353);
         let ports = HashMap::from([
-            ((Some("10.96.0.10".parse().expect("address")), 53), BTreeSet::from([target])),
-            ((None, 30053), BTreeSet::from([target])),
+            (
+                Entry::Address("10.96.0.10".parse().expect("address"), Protocol::Udp, 53),
+                BTreeSet::from([target]),
+            ),
+            (Entry::Node(Family::V4, Protocol::Udp, 30053), BTreeSet::from([target])),
         ]);
         let gone: Vec<String> = stale(&entries, &ports)
             .iter()

@@ -1,28 +1,34 @@
-//! Making the kernel's table what it should be: small transactions when something changes, one
-//! atomic replacement at the start and after a failure.
+//! Making the kernel's table what it should be: elements when something changes, all of it at the
+//! start, after a failure, and when somebody else changed it.
 //!
-//! Knows how to run a transaction; what should be in it comes from `state`.
+//! Knows how to make changes; what should be in the table comes from `state`.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use nix::libc::IPPROTO_UDP;
-
 use super::{
+    departed::Departed,
+    element::{Entry, Place, Protocol, Value, encode},
     endpoints::Target,
-    plan::DatagramPort,
-    stale::stale,
+    stale::{stale, through_service},
     state::{Delta, State},
 };
 use crate::{
     cni::{LeaseError, Leases},
-    netlink::{NetlinkError, Socket, conntrack, nftables},
+    netlink::{
+        NetlinkError, Socket, conntrack,
+        nftables::{self, Element, Transaction},
+    },
     nft::{self, NftError},
+    nodes,
     options::NetworkOptions,
-    ruleset::{self, Names},
+    ruleset::{self, Container, Family, Names, Picker},
 };
+
+/// Changes of more elements than this are made on a thread that may wait.
+const MANY_ELEMENTS: usize = 1000;
 
 /// Why the table was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +39,7 @@ pub enum TableError {
     /// Host ports could not be read.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// The kernel could not be asked.
+    /// The kernel refused or could not be asked.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     /// The blocking thread panicked or was cancelled.
@@ -41,102 +47,324 @@ pub enum TableError {
     Task,
 }
 
+/// What a look at the table found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// All is as it should be.
+    Right,
+    /// So many elements were not, and are now.
+    Repaired(usize),
+    /// Rules, chains or declarations are not.
+    Broken,
+}
+
 /// The table in the kernel.
 pub(crate) struct Table {
     options: Arc<NetworkOptions>,
+    /// Opened when first needed, and again after a failure.
+    socket: Option<Socket>,
+    /// The shared chains that are there.
+    pickers: BTreeSet<Picker>,
+    /// The table but for its elements, as nft wrote it after our last change.
+    listing: Option<String>,
 }
 
 impl Table {
     pub(crate) fn new(options: Arc<NetworkOptions>) -> Self {
-        Self { options }
+        Self { options, socket: None, pickers: BTreeSet::new(), listing: None }
     }
 
-    /// Makes a change; nothing runs when nothing changes.
-    pub(crate) async fn change(&self, delta: &Delta) -> Result<(), TableError> {
-        let script = delta.script(&self.options.table);
-        if script.is_empty() {
-            return Ok(());
+    /// The address of the socket through which elements change.
+    pub(crate) fn address(&self) -> u32 {
+        self.socket.as_ref().map_or(0, Socket::address)
+    }
+
+    /// Makes a change; nothing runs when nothing changes. Whether rules changed, too.
+    ///
+    /// What elements may lead to is made before them and removed after them, so that these steps
+    /// need not be one.
+    pub(crate) async fn change(&mut self, delta: &Delta) -> Result<bool, TableError> {
+        let (nft, table) = (&self.options.nft, &self.options.table);
+        let before = delta.before(table, &self.pickers);
+        let after = delta.after(table);
+        let rules = !before.is_empty() || !after.is_empty();
+        if !before.is_empty() {
+            nft::apply_async(nft, before).await?;
         }
-        tracing::debug!(bytes = script.len(), "changing the table");
-        Ok(nft::apply_async(&self.options.nft, script).await?)
+        self.pickers.extend(&delta.pickers);
+        let mut edits = Edits::default();
+        for (place, edit) in delta.elements() {
+            edits.edit(place, edit.before.as_ref(), edit.after.as_ref());
+        }
+        let socket = self.socket.take().map_or_else(Socket::netfilter, Ok)?;
+        self.socket = Some(if edits.count > MANY_ELEMENTS {
+            let table = table.clone();
+            blocking(move || edits.make(&table, socket)).await?
+        } else {
+            edits.make(table, socket)?
+        });
+        if !after.is_empty() {
+            nft::apply_async(nft, after).await?;
+        }
+        if rules {
+            let options = self.options.clone();
+            self.listing = blocking(move || Ok(nft::list(&options.nft, &options.table)?)).await?;
+        }
+        Ok(rules)
     }
 
-    /// Replaces whatever is there by everything in `state` and the host ports of leased
-    /// addresses, in one transaction: packets see the old table or the new one. Which client
-    /// belongs to which endpoint is kept, where the table there is one of ours.
-    pub(crate) async fn replace(&self, state: &State) -> Result<(), TableError> {
+    /// Makes the table what `state` says, whatever is there: rules in one transaction, then
+    /// elements in another, so that packets find their way at every moment. Which client belongs
+    /// to which endpoint is kept, where the table there is one of ours.
+    pub(crate) async fn replace(&mut self, state: State) -> Result<State, (State, TableError)> {
         let options = self.options.clone();
-        let everything = state.everything();
-        blocking(move || {
-            // Held over the transaction, so that no port opened meanwhile is lost.
-            let leases = Leases::open(&options.leases_dir())?;
-            let mut content = ruleset::fixed(&options);
-            let fixed = Names::of(&content);
-            let mut wanted = Names::of(&content);
-            everything.name(&mut wanted);
-            content.push_str(&everything.script(&options.table));
-            host_ports(&mut content, &options, &leases)?;
-            tracing::debug!(bytes = content.len(), "replacing the table");
-            if let Some(text) = nft::list(&options.nft, &options.table)? {
-                let present = Names::of(&text);
-                let mut script = ruleset::empty(&options.table, &present, &wanted, &fixed);
-                script.push_str(&content);
-                match nft::apply(&options.nft, &script) {
-                    Ok(()) => return Ok(()),
-                    Err(error) => tracing::debug!(%error, "cannot reuse the table"),
-                }
+        self.socket = None;
+        let made = tokio::task::spawn_blocking(move || {
+            let made = replace(&options, &state);
+            (state, made)
+        });
+        let (state, made) = made.await.map_err(|_| (State::default(), TableError::Task))?;
+        match made {
+            Ok((pickers, socket, listing)) => {
+                (self.pickers, self.socket, self.listing) = (pickers, Some(socket), listing);
+                Ok(state)
             }
-            let mut script = ruleset::remove(&options.table);
-            script.push_str(&content);
-            Ok(nft::apply(&options.nft, &script)?)
-        })
-        .await
+            Err(error) => Err((state, error)),
+        }
     }
 
-    /// Whether the table is still there: others may flush everything.
-    pub(crate) fn exists(&self) -> Result<bool, TableError> {
-        Ok(nftables::table_exists(&self.options.table)?)
+    /// Compares what is there to `state`, and repairs elements.
+    pub(crate) async fn verify(&mut self, state: State) -> (State, Result<Seen, TableError>) {
+        let options = self.options.clone();
+        let listing = self.listing.clone();
+        let socket = self.socket.take();
+        let looked = tokio::task::spawn_blocking(move || {
+            let seen = verify(&options, &state, listing.as_deref(), socket);
+            (state, seen)
+        });
+        match looked.await {
+            Ok((state, Ok((seen, socket)))) => {
+                self.socket = Some(socket);
+                (state, Ok(seen))
+            }
+            Ok((state, Err(error))) => (state, Err(error)),
+            Err(_) => (State::default(), Err(TableError::Task)),
+        }
     }
 }
 
-/// Adds the host ports of leased addresses. Two pods that claim one port cannot both have it; the
-/// first found does.
-fn host_ports(
-    script: &mut String,
+type Replaced = (BTreeSet<Picker>, Socket, Option<String>);
+
+fn replace(options: &NetworkOptions, state: &State) -> Result<Replaced, TableError> {
+    let table = &options.table;
+    let frame = state.frame();
+    let mut content = ruleset::fixed(options);
+    let mut wanted = Names::of(&content);
+    frame.name(&mut wanted);
+    content.push_str(&frame.before(table, &BTreeSet::new()));
+    // Held over the transaction, so that no port opened meanwhile is lost.
+    let leases = Leases::open(&options.leases_dir())?;
+    content.push_str(&host_ports(options, &leases)?);
+    content.push_str(&nodes::node_addresses(options));
+    tracing::debug!(bytes = content.len(), "replacing the table");
+    let present = nft::list(&options.nft, table)?;
+    let reused = present.as_ref().map(|_| {
+        nft::apply(&options.nft, &format!("flush table inet {table}\n{content}"))?;
+        drop(leases);
+        synchronize(table, state, Socket::netfilter()?)
+    });
+    let (socket, _) = match reused {
+        Some(Ok(done)) => done,
+        other => {
+            if let Some(Err(error)) = other {
+                tracing::warn!(%error, "cannot reuse the service table; making it anew");
+            }
+            nft::apply(&options.nft, &format!("{}{content}", ruleset::remove(table)))?;
+            synchronize(table, state, Socket::netfilter()?)?
+        }
+    };
+    if let Some(present) = present {
+        let gone = Names::of(&present).remove_unless(table, &wanted);
+        if let Err(error) = nft::apply(&options.nft, &gone) {
+            tracing::debug!(%error, "cannot remove what the table no longer needs");
+        }
+    }
+    Ok((frame.pickers, socket, nft::list(&options.nft, table)?))
+}
+
+fn verify(
     options: &NetworkOptions,
-    leases: &Leases,
-) -> Result<(), LeaseError> {
+    state: &State,
+    listing: Option<&str>,
+    socket: Option<Socket>,
+) -> Result<(Seen, Socket), TableError> {
+    let socket = socket.map_or_else(Socket::netfilter, Ok)?;
+    let present = nft::list(&options.nft, &options.table)?;
+    if present.as_deref() != listing {
+        return Ok((Seen::Broken, socket));
+    }
+    let (socket, wrong) = synchronize(&options.table, state, socket)?;
+    Ok((if wrong == 0 { Seen::Right } else { Seen::Repaired(wrong) }, socket))
+}
+
+/// Makes the elements there those of `state`, in one transaction; returns how many were not.
+fn synchronize(
+    table: &str,
+    state: &State,
+    mut socket: Socket,
+) -> Result<(Socket, usize), TableError> {
+    let mut wanted: HashMap<(Container, Family), Vec<Place>> = HashMap::new();
+    let mut values: HashMap<Place, Value> = HashMap::new();
+    for (place, value) in state.elements() {
+        wanted.entry((place.0, place.1.family())).or_default().push(place);
+        values.insert(place, value);
+    }
+    let mut transaction = Transaction::new(table);
+    let mut count = 0;
+    let mut additions = Vec::new();
+    for container in Container::OF_SERVICES {
+        for family in Family::BOTH {
+            let set = container.name(family);
+            let there = nftables::elements(&mut socket, table, &set)?;
+            let mut there: HashMap<(Vec<u8>, Option<Vec<u8>>), Element> = there
+                .into_iter()
+                .map(|element| ((element.key.clone(), element.end.clone()), element))
+                .collect();
+            let mut missing = Vec::new();
+            let mut wrong = Vec::new();
+            for place in wanted.remove(&(container, family)).unwrap_or_default() {
+                let Some(value) = values.get(&place) else { continue };
+                let element = encode(&place.1, value);
+                match there.remove(&(element.key.clone(), element.end.clone())) {
+                    Some(present) if present.data == element.data => {}
+                    Some(present) => {
+                        wrong.push(present);
+                        missing.push(element);
+                    }
+                    None => missing.push(element),
+                }
+            }
+            wrong.extend(there.into_values());
+            count += wrong.len().max(missing.len());
+            transaction.delete(&set, &wrong);
+            additions.push((set, missing));
+        }
+    }
+    for (set, missing) in additions {
+        transaction.add(&set, &missing);
+    }
+    transaction.commit(&mut socket)?;
+    Ok((socket, count))
+}
+
+/// Elements to remove and to add.
+#[derive(Default)]
+struct Edits {
+    sets: BTreeMap<(Container, Family), (Vec<Element>, Vec<Element>)>,
+    count: usize,
+}
+
+impl Edits {
+    fn edit(&mut self, place: &Place, before: Option<&Value>, after: Option<&Value>) {
+        let (container, key) = place;
+        let (gone, new) = self.sets.entry((*container, key.family())).or_default();
+        gone.extend(before.map(|value| encode(key, value)));
+        new.extend(after.map(|value| encode(key, value)));
+        self.count += 1;
+    }
+
+    fn make(self, table: &str, mut socket: Socket) -> Result<Socket, TableError> {
+        let mut transaction = Transaction::new(table);
+        for ((container, family), (gone, _)) in &self.sets {
+            transaction.delete(&container.name(*family), gone);
+        }
+        for ((container, family), (_, new)) in &self.sets {
+            transaction.add(&container.name(*family), new);
+        }
+        transaction.commit(&mut socket)?;
+        Ok(socket)
+    }
+}
+
+/// Commands that make the host ports those of leased addresses. Two pods that claim one port
+/// cannot both have it; the first found does.
+fn host_ports(options: &NetworkOptions, leases: &Leases) -> Result<String, LeaseError> {
+    let table = &options.table;
+    let mut script = String::new();
+    for family in Family::BOTH {
+        for (kind, container) in [
+            ("map", Container::HostPorts),
+            ("map", Container::HostPortsAt),
+            ("set", Container::HostPortHairpin),
+        ] {
+            let name = container.name(family);
+            script.push_str(&format!("flush {kind} inet {table} {name}\n"));
+        }
+    }
     let mut claimed = BTreeSet::new();
     for lease in leases.list()? {
-        for (container, element) in ruleset::host_port_elements(lease.address, &lease.host_ports) {
+        let of =
+            |address: &std::net::IpAddr| ruleset::host_port_elements(*address, &lease.host_ports);
+        for (set, element) in lease.addresses.iter().flat_map(of) {
             let key = element.split(" : ").next().unwrap_or_default().to_owned();
-            if claimed.insert((container, key)) {
-                ruleset::element(script, "add", &options.table, container, &element);
+            if claimed.insert((set.clone(), key)) {
+                ruleset::element(&mut script, "add", table, &set, &element);
             }
         }
     }
-    Ok(())
+    Ok(script)
 }
 
 /// Forgets UDP flows to endpoints that serve no more.
 pub(crate) async fn forget_datagrams(
-    ports: HashMap<DatagramPort, BTreeSet<Target>>,
+    entries: HashMap<Entry, BTreeSet<Target>>,
 ) -> Result<(), TableError> {
-    if ports.is_empty() {
+    if entries.is_empty() {
         return Ok(());
     }
     blocking(move || {
         let mut socket = Socket::netfilter()?;
-        let udp = conntrack::Filter::Protocol(IPPROTO_UDP as u8);
-        let mut entries = conntrack::list(&mut socket, udp)?;
-        // An old kernel may ignore the filter.
-        entries.retain(|entry| i32::from(entry.original.protocol) == IPPROTO_UDP);
-        let gone = stale(&entries, &ports);
-        for entry in &gone {
-            conntrack::delete(&mut socket, entry)?;
+        let mut families: Vec<Family> = entries.keys().map(|entry| entry.family()).collect();
+        families.sort();
+        families.dedup();
+        for family in families {
+            let number = Protocol::Udp.number();
+            let udp = conntrack::Filter::Protocol(number, family == Family::V6);
+            let mut flows = conntrack::list(&mut socket, udp)?;
+            // An old kernel may ignore the filter.
+            flows.retain(|flow| flow.original.protocol == number);
+            let gone = stale(&flows, &entries);
+            for flow in &gone {
+                conntrack::delete(&mut socket, flow)?;
+            }
+            if !gone.is_empty() {
+                tracing::debug!(flows = gone.len(), "forgot UDP flows to former endpoints");
+            }
         }
-        if !gone.is_empty() {
-            tracing::debug!(flows = gone.len(), "forgot UDP flows to former endpoints");
+        Ok(())
+    })
+    .await
+}
+
+/// Forgets the flows through Services that pods answered which are gone: who still talks to them
+/// learns it with the next packet.
+pub(crate) async fn forget_departed(departed: Vec<Departed>) -> Result<(), TableError> {
+    if departed.is_empty() {
+        return Ok(());
+    }
+    blocking(move || {
+        let mut socket = Socket::netfilter()?;
+        for one in departed {
+            let filter = conntrack::Filter::AnsweredBy(one.address);
+            let flows = conntrack::list(&mut socket, filter)?;
+            let mut count = 0;
+            for flow in through_service(&flows, one.address) {
+                if one.ports.contains(&flow.reply.source_port) {
+                    conntrack::delete(&mut socket, flow)?;
+                    count += 1;
+                }
+            }
+            tracing::debug!(pod = %one.pod, count, "forgot flows to a pod that is gone");
         }
         Ok(())
     })

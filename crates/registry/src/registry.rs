@@ -12,7 +12,7 @@ use store::{ReadError, Snapshot, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admit;
-use crate::allocate::{Allocator, Network};
+use crate::allocate::{Allocator, Network, repair};
 use crate::frames::Frames;
 use crate::header::Header;
 use crate::index::PodIndex;
@@ -57,9 +57,8 @@ pub struct Registry {
 
 impl Registry {
     /// An engine over `store`, whose headers must come from [`crate::header_reader`] of the same
-    /// `rows`. Reads the Services in the store to learn which addresses and ports are taken.
+    /// `rows`.
     pub fn new(store: Arc<dyn Store<Header>>, rows: Arc<Rows>, options: Options) -> Arc<Self> {
-        let allocator = Allocator::new(options.network, &store.snapshot());
         let selectable = rows.get("", "v1", "pods").map(|row| row.selectable.as_slice());
         let node_field = selectable
             .and_then(|fields| fields.iter().position(|f| f == "spec.nodeName"))
@@ -69,7 +68,7 @@ impl Registry {
             counted: Mutex::default(),
             pods: PodIndex::default(),
             frames: Frames::default(),
-            allocator,
+            allocator: Allocator::new(options.network),
             store,
             rows,
             admission: options.admission,
@@ -139,9 +138,20 @@ impl Registry {
             .collect()
     }
 
-    /// Keeps the index of pods by node and removes expired objects until shutdown.
+    /// Keeps the index of pods by node, removes expired objects and repairs allocations until
+    /// shutdown.
     pub async fn run(&self, shutdown: CancellationToken) {
-        tokio::join!(self.pods.run(self, &shutdown), crate::expire::run(self, &shutdown));
+        tokio::join!(
+            self.pods.run(self, &shutdown),
+            crate::expire::run(self, &shutdown),
+            repair::run(self, &shutdown)
+        );
+    }
+
+    /// Makes the records of taken addresses and ports agree with the Services in the store. To be
+    /// called once before the first write; [`Self::run`] does it again now and then.
+    pub async fn repair_allocations(&self) {
+        repair::repair(self).await;
     }
 
     /// How many keys of a snapshot start with `prefix`.

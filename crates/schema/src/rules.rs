@@ -4,6 +4,7 @@
 //! objects or the request. Metadata is the engine's business, names apart: which are allowed depends on the
 //! kind. A kind that is not built in has no rules, and every function here does nothing for it.
 
+mod allocation;
 mod at;
 mod batch;
 mod cluster;

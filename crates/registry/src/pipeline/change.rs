@@ -4,10 +4,11 @@ use meta::{Revision, Status};
 use serde_json::Value;
 use store::{Expect, Key};
 
-use super::commit::{Failure, commit_encoded, delete_record};
+use super::commit::{Failure, commit_claiming, delete_record};
 use super::metadata::{carry_over, finalizer_names};
 use super::{Context, MOST_RETRIES, admit, create, prepare, result, validate};
 use crate::admission::Operation;
+use crate::allocate::Claims;
 use crate::convert;
 use crate::object::{Object, complete, encode, meta_text, metadata, parse};
 use crate::outcome::{Answer, Outcome};
@@ -120,10 +121,10 @@ pub(crate) async fn write(
         };
         admit::mutate(context, subject, &mut object).await?;
         prepare_update(context, change.part, &mut object, &old);
-        let reservation = if create::is_service(context) && change.part == Part::Main {
-            Some(context.engine.allocator.reserve(&mut object, Some(&old))?)
+        let claims = if change.part == Part::Main {
+            create::claim(context, &mut object, Some(&old)).await?
         } else {
-            None
+            Claims::default()
         };
         validate_change(context, change.part, &object, &old)?;
         admit::validate(context, subject, Some(&object)).await?;
@@ -142,11 +143,8 @@ pub(crate) async fn write(
             return Ok(Written::Stored(Object::new(context.row(), key, record)));
         }
         let expect = Expect::Modified(revision);
-        match commit_encoded(context, &key, expect, &object, bytes).await {
+        match commit_claiming(context, &key, expect, &object, bytes, claims).await {
             Ok(record) => {
-                if let Some(reservation) = reservation {
-                    reservation.commit();
-                }
                 return Ok(Written::Stored(Object::new(context.row(), key, record)));
             }
             Err(Failure::Conflict) => {}
@@ -269,9 +267,11 @@ pub(crate) async fn vanish(
     modified: Revision,
     object: &Value,
 ) -> Result<Revision, Failure> {
-    let revision = delete_record(context, key, modified).await?;
-    if create::is_service(context) {
-        context.engine.allocator.release(object);
-    }
-    Ok(revision)
+    let claims = if create::is_service(context) {
+        let snapshot = context.engine.latest().await.map_err(Failure::Refused)?;
+        context.engine.allocator.release(&snapshot, object)
+    } else {
+        Claims::default()
+    };
+    delete_record(context, key, modified, claims).await
 }

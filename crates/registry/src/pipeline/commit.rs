@@ -8,6 +8,7 @@ use serde_json::Value;
 use store::{CommitError, Durability, Expect, Guard, Key, Record, Write};
 
 use super::Context;
+use crate::allocate::Claims;
 use crate::header::Header;
 use crate::object::encode;
 use crate::row;
@@ -28,20 +29,22 @@ pub(crate) async fn commit(
     expect: Expect,
     object: &Value,
 ) -> Result<Arc<Record<Header>>, Failure> {
-    commit_encoded(context, key, expect, object, encode(object)).await
+    let bytes = encode(object);
+    commit_claiming(context, key, expect, object, bytes, Claims::default()).await
 }
 
-/// Stores an object whose bytes were made already.
-pub(super) async fn commit_encoded(
+/// Stores an object whose bytes were made already, with what it claims.
+pub(super) async fn commit_claiming(
     context: &Context<'_>,
     key: &Key,
     expect: Expect,
     object: &Value,
     bytes: Bytes,
+    claims: Claims,
 ) -> Result<Arc<Record<Header>>, Failure> {
     let header = Header::of(object, &context.stored.selectable);
     let write = Write::put(key.clone(), bytes, header);
-    let committed = run(context, key, expect, write).await?;
+    let committed = run(context, key, expect, write, claims).await?;
     committed
         .records
         .into_iter()
@@ -50,15 +53,16 @@ pub(super) async fn commit_encoded(
         .ok_or_else(|| Failure::Refused(Status::internal("the store kept nothing of a write")))
 }
 
-/// Removes an object if it is as expected; answers with the revision of the removal.
+/// Removes an object if it is as expected, with what it claimed; answers with the revision of the
+/// removal.
 pub(crate) async fn delete_record(
     context: &Context<'_>,
     key: &Key,
     modified: Revision,
+    claims: Claims,
 ) -> Result<Revision, Failure> {
-    let committed =
-        run(context, key, Expect::Modified(modified), Write::delete(key.clone())).await?;
-    Ok(committed.revision)
+    let write = Write::delete(key.clone());
+    Ok(run(context, key, Expect::Modified(modified), write, claims).await?.revision)
 }
 
 async fn run(
@@ -66,10 +70,15 @@ async fn run(
     key: &Key,
     expect: Expect,
     write: Write<Header>,
+    claims: Claims,
 ) -> Result<store::Committed<Header>, Failure> {
-    let guards = vec![Guard::new(key.clone(), expect)];
+    let mut guards = vec![Guard::new(key.clone(), expect)];
+    guards.extend(claims.guards);
+    let mut writes = vec![write];
+    writes.extend(claims.writes);
     let durability = durability(context);
-    context.engine.store.commit(guards, vec![write], durability).await.map_err(failure)
+    let done = context.engine.store.commit(guards, writes, durability).await;
+    done.map_err(failure)
 }
 
 /// How durable a write of the request must be.

@@ -4,11 +4,12 @@ use meta::{Status, time};
 use serde_json::Value;
 use store::Expect;
 
-use super::commit::{Failure, commit};
-use super::{Context, admit, prepare, result, validate};
+use super::commit::{Failure, commit_claiming};
+use super::{Context, MOST_RETRIES, admit, prepare, result, validate};
 use crate::admission::Operation;
+use crate::allocate::Claims;
 use crate::convert;
-use crate::object::{Object, meta_text, metadata};
+use crate::object::{Object, encode, meta_text, metadata};
 use crate::outcome::Answer;
 
 /// A generated name that is taken is replaced this many times.
@@ -30,16 +31,17 @@ pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
     let subject =
         admit::Subject { operation: Operation::Create, subresource: None, name: &name, old: None };
     admit::mutate(context, subject, &mut object).await?;
-    // What may have to be made again under another name is copied, and nothing else.
+    // What may have to be made again, under another name or address, is copied; nothing else.
     let generates = meta_text(&object, "name").is_empty();
-    for _ in 0..if generates { MOST_NAMES } else { 1 } {
-        let mut object = if generates { object.clone() } else { std::mem::take(&mut object) };
+    let attempts = match (is_service(context), generates) {
+        (true, _) => MOST_RETRIES,
+        (false, true) => MOST_NAMES,
+        (false, false) => 1,
+    };
+    for _ in 0..attempts {
+        let mut object = if attempts > 1 { object.clone() } else { std::mem::take(&mut object) };
         let generated = prepare_create(context, &mut object);
-        let reservation = if is_service(context) {
-            Some(context.engine.allocator.reserve(&mut object, None)?)
-        } else {
-            None
-        };
+        let claims = claim(context, &mut object, None).await?;
         validate::create(context, &object)?;
         let name = meta_text(&object, "name").to_owned();
         admit::validate(context, admit::Subject { name: &name, ..subject }, Some(&object)).await?;
@@ -50,20 +52,26 @@ pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
             }
             return Ok(result::value_outcome(context, 201, object, None));
         }
-        match commit(context, &key, Expect::Absent, &object).await {
+        let bytes = encode(&object);
+        match commit_claiming(context, &key, Expect::Absent, &object, bytes, claims).await {
             Ok(record) => {
-                if let Some(reservation) = reservation {
-                    reservation.commit();
-                }
                 let object = Object::new(context.row(), key, record);
                 return Ok(result::object_outcome(context, 201, &object));
             }
             Err(Failure::Conflict) if generated => {}
+            // Not the object is there already, but something that it claims.
+            Err(Failure::Conflict)
+                if attempts > 1 && context.engine.latest().await?.get(&key).is_none() => {}
             Err(Failure::Conflict) => {
                 return Err(Status::already_exists(&context.resource(), &name));
             }
             Err(Failure::Refused(status)) => return Err(status),
         }
+    }
+    if !generates {
+        return Err(Status::service_unavailable(
+            "others take addresses and ports at the same time; try again",
+        ));
     }
     let name = meta_text(&object, "generateName");
     Err(Status::generate_name_conflict(&context.resource(), name, 1))
@@ -77,6 +85,19 @@ fn prepare_create(context: &Context<'_>, object: &mut Value) -> bool {
     row.strategy.prepare_create(object, &context.request.user, row.has_status());
     schema::rules::prepare_create(&row.kind, object);
     generated
+}
+
+/// Chooses the addresses and ports of a Service about to be written; other kinds need none.
+pub(super) async fn claim(
+    context: &Context<'_>,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<Claims, Status> {
+    if !is_service(context) {
+        return Ok(Claims::default());
+    }
+    let snapshot = context.engine.latest().await?;
+    context.engine.allocator.claim(&snapshot, object, old, &now(context))
 }
 
 /// Whether the write allocates addresses and ports.

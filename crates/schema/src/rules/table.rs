@@ -3,8 +3,8 @@
 use meta::GroupVersionKind;
 
 use super::{
-    Hooks, batch, cluster, config, endpoints, event, metadata, networking, pod, rbac, service,
-    storage, workload,
+    Hooks, allocation, batch, cluster, config, endpoints, event, metadata, networking, pod, rbac,
+    service, storage, workload,
 };
 use crate::types::{self, Type};
 
@@ -66,8 +66,10 @@ fn added(kind: &GroupVersionKind) -> Option<Hooks> {
         ("autoscaling", "HorizontalPodAutoscaler") => storage::POD_AUTOSCALER,
         ("batch", "CronJob") => batch::CRON_JOB,
         ("batch", "Job") => batch::JOB,
+        ("networking.k8s.io", "IPAddress") => allocation::IP_ADDRESS,
         ("networking.k8s.io", "Ingress") => networking::INGRESS,
         ("networking.k8s.io", "NetworkPolicy") => networking::NETWORK_POLICY,
+        ("networking.k8s.io", "ServiceCIDR") => allocation::SERVICE_CIDR,
         ("policy", "PodDisruptionBudget") => storage::POD_DISRUPTION_BUDGET,
         _ => return None,
     })

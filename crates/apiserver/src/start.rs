@@ -26,6 +26,7 @@ use crate::{
     metrics::Metrics,
     objects::Objects,
     options::{ApiServerOptions, Dependencies},
+    peers::{self, Peers},
     routes::Routes,
     server::{ApiServer, Core},
 };
@@ -117,6 +118,7 @@ impl ApiServer {
             audit,
             registry: registry.clone(),
             lookup,
+            peers: Peers::default(),
             service_accounts,
             authorizer,
             options,
@@ -136,6 +138,7 @@ impl ApiServer {
     /// When an object cannot be written.
     pub async fn bootstrap(&self) -> Result<(), ApiServerError> {
         let started = Instant::now();
+        self.0.registry.repair_allocations().await;
         bootstrap::run(&self.writer(), &self.advertised()).await?;
         self.load_policy();
         self.0.bootstrapped.store(true, Ordering::Release);
@@ -174,8 +177,14 @@ impl ApiServer {
 
     fn advertised(&self) -> Advertised {
         let options = &self.0.options;
+        let servers = if options.shared_store {
+            self.0.peers.live(&self.0.registry, options.advertise)
+        } else {
+            vec![options.advertise]
+        };
         Advertised {
             address: options.advertise,
+            servers,
             service_ip: options.service_ip,
             service_cidrs: options.service_cidrs.clone(),
             client_ca: options.client_ca.clone(),
@@ -217,12 +226,43 @@ impl ApiServer {
 
     async fn keep_endpoints(&self) {
         let writer = self.writer();
-        let mut ticks = tokio::time::interval(ENDPOINTS);
+        let options = &self.0.options;
+        let every = if options.shared_store { peers::RENEW } else { ENDPOINTS };
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            if options.shared_store
+                && let Err(status) = self.0.peers.renew(&writer, options.advertise).await
+            {
+                tracing::warn!(%status, "this API server's lease cannot be renewed");
+            }
             if let Err(status) = bootstrap::endpoints(&writer, &self.advertised()).await {
                 tracing::warn!(%status, "the kubernetes Service cannot be kept");
             }
+        }
+    }
+
+    /// Tells the other API servers, and those who look for one, that this one goes. For after
+    /// [`ApiServer::run`] has ended and before the store closes.
+    pub async fn leave(&self) {
+        let options = &self.0.options;
+        if !options.shared_store {
+            return;
+        }
+        let writer = self.writer();
+        let left = async {
+            self.0.peers.leave(&writer, options.advertise).await?;
+            let mut advertised = self.advertised();
+            advertised.servers.retain(|server| *server != options.advertise);
+            bootstrap::endpoints(&writer, &advertised).await
+        };
+        match tokio::time::timeout(peers::RENEW, left).await {
+            Ok(Ok(())) => {}
+            Ok(Err(status)) => {
+                tracing::debug!(%status, "the other API servers find out by themselves")
+            }
+            Err(_) => tracing::debug!("the other API servers find out by themselves"),
         }
     }
 }

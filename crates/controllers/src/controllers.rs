@@ -14,6 +14,7 @@ use crate::{
     bootstrap,
     csr::{self, Signer},
     deployment, disruption, endpoints, gc, namespace,
+    load_balancer::{self, AddressRange},
     node_ipam::{self, NodeIpamOptions},
     nodelifecycle, pod_gc, replicaset, root_ca, service_account, service_cidr, statefulset,
 };
@@ -35,6 +36,8 @@ pub struct ControllersOptions {
     pub signer: Option<Signer>,
     /// Where nodes' pod networks come from; no ranges, no pod networks.
     pub node_ipam: NodeIpamOptions,
+    /// Addresses for Services of type LoadBalancer; the nodes' own if there are none.
+    pub load_balancer_pool: Vec<AddressRange>,
     /// Finished pods kept.
     pub finished_pods: usize,
     /// Pause before the garbage collector begins: a starting cluster has better things to do.
@@ -50,6 +53,7 @@ impl Default for ControllersOptions {
             node_grace: None,
             signer: None,
             node_ipam: NodeIpamOptions::default(),
+            load_balancer_pool: Vec::new(),
             finished_pods: 12_500,
             garbage_delay: Duration::from_secs(2),
         }
@@ -96,6 +100,7 @@ impl Controllers {
             endpoints::slices::NAME,
             endpoints::legacy::NAME,
             endpoints::mirror::NAME,
+            load_balancer::NAME,
             node_ipam::NAME,
             nodelifecycle::NAME,
             nodelifecycle::eviction::NAME,
@@ -187,6 +192,10 @@ impl Controllers {
             endpoints::slices::NAME => Box::pin(endpoints::slices::run(caches, deps, term)),
             endpoints::legacy::NAME => Box::pin(endpoints::legacy::run(caches, deps, term)),
             endpoints::mirror::NAME => Box::pin(endpoints::mirror::run(caches, deps, term)),
+            load_balancer::NAME => {
+                let ranges = options.load_balancer_pool.clone();
+                Box::pin(load_balancer::run(ranges, caches, deps, term))
+            }
             node_ipam::NAME if options.node_ipam.cluster_cidrs.is_empty() => return None,
             node_ipam::NAME => {
                 Box::pin(node_ipam::run(caches, deps, options.node_ipam.clone(), term))

@@ -12,6 +12,7 @@ mod discover;
 mod disruption;
 mod endpoints;
 mod gc;
+mod load_balancer;
 mod namespace;
 mod node_ipam;
 mod nodelifecycle;
@@ -27,4 +28,5 @@ mod testing;
 
 pub use csr::Signer;
 pub use controllers::{Controllers, ControllersError, ControllersOptions};
+pub use load_balancer::{AddressRange, RangeError};
 pub use node_ipam::{NodeIpamError, NodeIpamOptions};

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use aws_lc_rs::rand::fill;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType, string::Ia5String,
@@ -102,19 +103,85 @@ impl Identity {
             .map_err(|error| PkiError::Key(format!("private key: {error}")))
     }
 
-    /// When four fifths of its life are over: the moment to have a new one.
+    /// When a part of its life is over.
+    ///
+    /// # Errors
+    /// When the PEM is damaged.
+    pub fn at(&self, part: f64) -> Result<jiff::Timestamp, PkiError> {
+        let (start, end) = self.validity()?;
+        let life = end.duration_since(start);
+        start.checked_add(life.mul_f64(part)).map_err(|error| PkiError::Key(error.to_string()))
+    }
+
+    /// The moment to have a new one: when seven to nine tenths of its life are over, at random, so
+    /// that not everybody asks at once (upstream's rule).
     ///
     /// # Errors
     /// When the PEM is damaged.
     pub fn renew_at(&self) -> Result<jiff::Timestamp, PkiError> {
+        let mut random = [0];
+        fill(&mut random).map_err(|_| PkiError::Key("the kernel gives no random bytes".into()))?;
+        self.at(0.7 + 0.2 * f64::from(random[0]) / 255.0)
+    }
+
+    /// From when to when it is valid.
+    ///
+    /// # Errors
+    /// When the PEM is damaged.
+    pub fn validity(&self) -> Result<(jiff::Timestamp, jiff::Timestamp), PkiError> {
         let chain = self.chain()?;
         let leaf = chain.first().ok_or_else(|| PkiError::Key("empty certificate chain".into()))?;
         let (_, leaf) = X509Certificate::from_der(leaf)
             .map_err(|error| PkiError::Key(format!("certificate: {error}")))?;
-        let (start, end) =
-            (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
-        jiff::Timestamp::from_second(start + (end - start) / 5 * 4)
-            .map_err(|error| PkiError::Key(error.to_string()))
+        let time = |time: x509_parser::time::ASN1Time| {
+            jiff::Timestamp::from_second(time.timestamp())
+                .map_err(|error| PkiError::Key(error.to_string()))
+        };
+        Ok((time(leaf.validity().not_before)?, time(leaf.validity().not_after)?))
+    }
+
+    /// Whether it names exactly whom and what `profile` names.
+    pub fn covers(&self, profile: &Profile) -> bool {
+        let Ok(chain) = self.chain() else { return false };
+        let leaf = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
+        leaf.is_some_and(|(_, leaf)| {
+            crate::Subject::of(&leaf) == crate::Subject::from(profile)
+                && alternative_names(&leaf) == wanted_names(profile)
+        })
+    }
+
+    /// Whom it names.
+    ///
+    /// # Errors
+    /// When the PEM is damaged.
+    pub fn subject(&self) -> Result<crate::Subject, PkiError> {
+        let chain = self.chain()?;
+        chain
+            .first()
+            .and_then(crate::Subject::parse)
+            .ok_or_else(|| PkiError::Key("empty certificate chain".into()))
+    }
+
+    /// Reads a certificate and its key from one file; `None` where there is none.
+    ///
+    /// # Errors
+    /// When it is there and holds no usable certificate and key.
+    pub fn load(path: &Path) -> Result<Option<Self>, PkiError> {
+        let Some(text) = read(path)? else { return Ok(None) };
+        let damaged = || PkiError::Content { path: path.to_owned(), expected: "certificate" };
+        let start = text.find("-----BEGIN CERTIFICATE").ok_or_else(damaged)?;
+        let (key, certificate) = text.split_at(start);
+        let identity = Self { certificate: certificate.to_owned(), key: key.to_owned() };
+        identity.private_key().and(identity.validity()).map_err(|_| damaged())?;
+        Ok(Some(identity))
+    }
+
+    /// Writes certificate and key to one file, so that there are always both of one pair.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), PkiError> {
+        write_private(path, format!("{}{}", self.key, self.certificate).as_bytes())
     }
 }
 
@@ -226,6 +293,21 @@ impl Authority {
                 return Ok(found);
             }
         }
+        self.renew(directory, name, profile)
+    }
+
+    /// As [`Authority::identity`], and always a new one.
+    ///
+    /// # Errors
+    /// When files cannot be written, or the certificate not be made.
+    pub fn renew(
+        &self,
+        directory: &Path,
+        name: &str,
+        profile: &Profile,
+    ) -> Result<Identity, PkiError> {
+        let (certificate, key) =
+            (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")));
         let identity = self.issue(profile)?;
         write_private(&key, identity.key.as_bytes())?;
         write_public(&certificate, identity.certificate.as_bytes())?;
@@ -234,7 +316,7 @@ impl Authority {
 
     fn still_good(&self, identity: &Identity, profile: &Profile) -> bool {
         let (Ok(chain), Ok(_), Ok(renew)) =
-            (identity.chain(), identity.private_key(), identity.renew_at())
+            (identity.chain(), identity.private_key(), identity.at(0.7))
         else {
             return false;
         };
@@ -248,8 +330,7 @@ impl Authority {
         };
         renew > jiff::Timestamp::now()
             && leaf.verify_signature(Some(authority.public_key())).is_ok()
-            && crate::Subject::of(&leaf) == crate::Subject::from(profile)
-            && alternative_names(&leaf) == wanted_names(profile)
+            && identity.covers(profile)
     }
 }
 

@@ -4,6 +4,7 @@
 //! groups in a certificate are strings here.
 
 mod authority;
+mod bundle;
 mod files;
 mod join;
 mod kubeconfig;
@@ -14,8 +15,9 @@ mod token;
 use std::path::PathBuf;
 
 pub use authority::{Authority, Identity, Profile, Usage};
+pub use bundle::Bundle;
 pub use files::{read, write_private, write_public};
-pub use join::JoinToken;
+pub use join::{JoinToken, sign_for_token};
 pub use kubeconfig::kubeconfig;
 pub use request::{NewKey, SigningRequest, authority_hash};
 pub use subject::Subject;

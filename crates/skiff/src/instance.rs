@@ -36,10 +36,35 @@ pub(crate) struct Description {
     pub(crate) version: String,
     /// The serving process.
     pub(crate) pid: i32,
-    /// The node's name.
-    pub(crate) node_name: String,
+    /// What the process is.
+    #[serde(default)]
+    pub(crate) role: Role,
     /// The API server's URL for this machine.
     pub(crate) server: String,
+    /// What the process makes of the machine where it runs a node.
+    #[serde(flatten)]
+    pub(crate) node: Option<NodeTraces>,
+}
+
+/// What a serving process is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// Control plane and node.
+    #[default]
+    Up,
+    /// Control plane.
+    Server,
+    /// Node.
+    Agent,
+}
+
+/// What a node leaves in the kernel, and by which names.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NodeTraces {
+    /// The node's name.
+    pub(crate) node_name: String,
     /// The pod bridge.
     pub(crate) bridge: String,
     /// The nftables table.
@@ -50,12 +75,6 @@ pub(crate) struct Description {
     pub(crate) runtime_socket: Option<std::path::PathBuf>,
     /// How image layers become root file systems.
     pub(crate) snapshotter: Option<String>,
-    /// Addresses of pods on this node.
-    pub(crate) pod_network: String,
-    /// Addresses of pods on all nodes.
-    pub(crate) cluster_network: String,
-    /// Addresses of Services.
-    pub(crate) service_network: String,
 }
 
 impl Description {
@@ -96,6 +115,13 @@ impl Instance {
         let mut instance = Self { file };
         parse(&mut instance.file)?;
         Ok(instance)
+    }
+
+    /// Changes the description.
+    pub(crate) fn update(&mut self, change: impl FnOnce(&mut Description)) -> anyhow::Result<()> {
+        let mut description = parse(&mut self.file)?.context(DAMAGED)?;
+        change(&mut description);
+        self.describe(&description)
     }
 
     /// Writes the description.
@@ -181,16 +207,16 @@ mod tests {
             format,
             version: "9.0.0".into(),
             pid: 1,
-            node_name: "n".into(),
+            role: Role::Up,
             server: "https://127.0.0.1:6443".into(),
-            bridge: "skiff0".into(),
-            table: "skiff".into(),
-            cgroup: "kubepods".into(),
-            runtime_socket: None,
-            snapshotter: None,
-            pod_network: "10.244.0.0/24".into(),
-            cluster_network: "10.244.0.0/16".into(),
-            service_network: "10.96.0.0/12".into(),
+            node: Some(NodeTraces {
+                node_name: "n".into(),
+                bridge: "skiff0".into(),
+                table: "skiff".into(),
+                cgroup: "kubepods".into(),
+                runtime_socket: None,
+                snapshotter: None,
+            }),
         }
     }
 
@@ -206,6 +232,24 @@ mod tests {
         drop(first);
         assert!(!find(&layout).unwrap().unwrap().1);
         Instance::acquire(&layout).unwrap();
+    }
+
+    #[test]
+    fn descriptions_change_and_may_lack_a_node() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(directory.path());
+        let mut instance = Instance::acquire(&layout).unwrap();
+        instance.describe(&description(FORMAT)).unwrap();
+        let snapshotter = Some("overlayfs".to_owned());
+        let set = |description: &mut Description| {
+            description.node.as_mut().unwrap().snapshotter = snapshotter.clone();
+        };
+        instance.update(set).unwrap();
+        let found = find(&layout).unwrap().unwrap().0;
+        assert_eq!(found.node.unwrap().snapshotter, snapshotter);
+        let server = Description { role: Role::Server, node: None, ..description(FORMAT) };
+        instance.describe(&server).unwrap();
+        assert!(find(&layout).unwrap().unwrap().0.node.is_none());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Plugins see a write through [`registry::Attributes`] and read other objects through it. They refuse to know
 //! HTTP and how the write came about.
 
+mod certificates;
 mod defaults;
 mod escalation;
 mod lifecycle;
@@ -45,6 +46,9 @@ pub fn plugins(
         Arc::new(tolerations),
         Arc::new(defaults::DefaultStorageClass),
         Arc::new(defaults::DefaultIngressClass),
+        Arc::new(certificates::SignerRight::approval(authorizer.clone())),
+        Arc::new(certificates::SignerRight::signing(authorizer.clone())),
+        Arc::new(certificates::SubjectRestriction),
         Arc::new(escalation::Escalation::new(authorizer.clone())),
     ]
 }

@@ -1,8 +1,9 @@
-//! Who sent a request: client certificate, bearer token, or nobody.
+//! Who sent a request: client certificate, bearer token (fixed, bootstrap, service account), or nobody.
 //!
 //! Refuses to know what a user may do. Requests from within the process never come here: they carry their
 //! user as an extension.
 
+mod bootstrap;
 mod certificate;
 pub mod service_account;
 
@@ -16,7 +17,7 @@ use serve::Peer;
 use sha2::{Digest, Sha256};
 
 use self::service_account::ServiceAccounts;
-use crate::identity;
+use crate::{authz::node::Lookup, identity};
 
 /// The WebSocket subprotocol by which browsers, which cannot set headers, pass a token.
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
@@ -34,6 +35,7 @@ pub struct StaticToken {
 pub struct Authenticator {
     fixed: Vec<([u8; 32], Arc<UserInfo>)>,
     service_accounts: Arc<ServiceAccounts>,
+    lookup: Arc<dyn Lookup>,
     anonymous: Option<Arc<UserInfo>>,
 }
 
@@ -42,6 +44,7 @@ impl Authenticator {
     pub fn new(
         fixed: &[StaticToken],
         service_accounts: Arc<ServiceAccounts>,
+        lookup: Arc<dyn Lookup>,
         anonymous: bool,
     ) -> Self {
         let digest =
@@ -49,6 +52,7 @@ impl Authenticator {
         Self {
             fixed: fixed.iter().map(digest).collect(),
             service_accounts,
+            lookup,
             anonymous: anonymous.then(identity::anonymous),
         }
     }
@@ -79,6 +83,11 @@ impl Authenticator {
         let digest: [u8; 32] = Sha256::digest(token).into();
         if let Some((_, user)) = self.fixed.iter().find(|(known, _)| *known == digest) {
             return Some(Authenticated { user: user.clone(), audiences: Vec::new() });
+        }
+        if audiences.is_empty()
+            && let Some(found) = bootstrap::verify(&*self.lookup, token)
+        {
+            return Some(found);
         }
         self.service_accounts.verify(token, digest, audiences)
     }

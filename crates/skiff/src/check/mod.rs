@@ -35,20 +35,23 @@ pub(crate) struct Subject<'a> {
     pub(crate) layout: &'a Layout,
     /// Ports that will be listened on.
     pub(crate) ports: Vec<u16>,
-    /// Whether the user brings a container runtime along.
+    /// Whether skiff is to start the container runtime.
     pub(crate) own_runtime: bool,
+    /// Whether pods are to run here.
+    pub(crate) node: bool,
 }
 
 /// Asks every question.
 fn examine(subject: &Subject<'_>) -> Vec<Finding> {
-    let mut findings = vec![
-        kernel::root(),
-        kernel::version(),
-        kernel::cgroups(),
-        kernel::namespaces(),
-        kernel::capabilities(),
-        tools::nft(),
-    ];
+    let mut findings = vec![kernel::root(), kernel::version()];
+    if subject.node {
+        findings.extend([
+            kernel::cgroups(),
+            kernel::namespaces(),
+            kernel::capabilities(),
+            tools::nft(),
+        ]);
+    }
     if subject.own_runtime {
         findings.extend(["containerd", "runc", "ctr"].map(tools::runtime));
     }
@@ -92,7 +95,7 @@ pub(crate) fn require(subject: &Subject<'_>) -> anyhow::Result<()> {
 pub(crate) fn command(layout: &Layout, port: u16) -> ExitCode {
     let serving = crate::instance::find(layout).ok().flatten().is_some_and(|(_, serving)| serving);
     let ports = if serving { Vec::new() } else { vec![port, 10250] };
-    let findings = examine(&Subject { layout, ports, own_runtime: true });
+    let findings = examine(&Subject { layout, ports, own_runtime: true, node: true });
     let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or(0);
     for Finding { what, verdict } in &findings {
         let (mark, text) = match verdict {

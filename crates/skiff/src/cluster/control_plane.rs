@@ -5,43 +5,54 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use apiserver::{ApiServer, ApiServerOptions, Dependencies};
-use controllers::{Controllers, ControllersOptions};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use client::Election;
+use controllers::{Controllers, ControllersOptions, NodeIpamOptions, Signer};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
 use pki::{Authority, Profile, TokenKeys};
-use registry::{Header, Rows};
+use registry::Rows;
 use scheduler::{Scheduler, SchedulerOptions};
-use serve::tls::{Certificate, ServerTls, client_config};
+use serde_json::json;
+use serve::tls::{Certificate, ServerTls, rotating_client_config};
 use serve::{Server, ServerOptions};
-use store::Embedded;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Part, Plan, identity};
+use super::datastore::{Datastore, share_keys};
+use super::info::publish;
+use super::options::ServerPlan;
+use super::renewal::Identities;
+use super::{Part, identity};
 
-/// Keys under this prefix are sealed at rest.
-const SEALED: &str = "/registry/secrets/";
+/// Streams on one connection: a kubelet watches each object that its pods refer to.
+const STREAMS: u32 = 4096;
 
 /// A control plane that serves.
 pub(crate) struct ControlPlane {
     pub(crate) api: ApiServer,
-    pub(crate) authority: Authority,
-    store: Embedded<Header>,
+    pub(crate) authority: Arc<Authority>,
+    identities: Arc<Identities>,
+    store: Datastore,
 }
 
 impl ControlPlane {
     /// Starts everything; the API server is ready when this returns.
     pub(crate) async fn start(
-        plan: &Plan,
+        plan: &ServerPlan,
         parts: &mut JoinSet<Part>,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
+        ipam_options(plan).check()?;
+        share_keys(plan).await?;
         let keys = Keys::load(plan)?;
-        let server =
-            Server::bind(plan.options.listen, Some(keys.server_tls), ServerOptions::default())
-                .await?;
+        let options = ServerOptions { max_streams: STREAMS, ..ServerOptions::default() };
+        let server = Server::bind(plan.flags.listen, Some(keys.server_tls), options).await?;
         let rows = Arc::new(Rows::builtin());
-        let store = open_store(plan, &rows).await?;
+        let store = Datastore::open(plan, &rows).await?;
         let dependencies = Dependencies {
-            store: Arc::new(store.clone()),
+            store: store.store(),
             rows,
             token_keys: keys.tokens,
             kubelet_tls: keys.kubelet_tls,
@@ -53,13 +64,25 @@ impl ControlPlane {
         api.bootstrap().await?;
         let running = api.clone();
         parts.spawn(async move { ("the API server", running.run().await.map_err(Into::into)) });
-        start_controllers(&api, keys.authority.certificate(), parts, shutdown);
-        start_scheduler(&api, parts, shutdown);
-        Ok(Self { api, authority: keys.authority, store })
+        parts.spawn(keys.identities.clone().run(shutdown.clone()));
+        tell_nodes(plan, &api, &keys.authority).await?;
+        start_controllers(plan, &api, &keys.authority, parts, shutdown);
+        start_scheduler(plan, &api, parts, shutdown);
+        Ok(Self { api, authority: keys.authority, identities: keys.identities, store })
+    }
+
+    /// Issues a certificate for a part of this process, and renews it as long as this one lives.
+    pub(crate) fn keep_identity(
+        &self,
+        name: &'static str,
+        profile: Profile,
+    ) -> anyhow::Result<Arc<Certificate>> {
+        self.identities.certificate(name, profile)
     }
 
     /// Writes everything down and closes the store; the last thing that happens.
     pub(crate) async fn close(self) {
+        self.api.leave().await;
         drop(self.api);
         self.store.close().await;
     }
@@ -67,80 +90,101 @@ impl ControlPlane {
 
 /// Everything that is read from, or first written to, the key directory.
 struct Keys {
-    authority: Authority,
+    authority: Arc<Authority>,
+    identities: Arc<Identities>,
     server_tls: ServerTls,
     tokens: TokenKeys,
     kubelet_tls: Arc<rustls::ClientConfig>,
 }
 
 impl Keys {
-    fn load(plan: &Plan) -> anyhow::Result<Self> {
+    fn load(plan: &ServerPlan) -> anyhow::Result<Self> {
         let directory = plan.layout.pki();
-        let authority = Authority::load_or_create(&directory, "ca")?;
+        let authority = Arc::new(Authority::load_or_create(&directory, "ca")?);
+        let lifetime = plan.flags.cluster_signing_duration;
+        let identities = Identities::new(authority.clone(), directory.clone(), lifetime);
         let ca = authority.certificate_der()?;
-        let server = authority.identity(&directory, "apiserver", &server_profile(plan)?)?;
-        let certificate = Certificate::new(server.chain()?, server.private_key()?)?;
-        let server_tls = ServerTls::new(certificate, Some(std::slice::from_ref(&ca)))?;
-        let profile = Profile::client("kube-apiserver-kubelet-client", Some("system:masters"));
-        let kubelet_client =
-            authority.identity(&directory, "apiserver-kubelet-client", &profile)?;
-        let kubelet_tls =
-            client_config(&[ca], Some((kubelet_client.chain()?, kubelet_client.private_key()?)))?;
+        let server = identities.certificate("apiserver", server_profile(plan)?)?;
+        let server_tls = ServerTls::new(server, Some(std::slice::from_ref(&ca)))?;
+        let profile = Profile::client("kube-apiserver-kubelet-client", None);
+        let kubelet_client = identities.certificate("apiserver-kubelet-client", profile)?;
+        let kubelet_tls = rotating_client_config(&[ca], kubelet_client)?;
         let tokens = TokenKeys::load_or_create(&directory.join("service-accounts.key"))?;
-        let admin = Profile::client("kubernetes-admin", Some("system:masters"));
-        let admin = authority.identity(&directory, "admin", &admin)?;
-        let kubeconfig = pki::kubeconfig(
-            "skiff",
-            &format!("https://{}", plan.server()),
-            authority.certificate(),
-            &admin,
-        );
-        pki::write_private(&plan.layout.kubeconfig(), kubeconfig.as_bytes())?;
-        Ok(Self { authority, server_tls, tokens, kubelet_tls })
+        let (path, url) = (plan.layout.kubeconfig(), plan.server_url());
+        let certificate = authority.certificate().to_owned();
+        identities.keep(
+            "admin",
+            Profile::client("kubernetes-admin", Some("system:masters")),
+            move |admin| {
+                let text = pki::kubeconfig("skiff", &url, &certificate, admin);
+                Ok(pki::write_private(&path, text.as_bytes())?)
+            },
+        )?;
+        Ok(Self { authority, identities: Arc::new(identities), server_tls, tokens, kubelet_tls })
     }
 }
 
-fn server_profile(plan: &Plan) -> anyhow::Result<Profile> {
-    let domain = &plan.options.cluster_domain;
+fn server_profile(plan: &ServerPlan) -> anyhow::Result<Profile> {
+    let domain = &plan.flags.cluster_domain;
     let mut names: Vec<String> =
         ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
             .map(str::to_owned)
             .into();
     names.push(format!("kubernetes.default.svc.{domain}"));
-    names.push(plan.node_name.clone());
-    let mut addresses = vec![
-        IpAddr::from([127, 0, 0, 1]),
-        plan.service_address(1)?,
-        plan.node_address,
-        plan.server().ip(),
-    ];
+    names.extend(plan.local_node.clone());
+    let mut addresses = vec![IpAddr::from([127, 0, 0, 1]), plan.address, plan.server().ip()];
+    addresses.extend(plan.service_addresses(1)?);
+    for name in &plan.flags.tls_san {
+        match name.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => names.push(name.clone()),
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
     addresses.sort_unstable();
     addresses.dedup();
     Ok(Profile::server("kube-apiserver", names, addresses))
 }
 
-/// Reading the log is blocking work.
-async fn open_store(plan: &Plan, rows: &Arc<Rows>) -> anyhow::Result<Embedded<Header>> {
-    let options =
-        store::Options::new(plan.layout.database()).seal(plan.layout.storage_key(), [SEALED]);
-    let header = registry::header_reader(rows.clone());
-    let open = move || Embedded::open(options, header);
-    Ok(tokio::task::spawn_blocking(open).await.context("open the store")??)
-}
-
-fn api_options(plan: &Plan, authority: &Authority) -> anyhow::Result<ApiServerOptions> {
-    let issuer = format!("https://kubernetes.default.svc.{}", plan.options.cluster_domain);
+fn api_options(plan: &ServerPlan, authority: &Authority) -> anyhow::Result<ApiServerOptions> {
+    let issuer = format!("https://kubernetes.default.svc.{}", plan.flags.cluster_domain);
+    let service_ip = plan.service_addresses(1)?;
     let mut options = ApiServerOptions {
-        advertise: (plan.node_address, plan.options.listen.port()).into(),
-        service_ip: plan.service_address(1)?,
-        service_cidrs: vec![plan.options.service_cidr.to_string()],
+        advertise: plan.advertised(),
+        service_ip: *service_ip.first().context("--service-cidr is empty")?,
+        service_cidrs: plan.flags.service_cidr.iter().map(ToString::to_string).collect(),
         audiences: vec![issuer.clone()],
         issuer,
         client_ca: authority.certificate().to_owned(),
+        local_node: plan.local_node.clone(),
+        tolerations: plan.flags.judge.tolerations(),
+        shared_store: plan.flags.datastore.is_shared(),
         ..ApiServerOptions::default()
     };
-    options.network.services = plan.options.service_cidr;
+    options.network.services = plan.flags.service_cidr.clone();
     Ok(options)
+}
+
+/// Writes what nodes must know: what they agree on, where the DNS is, and for those that have not
+/// joined yet the authority.
+async fn tell_nodes(
+    plan: &ServerPlan,
+    api: &ApiServer,
+    authority: &Authority,
+) -> anyhow::Result<()> {
+    let info = plan.info()?;
+    let client = identity::client(api, "system:apiserver", &["system:masters"]);
+    info.publish(client.clone()).await?;
+    let server = &info.servers[0];
+    let cluster = json!({"server": server, "certificate-authority-data": STANDARD.encode(authority.certificate())});
+    let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "clusters": [{"name": "", "cluster": cluster}]});
+    let data = [("kubeconfig".to_owned(), format!("{kubeconfig:#}\n"))].into();
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
+    publish(&maps, "cluster-info", data).await.context("write kube-public/cluster-info")?;
+    dns::register_service(client, &info.dns_addresses)
+        .await
+        .context("make the Service of the cluster's DNS")
 }
 
 async fn listen(server: Server, api: ApiServer, shutdown: CancellationToken) -> Part {
@@ -148,16 +192,36 @@ async fn listen(server: Server, api: ApiServer, shutdown: CancellationToken) -> 
     ("the API server's listener", Ok(()))
 }
 
+fn ipam_options(plan: &ServerPlan) -> NodeIpamOptions {
+    NodeIpamOptions {
+        cluster_cidrs: plan.flags.cluster_cidr.clone(),
+        service_cidrs: plan.flags.service_cidr.clone(),
+        mask_size_ipv4: plan.flags.node_cidr_mask_size_ipv4,
+        mask_size_ipv6: plan.flags.node_cidr_mask_size_ipv6,
+    }
+}
+
 /// The controllers act as one user; every controller's own role is a part of what it may do.
 fn start_controllers(
+    plan: &ServerPlan,
     api: &ApiServer,
-    root_ca: &str,
+    authority: &Arc<Authority>,
     parts: &mut JoinSet<Part>,
     shutdown: &CancellationToken,
 ) {
     let caches = identity::caches(api, "system:kube-controller-manager", &[], shutdown);
-    let options =
-        ControllersOptions { root_ca: Some(root_ca.to_owned()), ..ControllersOptions::default() };
+    let options = ControllersOptions {
+        root_ca: Some(authority.certificate().to_owned()),
+        signer: Some(Signer {
+            authority: authority.clone(),
+            lifetime: plan.flags.cluster_signing_duration,
+        }),
+        node_ipam: ipam_options(plan),
+        node_grace: plan.flags.judge.node_monitor_grace_period,
+        election: identity::candidate(plan)
+            .map(|identity| Election::new("kube-system", "kube-controller-manager", identity)),
+        ..ControllersOptions::default()
+    };
     let controllers = Controllers::new(options, caches.clone(), caches.client());
     api.expose(|registry| controllers.metrics().register(registry));
     let shutdown = shutdown.clone();
@@ -166,9 +230,16 @@ fn start_controllers(
     );
 }
 
-fn start_scheduler(api: &ApiServer, parts: &mut JoinSet<Part>, shutdown: &CancellationToken) {
+fn start_scheduler(
+    plan: &ServerPlan,
+    api: &ApiServer,
+    parts: &mut JoinSet<Part>,
+    shutdown: &CancellationToken,
+) {
     let caches = identity::caches(api, "system:kube-scheduler", &[], shutdown);
-    let scheduler = Scheduler::new(SchedulerOptions::default(), caches);
+    let options =
+        SchedulerOptions { leader_identity: identity::candidate(plan), ..SchedulerOptions::default() };
+    let scheduler = Scheduler::new(options, caches);
     let shutdown = shutdown.clone();
     parts
         .spawn(async move { ("the scheduler", scheduler.run(shutdown).await.map_err(Into::into)) });

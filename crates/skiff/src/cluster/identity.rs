@@ -8,6 +8,8 @@ use client::Caches;
 use registry::UserInfo;
 use tokio_util::sync::CancellationToken;
 
+use super::options::ServerPlan;
+
 /// A client of the API server in this process, as `name` in `groups`.
 pub(super) fn client(api: &ApiServer, name: &str, groups: &[&str]) -> kube::Client {
     let groups = groups.iter().chain(&["system:authenticated"]).map(ToString::to_string).collect();
@@ -23,4 +25,9 @@ pub(super) fn caches(
     shutdown: &CancellationToken,
 ) -> Caches {
     Caches::new(client(api, name, groups), shutdown.clone())
+}
+
+/// As whom this server takes part in elections; nobody where there is no other.
+pub(super) fn candidate(plan: &ServerPlan) -> Option<String> {
+    plan.flags.datastore.is_shared().then(|| plan.advertised().to_string())
 }

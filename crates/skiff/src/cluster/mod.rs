@@ -1,29 +1,37 @@
-//! A whole cluster in one process: options, the order in which parts start, how they end together.
+//! A cluster's roles: control plane, node, or both in one process; the order in which their parts
+//! start, and how they end together.
 //!
-//! The parts meet only through the API server; each is started with a client that has its own
-//! identity, and none knows that the others are in the same process.
+//! The parts meet only through an API server; each is started with a client that has its own
+//! identity, and none knows which others are in the same process.
 
+mod agent;
 mod control_plane;
+mod datastore;
 mod identity;
+mod info;
+mod lifecycle;
 mod node;
+mod options;
+mod renewal;
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use clap::Args;
+use anyhow::Context;
 use cri::containerd::{Containerd, ContainerdOptions};
 use network::NetworkOptions;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::check;
-use crate::cli::Target;
-use crate::instance::{self, Description, Instance};
+use crate::instance::{self, Description, Instance, NodeTraces, Role};
 use crate::layout::Layout;
-use crate::machine;
+use crate::local::{self, Agents, Told};
 use control_plane::ControlPlane;
+pub(crate) use lifecycle::POWER_FAILURE;
+pub(crate) use info::ClusterInfo;
+pub(crate) use options::{AgentOptions, Common, NodeFlags, ServerOptions, UpOptions, duration};
+use options::{NodePlan, ServerPlan};
 
 /// Stands before every step of the start in the log, so that a waiting parent can show it.
 pub(crate) const STEP: &str = "step: ";
@@ -31,163 +39,190 @@ pub(crate) const STEP: &str = "step: ";
 /// How long containers may take to end by themselves: the cluster goes, nobody waits for requests.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// What `skiff up` can be told.
-#[derive(Args, Debug, Clone)]
-pub(crate) struct UpOptions {
-    #[command(flatten)]
-    pub(crate) target: Target,
-    /// Start in the background, and come back when the node is Ready
-    #[arg(long)]
-    pub(crate) detach: bool,
-    /// Name of the node [default: the host name]
-    #[arg(long, value_name = "NAME")]
-    node_name: Option<String>,
-    /// Address by which pods and other machines reach this one [default: that of the default route]
-    #[arg(long, value_name = "IP")]
-    node_ip: Option<IpAddr>,
-    /// Address and port that the API server listens on
-    #[arg(long, default_value = "0.0.0.0:6443", value_name = "ADDR")]
-    listen: SocketAddr,
-    /// Port of the kubelet's API
-    #[arg(long, default_value_t = 10250, value_name = "PORT")]
-    kubelet_port: u16,
-    /// Addresses of pods; the node takes its first /24
-    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
-    cluster_cidr: ipnet::Ipv4Net,
-    /// Addresses of Services
-    #[arg(long, default_value = "10.96.0.0/12", value_name = "CIDR")]
-    service_cidr: ipnet::Ipv4Net,
-    /// DNS domain of the cluster
-    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
-    cluster_domain: String,
-    /// Name of the pods' bridge
-    #[arg(long, default_value = "skiff0", value_name = "NAME")]
-    bridge: String,
-    /// Name of the nftables table
-    #[arg(long, default_value = "skiff", value_name = "NAME")]
-    nft_table: String,
-    /// Name of the pods' cgroup
-    #[arg(long, default_value = "kubepods", value_name = "NAME")]
-    cgroup: String,
-    /// Socket of a container runtime that runs already, instead of a containerd of skiff's own
-    #[arg(long, value_name = "SOCKET")]
-    runtime_socket: Option<PathBuf>,
-    /// Log filter: error, warn, info, debug, or as in `kubelet=debug,info`
-    #[arg(long, env = "SKIFF_LOG", default_value = "info", value_name = "FILTER")]
-    pub(crate) log: String,
-}
-
-/// What is known about the cluster before anything starts.
-pub(crate) struct Plan {
-    pub(crate) options: UpOptions,
-    pub(crate) layout: Layout,
-    pub(crate) node_name: String,
-    pub(crate) node_address: IpAddr,
-    /// Addresses of pods on this node.
-    pub(crate) pod_network: ipnet::Ipv4Net,
-}
-
-impl Plan {
-    fn new(options: UpOptions) -> anyhow::Result<Self> {
-        let layout = options.target.layout();
-        let node_name = options.node_name.clone().map_or_else(machine::node_name, Ok)?;
-        if let Some(problem) = meta::names::is_dns1123_subdomain(&node_name).into_iter().next() {
-            bail!(
-                "{node_name:?} cannot be a node's name: {problem}; give another with --node-name"
-            );
-        }
-        let Some(pod_network) =
-            options.cluster_cidr.subnets(24).ok().and_then(|mut networks| networks.next())
-        else {
-            bail!(
-                "--cluster-cidr {} has no room for a node: give at least a /24",
-                options.cluster_cidr
-            );
-        };
-        let gateway = pod_network.hosts().next().context("a /24 has hosts")?;
-        let node_address = options
-            .node_ip
-            .or_else(|| machine::node_address(&options.bridge))
-            .unwrap_or(IpAddr::V4(gateway));
-        Ok(Self { options, layout, node_name, node_address, pod_network })
-    }
-
-    /// The API server's address as seen from this machine.
-    pub(crate) fn server(&self) -> SocketAddr {
-        let listen = self.options.listen;
-        let address =
-            if listen.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { listen.ip() };
-        SocketAddr::new(address, listen.port())
-    }
-
-    /// The n-th address of the Services' range: 1 is the API server's, 10 the DNS's.
-    pub(crate) fn service_address(&self, index: usize) -> anyhow::Result<IpAddr> {
-        let address = self.options.service_cidr.hosts().nth(index - 1);
-        address
-            .map(IpAddr::V4)
-            .with_context(|| format!("--service-cidr {} is too small", self.options.service_cidr))
-    }
-
-    fn description(&self) -> Description {
-        Description {
-            format: Description::format(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id().cast_signed(),
-            node_name: self.node_name.clone(),
-            server: format!("https://{}", self.server()),
-            bridge: self.options.bridge.clone(),
-            table: self.options.nft_table.clone(),
-            cgroup: self.options.cgroup.clone(),
-            runtime_socket: self.options.runtime_socket.clone(),
-            snapshotter: None,
-            pod_network: self.pod_network.to_string(),
-            cluster_network: self.options.cluster_cidr.to_string(),
-            service_network: self.options.service_cidr.to_string(),
-        }
-    }
-}
-
-/// The containerd of a cluster.
-pub(crate) fn runtime_options(layout: &Layout) -> ContainerdOptions {
-    ContainerdOptions::new(layout.containerd(), layout.runtime().join("containerd"))
-}
-
-/// The network of a node, from what was written about it.
-pub(crate) fn network_options(
-    layout: &Layout,
-    description: &Description,
-) -> anyhow::Result<NetworkOptions> {
-    let parse = |text: &str| {
-        text.parse().with_context(|| format!("{text:?} in instance.json is no network"))
-    };
-    Ok(NetworkOptions {
-        bridge: description.bridge.clone(),
-        table: description.table.clone(),
-        pod_network: parse(&description.pod_network)?,
-        cluster_network: parse(&description.cluster_network)?,
-        service_network: parse(&description.service_network)?,
-        ..NetworkOptions::new(description.node_name.clone(), layout.network())
-    })
-}
-
-/// Runs a cluster until `shutdown`, or until a part of it fails.
+/// Runs control plane and node until `shutdown`, or until a part of them fails.
 pub(crate) async fn up(options: UpOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
     check::require_root()?;
-    let plan = Plan::new(options)?;
-    instance::refuse_second(&plan.layout)?;
+    let UpOptions { common, server, mut node, local } = options;
+    let layout = common.target.layout();
+    let used = [&server.cluster_cidr[..], &server.service_cidr].concat();
+    let local = local::Plan::new(&local, &layout, &node, &used)?;
+    if node.node_ip.is_empty() {
+        node.node_ip.extend(local.as_ref().and_then(local::Plan::first_address));
+    }
+    // A machine without a network still has the pods' gateway.
+    let fallback = server.cluster_cidr.first().and_then(|range| range.hosts().next());
+    let node = NodePlan::new(node, layout.clone(), fallback)?;
+    let server = ServerPlan::new(server, layout.clone(), Some(&node))?;
+    let ports = vec![server.flags.listen.port(), node.flags.kubelet_port];
+    let description = describe(Role::Up, &server.server_url(), Some(&node));
+    let (server, node) = (&server, &node);
+    run(&layout, description, ports, shutdown, async |instance, parts, shutdown| {
+        // The address of the first node is that of its wire to the others.
+        let agents = match local {
+            Some(local) => Some(Agents::prepare(local, told(server, node, &common)).await?),
+            None => None,
+        };
+        // The container runtime takes longest to start, so it goes first.
+        let runtime = node::Runtime::start(node);
+        let control = match ControlPlane::start(server, parts, shutdown).await {
+            Ok(control) => control,
+            Err(error) => {
+                // Nothing may still be starting when what was started is removed.
+                let _ = runtime.wait().await;
+                return Err(error.context("start the control plane"));
+            }
+        };
+        step("the API server answers");
+        if let Some(agents) = agents {
+            let shutdown = shutdown.clone();
+            parts.spawn(async move {
+                agents.run(shutdown).await;
+                ("the agents of further nodes", Ok(()))
+            });
+        }
+        let access = node::Access::in_process(node, &control);
+        let started = match access {
+            Ok(access) => {
+                node::start(node, runtime, access, server.info()?, instance, parts, shutdown).await
+            }
+            Err(error) => Err(error),
+        };
+        Ok((Some(control), started))
+    })
+    .await
+}
+
+/// Runs a control plane until `shutdown`, or until a part of it fails.
+pub(crate) async fn server(
+    options: ServerOptions,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    check::require_root()?;
+    let ServerOptions { common, server } = options;
+    let layout = common.target.layout();
+    let server = ServerPlan::new(server, layout.clone(), None)?;
+    let ports = vec![server.flags.listen.port()];
+    let description = describe(Role::Server, &server.server_url(), None);
+    let (server, layout) = (&server, &layout);
+    run(layout, description, ports, shutdown, async |_, parts, shutdown| {
+        let control = ControlPlane::start(server, parts, shutdown)
+            .await
+            .context("start the control plane")?;
+        step("the API server answers");
+        Ok((Some(control), mark_ready(layout)))
+    })
+    .await
+}
+
+/// Runs a node until `shutdown`, or until a part of it fails.
+pub(crate) async fn agent(
+    options: AgentOptions,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    check::require_root()?;
+    let AgentOptions { common, server, token, node } = options;
+    let layout = common.target.layout();
+    let node = NodePlan::new(node, layout.clone(), None)?;
+    let url = server.first().map(|server| server.url()).unwrap_or_default();
+    let description = describe(Role::Agent, &url, Some(&node));
+    let ports = vec![node.flags.kubelet_port];
+    let (node, join) = (&node, agent::Join { servers: server, token });
+    run(&layout, description, ports, shutdown, async |instance, parts, shutdown| {
+        let runtime = node::Runtime::start(node);
+        let joined = match agent::join(node, join, parts, shutdown).await {
+            Ok(joined) => joined,
+            Err(error) => {
+                let _ = runtime.wait().await;
+                return Err(error);
+            }
+        };
+        let (access, info) = joined;
+        Ok((None, node::start(node, runtime, access, info, instance, parts, shutdown).await))
+    })
+    .await
+}
+
+/// What agents of further nodes on this machine are told.
+fn told(server: &ServerPlan, node: &NodePlan, common: &Common) -> Told {
+    let flags = &node.flags;
+    let arguments = [
+        ("--bridge", flags.bridge.clone()),
+        ("--nft-table", flags.nft_table.clone()),
+        ("--kubelet-port", flags.kubelet_port.to_string()),
+        ("--log", common.log.clone()),
+    ];
+    Told {
+        server: format!("https://{}", server.advertised()),
+        cgroup: flags.cgroup.clone(),
+        arguments: arguments.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect(),
+    }
+}
+
+fn describe(role: Role, server: &str, node: Option<&NodePlan>) -> Description {
+    Description {
+        format: Description::format(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id().cast_signed(),
+        role,
+        server: server.to_owned(),
+        node: node.map(|node| NodeTraces {
+            node_name: node.name.clone(),
+            bridge: node.flags.bridge.clone(),
+            table: node.flags.nft_table.clone(),
+            cgroup: node.flags.cgroup.clone(),
+            runtime_socket: node.flags.runtime_socket.clone(),
+            snapshotter: None,
+        }),
+    }
+}
+
+/// What a role has started: a control plane to close in the end, and whether everything did start.
+type Started = (Option<ControlPlane>, anyhow::Result<()>);
+
+/// Takes the data directory, starts a role's parts and waits for their end.
+async fn run(
+    layout: &Layout,
+    description: Description,
+    ports: Vec<u16>,
+    shutdown: CancellationToken,
+    start: impl AsyncFnOnce(
+        &mut Instance,
+        &mut JoinSet<Part>,
+        &CancellationToken,
+    ) -> anyhow::Result<Started>,
+) -> anyhow::Result<()> {
+    instance::refuse_second(layout)?;
+    let node = description.node.as_ref();
     check::require(&check::Subject {
-        layout: &plan.layout,
-        ports: vec![plan.options.listen.port(), plan.options.kubelet_port],
-        own_runtime: plan.options.runtime_socket.is_none(),
+        layout,
+        ports,
+        own_runtime: node.is_some_and(|node| node.runtime_socket.is_none()),
+        node: node.is_some(),
     })?;
-    let mut instance = Instance::acquire(&plan.layout)?;
+    let mut instance = Instance::acquire(layout)?;
     // What an earlier process left running, such as pods, is not this start's to remove.
-    let nothing_runs = !plan.layout.runtime().exists();
-    let outcome = serve(&plan, &mut instance, shutdown).await;
+    let nothing_runs = !layout.runtime().exists();
+    instance.describe(&description)?;
+    std::fs::create_dir_all(layout.runtime())
+        .with_context(|| format!("make {}", layout.runtime().display()))?;
+    let outcome = async {
+        let mut parts = JoinSet::new();
+        let (control, started) = start(&mut instance, &mut parts, &shutdown).await?;
+        if started.is_err() {
+            shutdown.cancel();
+        }
+        let ended = wait(parts, &shutdown).await;
+        if let Some(control) = control {
+            control.close().await;
+        }
+        started.and(ended)
+    }
+    .await;
+    shutdown.cancel();
     if outcome.is_err()
         && nothing_runs
-        && !plan.layout.ready_mark(std::process::id()).exists()
-        && let Err(error) = remove_traces(&plan.layout, &plan.description()).await
+        && !layout.ready_mark(std::process::id()).exists()
+        && let Err(error) = remove_traces(layout, &description).await
     {
         tracing::warn!("what the failed start left: {error:#}");
     }
@@ -195,46 +230,9 @@ pub(crate) async fn up(options: UpOptions, shutdown: CancellationToken) -> anyho
     outcome
 }
 
-/// Starts every part and waits for their end.
-async fn serve(
-    plan: &Plan,
-    instance: &mut Instance,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut description = plan.description();
-    instance.describe(&description)?;
-    let network = network_options(&plan.layout, &description)?;
-
-    // The container runtime takes longest to start, so it goes first.
-    let runtime = tokio::spawn(node::prepare(
-        runtime_options(&plan.layout),
-        plan.options.runtime_socket.clone(),
-        network.clone(),
-    ));
-    let mut parts = JoinSet::new();
-    let control = match ControlPlane::start(plan, &mut parts, &shutdown).await {
-        Ok(control) => control,
-        Err(error) => {
-            // Nothing may still be starting when what was started is removed.
-            let _ = runtime.await;
-            return Err(error.context("start the control plane"));
-        }
-    };
-    step("the API server answers");
-    let started = async {
-        let runtime = runtime.await.context("start the node")?.context("start the node")?;
-        description.snapshotter = runtime.snapshotter();
-        instance.describe(&description)?;
-        step("the container runtime answers");
-        node::start(plan, network, runtime, &control, &mut parts, &shutdown)
-    }
-    .await;
-    if started.is_err() {
-        shutdown.cancel();
-    }
-    let ended = wait(parts, &shutdown).await;
-    control.close().await;
-    started.and(ended)
+/// The containerd of a cluster.
+pub(crate) fn runtime_options(layout: &Layout) -> ContainerdOptions {
+    ContainerdOptions::new(layout.containerd(), layout.runtime().join("containerd"))
 }
 
 /// Stops pods and container runtime and removes what they left in the kernel. Data stays.
@@ -242,18 +240,34 @@ pub(crate) async fn remove_traces(
     layout: &Layout,
     description: &Description,
 ) -> anyhow::Result<()> {
-    if description.runtime_socket.is_none() {
+    let Some(node) = &description.node else {
+        let _ = std::fs::remove_dir_all(layout.runtime());
+        return Ok(());
+    };
+    let others = local::remove(layout, node).await;
+    if node.runtime_socket.is_none() {
         cri::containerd::stop_all(&runtime_options(layout), GRACE).await;
     }
     let _ = std::fs::remove_dir_all(layout.runtime());
-    network::cleanup(&network_options(layout, description)?).context("remove the pod network")?;
-    kubelet::remove_traces(&layout.kubelet(), &description.cgroup);
-    Ok(())
+    let network = NetworkOptions {
+        bridge: node.bridge.clone(),
+        table: node.table.clone(),
+        ..NetworkOptions::new(node.node_name.clone(), layout.network())
+    };
+    network::cleanup(&network).context("remove the pod network")?;
+    kubelet::remove_traces(&layout.kubelet(), &node.cgroup);
+    others
 }
 
 /// Tells a step of the start.
 pub(crate) fn step(what: &str) {
     tracing::info!("{STEP}{what}");
+}
+
+/// Tells who waits for this process that it does what it was started for.
+fn mark_ready(layout: &Layout) -> anyhow::Result<()> {
+    let mark = layout.ready_mark(std::process::id());
+    std::fs::write(&mark, b"").with_context(|| format!("write {}", mark.display()))
 }
 
 /// A part of the cluster that runs until it is told to stop, with its name.

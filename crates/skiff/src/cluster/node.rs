@@ -1,58 +1,108 @@
-//! The node: container runtime, pod network, kubelet, service proxy, DNS.
+//! The node: container runtime, kubelet, pod network, service proxy, DNS. The same in every role:
+//! only how it reaches the API server and by which identities differs ([`Access`]).
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use client::Caches;
 use cri::archive::{Architecture, PAUSE_IMAGE, pause_image};
 use cri::containerd::{Containerd, ContainerdOptions, Snapshotter};
-use cri::{GrpcRuntime, Runtime};
+use cri::{GrpcRuntime, Runtime as _};
 use dns::{Dns, DnsOptions};
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::Api;
 use kube::runtime::wait::await_condition;
 use kubelet::{Kubelet, KubeletDependencies, KubeletOptions, ServerIdentity};
 use network::cni::InstallOptions;
-use network::{NetworkOptions, Proxy};
+use network::{NetworkOptions, PodNetwork, Policy, Proxy};
 use pki::Profile;
-use serde_json::json;
+use rustls::pki_types::CertificateDer;
 use serve::tls::Certificate;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::control_plane::ControlPlane;
-use super::{ContainerRuntime, Part, Plan, identity};
+use super::info::ClusterInfo;
+use super::options::NodePlan;
+use super::{ContainerRuntime, Part, identity, runtime_options};
+use crate::instance::Instance;
 
-/// Which address of the Services' range is the DNS's.
-const DNS_ADDRESS: usize = 10;
+/// How a node reaches its cluster, and what it shows.
+pub(super) struct Access {
+    /// As the kubelet, `system:node:<name>`.
+    pub(super) kubelet: kube::Client,
+    /// As the node's network, `skiff:network:<name>`.
+    pub(super) network: kube::Client,
+    /// What the kubelet's API presents; may have to be obtained yet.
+    pub(super) serving: Arc<Certificate>,
+    /// The cluster's authority.
+    pub(super) authority: CertificateDer<'static>,
+    /// Where the node opens tunnels to.
+    pub(super) tunnel: Option<serve::tunnel::AgentOptions>,
+}
 
-/// Makes the machine ready for pods: network, CNI plugin, a container runtime that answers and has
-/// the pause image.
-pub(super) async fn prepare(
+impl Access {
+    /// For a node in the process of the API server: the authority is at hand.
+    pub(super) fn in_process(node: &NodePlan, control: &ControlPlane) -> anyhow::Result<Self> {
+        let user = format!("system:node:{}", node.name);
+        let profile = serving_profile(node);
+        let serving = control.keep_identity("kubelet", profile)?;
+        Ok(Self {
+            kubelet: identity::client(&control.api, &user, &["system:nodes"]),
+            network: identity::client(
+                &control.api,
+                &format!("skiff:network:{}", node.name),
+                &["skiff:network"],
+            ),
+            serving,
+            authority: control.authority.certificate_der()?,
+            tunnel: None,
+        })
+    }
+}
+
+/// What the kubelet's API has to present.
+pub(super) fn serving_profile(node: &NodePlan) -> Profile {
+    let mut addresses = node.addresses.clone();
+    addresses.extend(&node.flags.node_external_ip);
+    addresses.sort_unstable();
+    addresses.dedup();
+    Profile {
+        organization: Some("system:nodes".to_owned()),
+        ..Profile::server(format!("system:node:{}", node.name), vec![node.name.clone()], addresses)
+    }
+}
+
+/// A container runtime that is being started.
+pub(super) struct Runtime(JoinHandle<anyhow::Result<ContainerRuntime>>);
+
+impl Runtime {
+    /// Begins to start one, beside everything else.
+    pub(super) fn start(node: &NodePlan) -> Self {
+        let options = runtime_options(&node.layout);
+        Self(tokio::spawn(prepare(options, node.flags.runtime_socket.clone())))
+    }
+
+    /// Waits until it answers and has the pause image.
+    pub(super) async fn wait(self) -> anyhow::Result<ContainerRuntime> {
+        self.0.await.context("start the container runtime")?.context("start the container runtime")
+    }
+}
+
+async fn prepare(
     options: ContainerdOptions,
     foreign: Option<PathBuf>,
-    network: NetworkOptions,
 ) -> anyhow::Result<ContainerRuntime> {
-    let places = InstallOptions {
-        bin_dir: options.cni_bin_dir.clone(),
-        conf_dir: options.cni_conf_dir.clone(),
-        executable: std::env::current_exe().context("find this executable")?,
-    };
-    let setup = tokio::task::spawn_blocking(move || {
-        network::setup(&network).context("set up the pod network")?;
-        network::cni::install(&places, &network).context("install the network plugin")
-    });
-    let runtime = match foreign {
-        Some(socket) => ContainerRuntime::Foreign(socket),
+    match foreign {
+        Some(socket) => Ok(ContainerRuntime::Foreign(socket)),
         None => {
             let containerd = Containerd::start(options).await?;
             import_pause_image(&containerd).await.context("import the pause image")?;
-            ContainerRuntime::Own(containerd)
+            Ok(ContainerRuntime::Own(containerd))
         }
-    };
-    setup.await.context("set up the pod network")??;
-    Ok(runtime)
+    }
 }
 
 async fn import_pause_image(containerd: &Containerd) -> anyhow::Result<()> {
@@ -74,15 +124,29 @@ async fn import(socket: &Path, snapshotter: Snapshotter, archive: &Path) -> anyh
     cri::containerd::import(socket, snapshotter, archive).await.map(drop).map_err(Into::into)
 }
 
-/// Starts kubelet, service proxy and DNS.
-pub(super) fn start(
-    plan: &Plan,
-    network: NetworkOptions,
-    runtime: ContainerRuntime,
-    control: &ControlPlane,
+/// Starts the node's parts once the runtime answers.
+pub(super) async fn start(
+    node: &NodePlan,
+    runtime: Runtime,
+    access: Access,
+    info: ClusterInfo,
+    instance: &mut Instance,
     parts: &mut JoinSet<Part>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
+    let network = Network {
+        options: network_options(node, &info),
+        places: install_options(node)?,
+        dns: dns_options(node, &info),
+        caches: Caches::new(access.network.clone(), shutdown.clone()),
+    };
+    let runtime = runtime.wait().await?;
+    instance.update(|description| {
+        if let Some(node) = &mut description.node {
+            node.snapshotter = runtime.snapshotter();
+        }
+    })?;
+    super::step("the container runtime answers");
     let runtime_client = match &runtime {
         ContainerRuntime::Own(containerd) => containerd.runtime(),
         ContainerRuntime::Foreign(socket) => GrpcRuntime::new(socket),
@@ -94,124 +158,174 @@ pub(super) fn start(
             ("the container runtime", Ok(()))
         });
     }
-    start_kubelet(plan, runtime_client, control, parts, shutdown)?;
-    start_network(plan, network, control, parts, shutdown)?;
-    parts.spawn(welcome(plan_node(plan, control), shutdown.clone()));
+    let nodes = Api::all(access.kubelet.clone());
+    start_kubelet(node, &info, runtime_client, access, network.caches.clone(), parts, shutdown);
+    parts.spawn(network.run(shutdown.clone()));
+    parts.spawn(welcome(nodes, node.clone(), shutdown.clone()));
     Ok(())
 }
 
 fn start_kubelet(
-    plan: &Plan,
+    node: &NodePlan,
+    info: &ClusterInfo,
     runtime: GrpcRuntime,
-    control: &ControlPlane,
+    access: Access,
+    network: Caches,
     parts: &mut JoinSet<Part>,
     shutdown: &CancellationToken,
-) -> anyhow::Result<()> {
-    let user = format!("system:node:{}", plan.node_name);
-    let caches = identity::caches(&control.api, &user, &["system:nodes"], shutdown);
-    let addresses = vec![plan.node_address, IpAddr::from([127, 0, 0, 1])];
-    let profile = Profile {
-        organization: Some("system:nodes".to_owned()),
-        ..Profile::server(user, vec![plan.node_name.clone(), "localhost".to_owned()], addresses)
-    };
-    let identity = control.authority.identity(&plan.layout.pki(), "kubelet", &profile)?;
+) {
+    let going_down = CancellationToken::new();
+    parts.spawn(super::lifecycle::watch_power(going_down.clone(), shutdown.clone()));
     let dependencies = KubeletDependencies {
-        caches,
+        // The kubelet waits for what the proxy publishes: both see it through the same caches.
+        network,
+        caches: Caches::new(access.kubelet, shutdown.clone()),
         runtime: Arc::new(runtime),
         identity: ServerIdentity {
-            certificate: Certificate::new(identity.chain()?, identity.private_key()?)?,
-            client_authorities: vec![control.authority.certificate_der()?],
+            certificate: access.serving,
+            client_authorities: vec![access.authority],
         },
+        tunnel: access.tunnel,
+        going_down: going_down.clone(),
     };
     let options = KubeletOptions {
-        node_ips: vec![plan.node_address],
-        log_dir: plan.layout.pod_logs(),
-        listen: ([0, 0, 0, 0], plan.options.kubelet_port).into(),
-        cluster_dns: vec![plan.service_address(DNS_ADDRESS)?],
-        cluster_domain: plan.options.cluster_domain.clone(),
-        cgroup_root: format!("/{}", plan.options.cgroup),
-        ..KubeletOptions::new(plan.node_name.clone(), plan.layout.kubelet())
+        node_ips: node.addresses.clone(),
+        external_ips: node.flags.node_external_ip.clone(),
+        labels: node.labels(),
+        taints: node.flags.node_taints.clone(),
+        log_dir: node.layout.pod_logs(),
+        listen: ([0, 0, 0, 0], node.flags.kubelet_port).into(),
+        cluster_dns: info.dns_addresses.clone(),
+        cluster_domain: info.dns_domain.clone(),
+        cgroup_root: format!("/{}", node.flags.cgroup),
+        self_fence: node.flags.end.self_fence,
+        shutdown_grace: node.flags.end.shutdown_grace(),
+        ..KubeletOptions::new(node.name.clone(), node.layout.kubelet())
     };
     let kubelet = Kubelet::new(options, dependencies);
     let shutdown = shutdown.clone();
-    parts.spawn(async move { ("the kubelet", kubelet.run(shutdown).await.map_err(Into::into)) });
-    Ok(())
+    parts.spawn(async move {
+        let outcome = kubelet.run(shutdown.clone()).await;
+        if going_down.is_cancelled() {
+            shutdown.cancel();
+        }
+        ("the kubelet", outcome.map_err(Into::into))
+    });
 }
 
-/// The service proxy and DNS see the same Services and endpoints, through the same caches.
-fn start_network(
-    plan: &Plan,
-    network: NetworkOptions,
-    control: &ControlPlane,
-    parts: &mut JoinSet<Part>,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<()> {
-    let caches = identity::caches(&control.api, "system:kube-proxy", &[], shutdown);
-    let gateway = network.gateway();
-    let IpAddr::V4(service_ip) = plan.service_address(DNS_ADDRESS)? else {
-        bail!("--service-cidr must be an IPv4 network");
-    };
-    let dns = DnsOptions {
-        domain: plan.options.cluster_domain.clone(),
-        service_ip,
-        allow: vec![plan.options.cluster_cidr.into()],
-        own_networks: vec![plan.options.cluster_cidr, plan.options.service_cidr],
-        ..DnsOptions::new(plan.node_name.clone(), gateway)
-    };
-    let (proxy, dns) = (Proxy::new(network, caches.clone()), Dns::new(dns, caches));
-    let (stop_proxy, stop_dns) = (shutdown.clone(), shutdown.clone());
-    parts.spawn(
-        async move { ("the service proxy", proxy.run(stop_proxy).await.map_err(Into::into)) },
-    );
-    parts.spawn(async move { ("cluster DNS", dns.run(stop_dns).await.map_err(Into::into)) });
-    Ok(())
-}
-
-/// A node that has just registered, and what it is to be given.
-struct Newcomer {
-    nodes: Api<Node>,
-    name: String,
-    pod_network: String,
-    mark: PathBuf,
-}
-
-fn plan_node(plan: &Plan, control: &ControlPlane) -> Newcomer {
-    let client = identity::client(&control.api, "system:kube-controller-manager", &[]);
-    Newcomer {
-        nodes: Api::all(client),
-        name: plan.node_name.clone(),
-        pod_network: plan.pod_network.to_string(),
-        mark: plan.layout.ready_mark(std::process::id()),
+fn network_options(node: &NodePlan, info: &ClusterInfo) -> NetworkOptions {
+    NetworkOptions {
+        pod_networks: Vec::new(),
+        cluster_networks: info.cluster_cidrs.clone(),
+        service_networks: info.service_cidrs.clone(),
+        node_addresses: node.addresses.clone(),
+        backend: info.backend.network(),
+        bridge: node.flags.bridge.clone(),
+        table: node.flags.nft_table.clone(),
+        policy: true,
+        ..NetworkOptions::new(node.name.clone(), node.layout.network())
     }
 }
 
-/// Gives the node its pod network once it has registered, and tells when it is Ready.
-async fn welcome(newcomer: Newcomer, shutdown: CancellationToken) -> Part {
+fn install_options(node: &NodePlan) -> anyhow::Result<InstallOptions> {
+    let runtime = runtime_options(&node.layout);
+    Ok(InstallOptions {
+        bin_dir: runtime.cni_bin_dir,
+        conf_dir: runtime.cni_conf_dir,
+        executable: std::env::current_exe().context("find this executable")?,
+    })
+}
+
+fn dns_options(node: &NodePlan, info: &ClusterInfo) -> DnsOptions {
+    DnsOptions {
+        domain: info.dns_domain.clone(),
+        service_ips: info.dns_addresses.clone(),
+        allow: info.cluster_cidrs.clone(),
+        own_networks: info.cluster_cidrs.iter().chain(&info.service_cidrs).copied().collect(),
+        ..DnsOptions::new(node.name.clone(), IpAddr::from([0, 0, 0, 0]))
+    }
+}
+
+/// Everything that carries pods' traffic: it sees the same objects through the same caches.
+struct Network {
+    options: NetworkOptions,
+    places: InstallOptions,
+    dns: DnsOptions,
+    caches: Caches,
+}
+
+impl Network {
+    /// Starts when the node has its pod networks. A node that has had them starts at once, whether
+    /// or not a server is there.
+    async fn run(self, shutdown: CancellationToken) -> Part {
+        const NAME: &str = "the pod network";
+        match shutdown.run_until_cancelled(self.prepare()).await {
+            None => (NAME, Ok(())),
+            Some(Err(error)) => (NAME, Err(error)),
+            Some(Ok(network)) => {
+                let mut parts = JoinSet::new();
+                network.start(&mut parts, &shutdown);
+                (NAME, super::wait(parts, &shutdown).await)
+            }
+        }
+    }
+
+    async fn prepare(mut self) -> anyhow::Result<Self> {
+        self.options.pod_networks = network::saved_pod_networks(&self.options.data_dir);
+        if self.options.pod_networks.is_empty() {
+            self.options.pod_networks =
+                network::await_pod_networks(&self.caches, &self.options).await;
+        }
+        let gateways = self.options.gateways();
+        self.dns.listen = gateways.iter().map(|gateway| (*gateway, 53).into()).collect();
+        let setup = tokio::task::spawn_blocking(move || {
+            network::setup(&self.options).context("set up the pod network")?;
+            network::cni::install(&self.places, &self.options)
+                .context("install the network plugin")?;
+            anyhow::Ok(self)
+        });
+        setup.await.context("set up the pod network")?
+    }
+
+    fn start(self, parts: &mut JoinSet<Part>, shutdown: &CancellationToken) {
+        let (options, caches) = (self.options, self.caches);
+        let proxy = Proxy::new(options.clone(), caches.clone());
+        let stop = shutdown.clone();
+        parts
+            .spawn(async move { ("the service proxy", proxy.run(stop).await.map_err(Into::into)) });
+        let policy = Policy::new(options.clone(), caches.clone());
+        let stop = shutdown.clone();
+        parts.spawn(async move { ("network policy", policy.run(stop).await.map_err(Into::into)) });
+        let nodes = PodNetwork::new(options, caches.clone());
+        let stop = shutdown.clone();
+        parts.spawn(async move {
+            ("the way to other nodes", nodes.run(stop).await.map_err(Into::into))
+        });
+        let dns = Dns::new(self.dns, caches);
+        let stop = shutdown.clone();
+        parts.spawn(async move { ("cluster DNS", dns.run(stop).await.map_err(Into::into)) });
+    }
+}
+
+/// Tells when the node is Ready.
+async fn welcome(nodes: Api<Node>, node: NodePlan, shutdown: CancellationToken) -> Part {
+    const NAME: &str = "the registration of the node";
     let work = async {
-        let Newcomer { nodes, name, pod_network, mark } = newcomer;
-        await_condition(nodes.clone(), &name, |node: Option<&Node>| node.is_some()).await?;
-        let spec = json!({"spec": {"podCIDR": pod_network, "podCIDRs": [pod_network]}});
-        nodes
-            .patch(&name, &PatchParams::default(), &Patch::Merge(spec))
-            .await
-            .context("give the node its pod network")?;
-        await_condition(nodes, &name, is_ready).await?;
+        // A server that is away now will be back.
+        while let Err(error) = await_condition(nodes.clone(), &node.name, is_ready).await {
+            tracing::debug!(%error, "the node cannot be watched");
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
         super::step("the node is Ready");
-        std::fs::write(&mark, b"").with_context(|| format!("write {}", mark.display()))?;
-        anyhow::Ok(())
+        super::mark_ready(&node.layout)
     };
-    let outcome = tokio::select! {
-        outcome = work => outcome,
-        () = shutdown.cancelled() => return (NEWCOMER, Ok(())),
-    };
-    match outcome {
-        Ok(()) => shutdown.cancelled().await,
-        Err(error) => return (NEWCOMER, Err(error)),
+    match shutdown.run_until_cancelled(work).await {
+        Some(Ok(())) => shutdown.cancelled().await,
+        Some(Err(error)) => return (NAME, Err(error)),
+        None => {}
     }
-    (NEWCOMER, Ok(()))
+    (NAME, Ok(()))
 }
-
-const NEWCOMER: &str = "the registration of the node";
 
 fn is_ready(node: Option<&Node>) -> bool {
     let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref());

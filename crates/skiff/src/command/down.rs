@@ -12,16 +12,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cluster;
-use crate::instance::{self, Description};
+use crate::instance::{self, Description, Role};
 use crate::layout::Layout;
 
 /// How long the process may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// The same when its pods end first, in their own time.
+const PODS_PATIENCE: Duration = Duration::from_secs(600);
 
-pub(crate) fn run(layout: &Layout, purge: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(layout: &Layout, purge: bool, graceful: bool) -> anyhow::Result<ExitCode> {
     let found = instance::find(layout)?;
     if let Some((description, true)) = &found {
-        stop_process(layout, description)?;
+        stop_process(layout, description, graceful)?;
     }
     if let Some((description, _)) = &found {
         super::block_on(cluster::remove_traces(layout, description))?;
@@ -30,6 +32,11 @@ pub(crate) fn run(layout: &Layout, purge: bool) -> anyhow::Result<ExitCode> {
         purge_data(layout)?;
     }
     match found {
+        Some((Description { role: Role::Agent, node, .. }, _)) => {
+            let name = node.map(|node| node.node_name).unwrap_or_default();
+            eprintln!("nothing of the node in {} is left running", layout.root().display());
+            eprintln!("the cluster still knows it: `kubectl delete node {name}` makes it forget");
+        }
         Some(_) => {
             eprintln!("nothing of the cluster in {} is left running", layout.root().display())
         }
@@ -38,16 +45,19 @@ pub(crate) fn run(layout: &Layout, purge: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn stop_process(layout: &Layout, description: &Description) -> anyhow::Result<()> {
+fn stop_process(layout: &Layout, description: &Description, graceful: bool) -> anyhow::Result<()> {
     let pid = Pid::from_raw(description.pid);
-    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+    let gently = (cluster::POWER_FAILURE, PODS_PATIENCE);
+    let first = (graceful && description.node.is_some()).then_some(gently);
+    let rest = [(Signal::SIGTERM, PATIENCE), (Signal::SIGKILL, PATIENCE)];
+    for (signal, patience) in first.into_iter().chain(rest) {
         match kill(pid, signal) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(error) => {
                 return Err(error).with_context(|| format!("stop process {pid}: are you root?"));
             }
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
             if !matches!(instance::find(layout)?, Some((_, true))) {
                 return Ok(());

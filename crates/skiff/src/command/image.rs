@@ -1,45 +1,81 @@
-//! `skiff image`: what is in the node's image store, and how to put something there without a registry.
+//! `skiff image`: what is in the image stores of this machine's nodes, and how to put something there
+//! without a registry.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use cri::Runtime;
 use cri::containerd::Snapshotter;
 
 use crate::cli::ImageAction;
 use crate::cluster::runtime_options;
 use crate::layout::Layout;
+use crate::local;
 
 pub(crate) fn run(layout: &Layout, action: ImageAction) -> anyhow::Result<ExitCode> {
-    let description = super::running(layout)?;
-    let socket = description.runtime_socket.unwrap_or_else(|| runtime_options(layout).socket());
-    super::block_on(async {
-        match action {
-            ImageAction::Import { files } => {
-                import(&socket, description.snapshotter.as_deref(), files).await
-            }
-            ImageAction::List => list(&socket).await,
+    match action {
+        ImageAction::Import { node, files } => {
+            let stores = stores(layout, node.as_deref())?;
+            super::block_on(async {
+                let imports = stores.iter().map(|store| import(store, &files));
+                // Every node gets them at the same time; names are the same everywhere.
+                let names = futures::future::try_join_all(imports).await?;
+                names
+                    .into_iter()
+                    .next()
+                    .into_iter()
+                    .flatten()
+                    .for_each(|name| println!("imported {name}"));
+                Ok(())
+            })?;
         }
-    })?;
+        ImageAction::List { node } => {
+            let stores = stores(layout, node.as_deref())?;
+            let first = stores.first().context("there is no node")?;
+            super::block_on(list(&first.socket))?;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn import(
-    socket: &std::path::Path,
-    snapshotter: Option<&str>,
-    files: Vec<PathBuf>,
-) -> anyhow::Result<()> {
-    let snapshotter = match snapshotter {
+/// The image store of one node.
+struct Store {
+    socket: PathBuf,
+    snapshotter: Option<String>,
+}
+
+/// Those of all nodes that run on this machine, the cluster's own first; or that of the one named.
+fn stores(layout: &Layout, wanted: Option<&str>) -> anyhow::Result<Vec<Store>> {
+    let own = (layout.clone(), super::running(layout)?);
+    let nodes = std::iter::once(own).chain(local::running(layout));
+    let stores: Vec<Store> = nodes
+        .filter_map(|(layout, description)| Some((layout, description.node?)))
+        .filter(|(_, node)| wanted.is_none_or(|wanted| node.node_name == wanted))
+        .map(|(layout, node)| Store {
+            socket: node.runtime_socket.unwrap_or_else(|| runtime_options(&layout).socket()),
+            snapshotter: node.snapshotter,
+        })
+        .collect();
+    match (stores.is_empty(), wanted) {
+        (false, _) => Ok(stores),
+        (true, Some(name)) => bail!("no node {name} runs on this machine"),
+        (true, None) => {
+            bail!("there is no node in {}: a server alone has no images", layout.root().display())
+        }
+    }
+}
+
+async fn import(store: &Store, files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let snapshotter = match store.snapshotter.as_deref() {
         Some("native") => Snapshotter::Native,
         _ => Snapshotter::Overlay,
     };
+    let mut names = Vec::new();
     for file in files {
-        for name in cri::containerd::import(socket, snapshotter, &file).await? {
-            println!("imported {name}");
-        }
+        names.extend(cri::containerd::import(&store.socket, snapshotter, file).await?);
     }
-    Ok(())
+    Ok(names)
 }
 
 async fn list(socket: &std::path::Path) -> anyhow::Result<()> {

@@ -1,10 +1,11 @@
-//! One file a command. Commands other than `up` talk to a cluster that runs, or to what one left.
+//! One file a command. Those of `serve` run a role; the others talk to what runs, or to what it left.
 
 pub(crate) mod down;
 pub(crate) mod image;
 pub(crate) mod kubeconfig;
+pub(crate) mod serve;
 pub(crate) mod status;
-pub(crate) mod up;
+pub(crate) mod token;
 
 use std::future::Future;
 
@@ -26,6 +27,6 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 fn running(layout: &Layout) -> anyhow::Result<Description> {
     match instance::find(layout)? {
         Some((description, true)) => Ok(description),
-        _ => bail!("no cluster runs in {}: start it with `skiff up`", layout.root().display()),
+        _ => bail!("nothing runs in {}: start it with `skiff up`", layout.root().display()),
     }
 }

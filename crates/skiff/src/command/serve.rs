@@ -1,4 +1,5 @@
-//! `skiff up`: a whole cluster in this process, or with `--detach` in one that goes on by itself.
+//! `skiff up`, `skiff server`, `skiff agent`: a role in this process, or with `--detach` in one that goes
+//! on by itself.
 
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
@@ -6,31 +7,56 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use nix::sys::signal::raise;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::check;
-use crate::cluster::{self, UpOptions};
+use crate::cluster::{self, AgentOptions, Common, ServerOptions, UpOptions};
 use crate::layout::Layout;
+use crate::machine;
+use crate::local;
 use crate::progress::Progress;
 
 /// How long a detached cluster may take until its node is Ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(crate) fn run(options: UpOptions) -> anyhow::Result<ExitCode> {
-    if options.detach { detach(&options) } else { serve(options) }
+pub(crate) fn up(options: UpOptions) -> anyhow::Result<ExitCode> {
+    if options.common.detach {
+        let others = options.local.others(&options.common.target.layout());
+        return detach(&options.common, "the cluster is ready", true, others);
+    }
+    serve(&options.common.log.clone(), true, |shutdown| cluster::up(options, shutdown))
 }
 
-fn serve(options: UpOptions) -> anyhow::Result<ExitCode> {
-    log(&options.log);
+pub(crate) fn server(options: ServerOptions) -> anyhow::Result<ExitCode> {
+    if options.common.detach {
+        return detach(&options.common, "the server is ready", true, 0);
+    }
+    serve(&options.common.log.clone(), false, |shutdown| cluster::server(options, shutdown))
+}
+
+pub(crate) fn agent(options: AgentOptions) -> anyhow::Result<ExitCode> {
+    if options.common.detach {
+        return detach(&options.common, "the node is part of the cluster", false, 0);
+    }
+    serve(&options.common.log.clone(), true, |shutdown| cluster::agent(options, shutdown))
+}
+
+fn serve<F: Future<Output = anyhow::Result<()>>>(
+    filter: &str,
+    has_node: bool,
+    role: impl FnOnce(CancellationToken) -> F,
+) -> anyhow::Result<ExitCode> {
+    log(filter);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("start the async runtime")?;
     let outcome = runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        tokio::spawn(cancel_on_signal(shutdown.clone()));
-        cluster::up(options, shutdown).await
+        tokio::spawn(cancel_on_signal(shutdown.clone(), has_node));
+        role(shutdown).await
     });
     // Blocking work that hangs must not keep a process from ending that has nothing left to do.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -47,23 +73,34 @@ fn log(filter: &str) {
         .try_init();
 }
 
-async fn cancel_on_signal(shutdown: CancellationToken) {
+/// SIGTERM and SIGINT end the process and leave pods running, but not when the machine itself ends.
+async fn cancel_on_signal(shutdown: CancellationToken, has_node: bool) {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return tracing::warn!("signals cannot be received: stop skiff with SIGKILL");
     };
     tokio::select! {
-        _ = terminate.recv() => {}
+        _ = terminate.recv() => {
+            if has_node && machine::goes_down().await && raise(cluster::POWER_FAILURE).is_ok() {
+                return shutdown.cancelled().await;
+            }
+        }
         _ = interrupt.recv() => {}
     }
     tracing::info!("stopping; pods keep running until `skiff down`");
     shutdown.cancel();
 }
 
-fn detach(options: &UpOptions) -> anyhow::Result<ExitCode> {
+/// `others` is how many nodes on this machine have to be Ready beside the process' own.
+fn detach(
+    common: &Common,
+    done: &str,
+    has_kubeconfig: bool,
+    others: usize,
+) -> anyhow::Result<ExitCode> {
     check::require_root()?;
-    let layout = options.target.layout();
+    let layout = common.target.layout();
     let progress = Progress::new();
     std::fs::create_dir_all(layout.root()).with_context(|| {
         format!(
@@ -73,9 +110,11 @@ fn detach(options: &UpOptions) -> anyhow::Result<ExitCode> {
     })?;
     let log_start = std::fs::metadata(layout.log()).map_or(0, |log| log.len());
     let mut child = start_in_background(&layout)?;
-    wait_until_ready(&layout, log_start, &mut child, &progress)?;
-    progress.done("the cluster is ready");
-    println!("export KUBECONFIG={}", layout.kubeconfig().display());
+    wait_until_ready(&layout, others, log_start, &mut child, &progress)?;
+    progress.done(done);
+    if has_kubeconfig {
+        println!("export KUBECONFIG={}", layout.kubeconfig().display());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,6 +137,7 @@ fn start_in_background(layout: &Layout) -> anyhow::Result<Child> {
 
 fn wait_until_ready(
     layout: &Layout,
+    others: usize,
     log_start: u64,
     child: &mut Child,
     progress: &Progress,
@@ -106,7 +146,7 @@ fn wait_until_ready(
     let mut seen = 0;
     loop {
         seen += show_steps(layout, log_start, seen, progress);
-        if layout.ready_mark(child.id()).exists() {
+        if layout.ready_mark(child.id()).exists() && local::all_ready(layout, others) {
             return Ok(());
         }
         if let Some(status) = child.try_wait().context("watch the background process")? {
@@ -114,7 +154,7 @@ fn wait_until_ready(
         }
         if Instant::now() > deadline {
             bail!(
-                "the node is not Ready after {READY_TIMEOUT:?}; skiff goes on trying, see {}",
+                "not ready after {READY_TIMEOUT:?}; skiff goes on trying, see {}",
                 layout.log().display()
             );
         }

@@ -1,0 +1,115 @@
+//! Who may decide about certificate requests: approving and signing are rights on the signer that a request
+//! names, and nobody gets a client certificate of `system:masters`.
+
+use std::sync::Arc;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use pki::SigningRequest;
+use registry::{Admit, Attributes as Write, Operation, Row};
+use serde_json::Value;
+
+use super::{Admitted, decided, fine, forbid, text};
+use crate::{
+    authz::{Attributes, Authorizer, Decision},
+    identity::MASTERS,
+};
+
+const GROUP: &str = "certificates.k8s.io";
+const RESOURCE: &str = "certificatesigningrequests";
+const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+
+fn is_request(row: &Row) -> bool {
+    row.resource.group == GROUP && row.resource.resource == RESOURCE
+}
+
+/// CertificateApproval and CertificateSigning: a verb on the signer, demanded of who changes a part of requests.
+pub(super) struct SignerRight {
+    authorizer: Arc<Authorizer>,
+    name: &'static str,
+    subresource: &'static str,
+    verb: &'static str,
+}
+
+impl SignerRight {
+    pub(super) fn approval(authorizer: Arc<Authorizer>) -> Self {
+        let (name, subresource, verb) = ("CertificateApproval", "approval", "approve");
+        Self { authorizer, name, subresource, verb }
+    }
+
+    pub(super) fn signing(authorizer: Arc<Authorizer>) -> Self {
+        Self { authorizer, name: "CertificateSigning", subresource: "status", verb: "sign" }
+    }
+
+    /// On the signer itself, or on all signers of its domain.
+    fn holds(&self, write: &Write<'_>, signer: &str) -> bool {
+        let domain = signer.split_once('/').map(|(domain, _)| format!("{domain}/*"));
+        [Some(signer), domain.as_deref()].into_iter().flatten().any(|name| {
+            let asked = Attributes {
+                verb: self.verb,
+                resource_request: true,
+                group: GROUP,
+                version: "*",
+                resource: "signers",
+                name,
+                ..Attributes::default()
+            };
+            self.authorizer.allows(write.user, &asked) == Decision::Allow
+        })
+    }
+}
+
+impl Admit for SignerRight {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn handles(&self, operation: Operation, row: &Row, subresource: Option<&str>) -> bool {
+        operation == Operation::Update && is_request(row) && subresource == Some(self.subresource)
+    }
+
+    fn validate<'a>(&'a self, write: &'a Write<'a>, object: Option<&'a Value>) -> Admitted<'a> {
+        let (Some(object), Some(old)) = (object, write.old) else { return fine() };
+        let same = |field: &str| object["status"][field] == old["status"][field];
+        if self.subresource == "status" && same("certificate") && same("conditions") {
+            return fine();
+        }
+        let signer = text(&old["spec"], "signerName");
+        if self.holds(write, signer) {
+            return fine();
+        }
+        let why =
+            format!("user not permitted to {} requests with signerName {signer:?}", self.verb);
+        decided(Err(forbid(write, Some(object), why)))
+    }
+}
+
+/// CertificateSubjectRestriction.
+pub(super) struct SubjectRestriction;
+
+impl Admit for SubjectRestriction {
+    fn name(&self) -> &'static str {
+        "CertificateSubjectRestriction"
+    }
+
+    fn handles(&self, operation: Operation, row: &Row, subresource: Option<&str>) -> bool {
+        operation == Operation::Create && is_request(row) && subresource.is_none()
+    }
+
+    fn validate<'a>(&'a self, write: &'a Write<'a>, object: Option<&'a Value>) -> Admitted<'a> {
+        let Some(object) = object.filter(|o| text(&o["spec"], "signerName") == CLIENT) else {
+            return fine();
+        };
+        let asked = BASE64_STANDARD
+            .decode(text(&object["spec"], "request"))
+            .ok()
+            .and_then(|bytes| SigningRequest::from_pem(&bytes).ok());
+        let masters = |asked: SigningRequest| {
+            asked.subject.organizations.iter().any(|group| group == MASTERS)
+        };
+        if !asked.is_some_and(masters) {
+            return fine();
+        }
+        let why = format!("use of {CLIENT} signer with {MASTERS} group is not allowed");
+        decided(Err(forbid(write, Some(object), why)))
+    }
+}

@@ -48,6 +48,12 @@ enum Bench {
         #[arg(long, default_value_t = 5)]
         starts: usize,
     },
+    /// Time until three nodes on one machine are Ready, and until a machine has joined; memory of an agent
+    Nodes {
+        /// How many starts, and how many that join
+        #[arg(long, default_value_t = 3)]
+        starts: usize,
+    },
     /// Memory and processor of a cluster that does nothing
     Idle {
         /// How long to watch the processor, in seconds
@@ -72,6 +78,8 @@ enum Bench {
         #[arg(long, default_value_t = 24_600)]
         objects: u64,
     },
+    /// Traffic of pods beside plain traffic; Services, policies, DNS and joining
+    Network(figures::network::Options),
     /// The bare server: answers each path with the bytes of a file, until its input ends
     #[command(hide = true)]
     Bare {
@@ -91,9 +99,11 @@ fn main() -> anyhow::Result<()> {
     let Arguments { subject, bench } = Arguments::parse();
     match bench {
         Bench::Up { starts } => figures::up::run(&subject, starts),
+        Bench::Nodes { starts } => figures::nodes::run(&subject, starts),
         Bench::Idle { seconds } => figures::idle::run(&subject, seconds),
         Bench::Pods { pods, replicas } => figures::pods::run(&subject, pods, replicas),
         Bench::Api { seconds, objects } => figures::api::run(&subject, seconds, objects),
+        Bench::Network(options) => figures::network::run(&subject, &options),
         Bench::Bare { kubeconfig, one, all } => bare::serve(&kubeconfig, &one, &all),
     }
 }

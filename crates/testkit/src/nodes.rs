@@ -210,6 +210,14 @@ impl Cluster {
         self.start_agent(self.nodes() - 1);
     }
 
+    /// Makes a machine for one more node, which [`Cluster::start_agent`] starts.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn add_machine(&mut self) {
+        self.prepare_node().expect("make a machine");
+    }
+
     /// Everything of one more node but its agent.
     pub(crate) fn prepare_node(&mut self) -> anyhow::Result<()> {
         let number = u8::try_from(self.nodes() + 1).context("too many nodes")?;

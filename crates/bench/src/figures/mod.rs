@@ -2,6 +2,8 @@
 
 pub(crate) mod api;
 pub(crate) mod idle;
+pub(crate) mod network;
+pub(crate) mod nodes;
 pub(crate) mod pods;
 pub(crate) mod up;
 

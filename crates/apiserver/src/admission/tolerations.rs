@@ -71,7 +71,7 @@ mod tests {
         add(&mut pod, DefaultTolerationSeconds::default());
         assert_eq!(pod["spec"]["tolerations"].as_array().map(Vec::len), Some(2));
         let mut all = json!({"spec": {"tolerations": [{"operator": "Exists"}]}});
-        add(&mut all);
+        add(&mut all, DefaultTolerationSeconds::default());
         assert_eq!(all["spec"]["tolerations"].as_array().map(Vec::len), Some(1));
     }
 }

@@ -91,8 +91,12 @@ impl Tables {
     /// Removes both.
     pub(crate) async fn remove(&mut self) -> Result<(), PolicyTableError> {
         let [verdicts, guard] = remove(&self.options);
-        let guard = if self.bridged == Some(true) { guard } else { String::new() };
-        self.apply(verdicts + &guard).await
+        self.apply(verdicts).await?;
+        match self.apply(guard).await {
+            // A kernel without tables of that family has nothing to remove.
+            Err(PolicyTableError::Nft(NftError::Refused(_))) => Ok(()),
+            outcome => outcome,
+        }
     }
 
     /// Whether the table is still there: others may flush everything.
@@ -113,7 +117,7 @@ impl Tables {
         }
         let probe = format!("{}-probe", name(&self.options));
         let script = format!(
-            "table bridge {probe} {{ chain c {{ type filter hook prerouting priority -300; }} }}\n\
+            "table bridge {probe} {{\n  chain c {{ type filter hook prerouting priority -300; }}\n}}\n\
              delete table bridge {probe}\n"
         );
         let known = match self.apply(script).await {

@@ -1,6 +1,7 @@
-//! What this machine is called, and by which address others reach it.
+//! What this machine is called, by which address others reach it, and whether it is going down.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -37,4 +38,15 @@ fn first_address(ignore_interface: &str) -> Option<IpAddr> {
         })
         .find(|address| !address.is_loopback() && !address.is_link_local())
         .map(IpAddr::V4)
+}
+
+/// How long the machine's service manager may take to say how it is.
+const ASK: Duration = Duration::from_secs(5);
+
+/// Whether the machine is on its way down, as systemd sees it; without systemd nobody knows.
+pub(crate) async fn goes_down() -> bool {
+    let mut ask = tokio::process::Command::new("systemctl");
+    ask.arg("is-system-running").kill_on_drop(true);
+    let answer = tokio::time::timeout(ASK, ask.output()).await;
+    matches!(answer, Ok(Ok(output)) if output.stdout.starts_with(b"stopping"))
 }

@@ -31,6 +31,9 @@ pub(crate) struct Place<'a> {
     pub(crate) name: &'a str,
 }
 
+/// An object that others change at the same time is tried so often.
+const MOST_ATTEMPTS: usize = 8;
+
 /// Writes as the API server itself.
 pub(crate) struct Writer {
     registry: Arc<Registry>,
@@ -73,13 +76,32 @@ impl Writer {
         wanted: &Value,
         merge: impl Fn(&Value) -> Option<Value> + Send,
     ) -> Result<(), Status> {
-        match self.read(place) {
-            None => self.create(place, wanted).await,
-            Some(stored) => match merge(&stored) {
-                None => Ok(()),
-                Some(merged) => self.replace(place, &merged).await,
-            },
+        let mut attempts = 0;
+        loop {
+            let written = match self.read(place) {
+                None => self.create(place, wanted).await,
+                Some(stored) => match merge(&stored) {
+                    None => Ok(()),
+                    Some(merged) => self.replace(place, &merged).await,
+                },
+            };
+            attempts += 1;
+            match written {
+                // Another server does the same at this moment.
+                Err(status) if status.code == 409 && attempts < MOST_ATTEMPTS => {
+                    // If it cannot be read, the next attempt says so.
+                    let _ = self.registry.store().latest().await;
+                }
+                written => return written,
+            }
         }
+    }
+
+    /// Removes the object; that it is gone already is success.
+    pub(crate) async fn delete(&self, place: Place<'_>) -> Result<(), Status> {
+        let gone =
+            self.send(place, Some(place.name.to_owned()), Action::Delete(Bytes::new())).await;
+        gone.or_else(|status| if status.code == 404 { Ok(()) } else { Err(status) })
     }
 
     async fn send(
@@ -127,7 +149,10 @@ impl BootstrapError {
 /// Writes everything that is missing: namespaces first, then all the rest at once; the store commits what
 /// waits together.
 pub(crate) async fn run(writer: &Writer, advertised: &Advertised) -> Result<(), BootstrapError> {
-    create_all(writer, &objects::namespaces()).await?;
+    let ranges = objects::ranges(writer, advertised)
+        .map_err(|status| BootstrapError::new(("servicecidrs", "kubernetes"), status));
+    let namespaces = objects::namespaces();
+    futures::try_join!(create_all(writer, &namespaces), ranges)?;
     let defaults = reconcile::with_aggregates(policy::defaults());
     let rules = defaults.iter().map(|default| ensure_default(writer, default).boxed());
     let (rest, own) = (objects::all(advertised), endpoints(writer, advertised));

@@ -250,7 +250,8 @@ pub(crate) fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     }
     taints::write(node, &conditions, evict, now, &mut plan);
     annotate(snapshot, silent, ready, now, &mut plan);
-    if !ready {
+    if silent {
+        // A kubelet that speaks says itself which of its pods are ready.
         health::mark_pods(&snapshot.pods, now, &mut plan);
     }
     if snapshot.new {

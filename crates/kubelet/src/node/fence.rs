@@ -26,8 +26,8 @@ use crate::{
 const ANNOTATION: &str = "skiff.dev/self-fence";
 /// What pods get to end by themselves, at the most.
 const GRACE: Duration = Duration::from_secs(10);
-/// Until what has been killed is gone.
-const KILL: Duration = Duration::from_secs(2);
+/// What containers always get between signal and kill, sidecars after the others, and until they are gone.
+const KILL: Duration = Duration::from_secs(6);
 
 /// The annotations of a Node that fences itself, or of one that does not.
 pub(crate) fn annotation(fences: bool, lease: Duration) -> Value {

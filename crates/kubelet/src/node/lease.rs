@@ -65,16 +65,16 @@ impl Heartbeat {
     }
 
     async fn beat(mut self) {
-        let Ok(uid) =
-            self.uid.wait_for(Option::is_some).await.map(|uid| uid.clone().unwrap_or_default())
-        else {
+        if self.uid.wait_for(Option::is_some).await.is_err() {
             return;
-        };
+        }
         let mut failures = 0u32;
         loop {
             let duration = self.pace().await;
             let period = (duration * 3 / 10).min(LONGEST);
             let began = Instant::now();
+            // A node that was deleted has another identity now.
+            let uid = self.uid.borrow().clone().unwrap_or_default();
             // A request that hangs must not keep the next from being sent.
             let patience = period.max(Duration::from_secs(1));
             let problem = match timeout(patience, self.renew(&uid, duration)).await {

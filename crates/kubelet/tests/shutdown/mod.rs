@@ -12,7 +12,7 @@ use crate::support::{self, Node, condition, is_ready, object, phase, status};
 /// A pod that takes its whole time to end.
 fn stubborn(class: &str) -> serde_json::Value {
     json!({"priorityClassName": class, "terminationGracePeriodSeconds": 60, "containers": [{"name": "c",
-        "command": ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done"]}]})
+        "command": ["/bin/busybox", "sh", "-c", "trap '' TERM; while :; do /bin/busybox sleep 1; done"]}]})
 }
 
 fn finished_at(pod: &api::Pod) -> jiff::Timestamp {

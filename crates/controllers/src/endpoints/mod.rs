@@ -1,9 +1,11 @@
 //! From Services and pods to endpoints: what both `EndpointSlice`s (`slices`) and the older
-//! `Endpoints` (`legacy`) are made of.
+//! `Endpoints` (`legacy`) are made of; and from `Endpoints` that users make to slices (`mirror`).
 //!
 //! Knows nothing of how proxies or DNS use them.
 
+mod hints;
 pub(crate) mod legacy;
+pub(crate) mod mirror;
 mod pack;
 pub(crate) mod slices;
 

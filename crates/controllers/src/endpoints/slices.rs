@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use client::{Cache, Caches, ObjectKey};
+use client::{Cache, Caches, EventKind, ObjectKey};
 use k8s_openapi::{
     api::{
         core::v1::{Node, ObjectReference, Pod, Service, ServiceSpec},
@@ -20,16 +20,19 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    HEADLESS, Port, TRIGGER_TIME, addresses, hostname, is_headless, may_serve, pack::pack, ports,
-    selected_pods, selecting, services_of, trigger_time,
+    HEADLESS, Port, TRIGGER_TIME, addresses,
+    hints::{self, Obstacle, Wish},
+    hostname, is_headless, may_serve,
+    pack::pack,
+    ports, selected_pods, selecting, services_of, trigger_time,
 };
 use crate::objects::{controller_reference, is_ready, name};
 
 /// Name in logs, metrics and `--controllers`.
 pub(crate) const NAME: &str = "endpointslice-controller";
 
-const SERVICE: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(super) const SERVICE: &str = "kubernetes.io/service-name";
+pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
 const BY_SERVICE: &str = "managed-service";
@@ -51,13 +54,17 @@ pub(crate) async fn run(caches: Caches, deps: Deps, shutdown: CancellationToken)
             change.object().and_then(|slice| service_of(slice)).into_iter().collect()
         })
         .watch(&nodes, move |change| {
-            // Only a node's being there and its zone matter, and both change rarely.
-            let zones =
-                [&change.before, &change.after].map(|node| node.as_ref().map(|node| zone(node)));
-            if zones[0] == zones[1] {
+            // Only a node's being there, its zone and its CPUs matter, and all change rarely.
+            let nodes = [&change.before, &change.after];
+            let zones = nodes.map(|node| node.as_ref().map(|node| zone(node)));
+            let weights = nodes.map(|node| node.as_ref().map(|node| hints::weight(node)));
+            let (zone_differs, weight_differs) = (zones[0] != zones[1], weights[0] != weights[1]);
+            if !zone_differs && !weight_differs {
                 return Vec::new();
             }
-            by_node.list().iter().map(|service| ObjectKey::of(&**service)).collect()
+            let mut services = by_node.list();
+            services.retain(|service| zone_differs || hints::is_proportional(service));
+            services.iter().map(|service| ObjectKey::of(&**service)).collect()
         })
         .run(Slices { services, pods, nodes, slices }, shutdown)
         .await;
@@ -90,6 +97,8 @@ pub(crate) struct Snapshot {
     slices: Vec<Arc<EndpointSlice>>,
     /// Zones of the pods' nodes; nodes that do not exist are missing.
     nodes: HashMap<String, Option<String>>,
+    /// Each zone's share of the CPUs, if the Service asks for it.
+    shares: Option<Result<BTreeMap<String, f64>, Obstacle>>,
 }
 
 impl Controller for Slices {
@@ -106,7 +115,11 @@ impl Controller for Slices {
             }
         }
         let slices = self.slices.indexed(BY_SERVICE, &key.to_string());
-        Some(Snapshot { service, pods, slices, nodes })
+        let shares = hints::is_proportional(&service).then(|| {
+            let nodes = self.nodes.list();
+            hints::shares(nodes.iter().map(|node| &**node))
+        });
+        Some(Snapshot { service, pods, slices, nodes, shares })
     }
 
     fn plan(&self, snapshot: &Snapshot, _: &Context) -> Plan {
@@ -165,6 +178,9 @@ fn plan_family(snapshot: &Snapshot, spec: &ServiceSpec, family: &str, plan: &mut
         .filter(|slice| slice.address_type == family && slice.metadata.deletion_timestamp.is_none())
         .map(|slice| &**slice)
         .collect();
+    let all: Vec<&mut Endpoint> = groups.values_mut().flatten().collect();
+    let hinted = give_hints(snapshot, spec, all, &ours);
+    let unchanged = plan.actions.len();
     let (mut spare, mut new) = (Vec::new(), Vec::new());
     spare.extend(ours.iter().filter(|slice| !groups.contains_key(&slice_ports(slice))));
     for (ports, desired) in groups {
@@ -195,6 +211,71 @@ fn plan_family(snapshot: &Snapshot, spec: &ServiceSpec, family: &str, plan: &mut
         }
     }
     plan.actions.extend(spare.map(Action::delete));
+    if plan.actions.len() > unchanged {
+        tell_hints(service, family, hinted, &ours, plan);
+    }
+}
+
+/// Hints the endpoints as the Service wishes; whether zones are served in proportion, if it
+/// wishes that.
+fn give_hints(
+    snapshot: &Snapshot,
+    spec: &ServiceSpec,
+    mut all: Vec<&mut Endpoint>,
+    slices: &[&EndpointSlice],
+) -> Option<Result<(), Obstacle>> {
+    match Wish::of(&snapshot.service, spec) {
+        Wish::None => None,
+        Wish::Zone => {
+            hints::near(&mut all, false);
+            None
+        }
+        Wish::Node => {
+            hints::near(&mut all, true);
+            None
+        }
+        Wish::Proportional => Some(match snapshot.shares.as_ref()? {
+            Ok(shares) => {
+                let mut before = HashMap::new();
+                for endpoint in slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()) {
+                    let zones = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_ref());
+                    let zone = zones.and_then(|zones| zones.first()).map(|zone| zone.name.clone());
+                    before.insert(endpoint.addresses.first().cloned(), zone);
+                }
+                hints::proportional(&mut all, shares, |endpoint| {
+                    before.get(&endpoint.addresses.first().cloned()).cloned().flatten()
+                })
+            }
+            Err(obstacle) => Err(*obstacle),
+        }),
+    }
+}
+
+/// Tells the user when zones begin to be served in proportion, and why they are not.
+fn tell_hints(
+    service: &Service,
+    family: &str,
+    hinted: Option<Result<(), Obstacle>>,
+    slices: &[&EndpointSlice],
+    plan: &mut Plan,
+) {
+    let mut endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+    let before = endpoints.any(|endpoint| endpoint.hints.is_some());
+    match hinted {
+        Some(Ok(())) if !before => plan.note(
+            service,
+            EventKind::Normal,
+            "TopologyAwareHintsEnabled",
+            format!("Topology Aware Hints has been enabled, addressType: {family}"),
+        ),
+        Some(Err(obstacle)) => plan.note(
+            service,
+            EventKind::Warning,
+            "TopologyAwareHintsDisabled",
+            format!("{}, addressType: {family}", obstacle.note()),
+        ),
+        _ => {}
+    }
 }
 
 fn endpoint(snapshot: &Snapshot, spec: &ServiceSpec, pod: &Pod, family: &str) -> Option<Endpoint> {
@@ -233,7 +314,7 @@ fn endpoint(snapshot: &Snapshot, spec: &ServiceSpec, pod: &Pod, family: &str) ->
     })
 }
 
-fn slice_ports(slice: &EndpointSlice) -> Vec<Port> {
+pub(super) fn slice_ports(slice: &EndpointSlice) -> Vec<Port> {
     let mut ports: Vec<Port> = slice
         .ports
         .iter()
@@ -335,7 +416,7 @@ mod tests {
 
     fn snapshot(service: Arc<Service>, pods: Vec<Arc<Pod>>) -> Snapshot {
         let nodes = HashMap::from([("n1".to_owned(), Some("z1".to_owned()))]);
-        Snapshot { service, pods, slices: Vec::new(), nodes }
+        Snapshot { service, pods, slices: Vec::new(), nodes, shares: None }
     }
 
     fn created(snapshot: &Snapshot) -> EndpointSlice {
@@ -424,6 +505,51 @@ mod tests {
         lost.spec.as_mut().expect("spec").node_name = Some("gone".into());
         let pods = [done, waiting, lost].map(Arc::new).into();
         assert!(created(&snapshot(service(""), pods)).endpoints.expect("a list").is_empty());
+    }
+
+    #[test]
+    fn endpoints_are_hinted_as_the_service_wishes() {
+        let two = || vec![pod("10.244.0.1", true, ""), pod("10.244.0.2", false, "")];
+        let near = created(&snapshot(service(", trafficDistribution: PreferSameNode"), two()));
+        let endpoints = near.endpoints.expect("a list");
+        let hints = endpoints[0].hints.as_ref().expect("hints");
+        assert_eq!(hints.for_zones.as_ref().expect("zone")[0].name, "z1");
+        assert_eq!(hints.for_nodes.as_ref().expect("node")[0].name, "n1");
+        assert!(endpoints[1].hints.is_none(), "not ready");
+
+        let mut asking: Service = (*service("")).clone();
+        let mode = ("service.kubernetes.io/topology-mode".to_owned(), "Auto".to_owned());
+        asking.metadata.annotations = Some([mode].into());
+        let mut snapshot = snapshot(Arc::new(asking), two());
+        snapshot.shares = Some(Err(Obstacle::Nodes));
+        let told = plan(&snapshot).notes;
+        assert_eq!(told[0].reason, "TopologyAwareHintsDisabled");
+        snapshot.shares = Some(Ok([("z1".to_owned(), 1.0)].into()));
+        let enabled = plan(&snapshot);
+        assert_eq!(enabled.notes[0].reason, "TopologyAwareHintsEnabled");
+        let [Action::Create { object, .. }] = &enabled.actions[..] else { panic!("one slice") };
+        assert_eq!(object["endpoints"][0]["hints"]["forZones"][0]["name"], "z1");
+    }
+
+    #[test]
+    fn each_family_has_its_slices() {
+        let mut both: Service = (*service("")).clone();
+        let spec = both.spec.as_mut().expect("spec");
+        spec.ip_families = Some(vec!["IPv4".into(), "IPv6".into()]);
+        let mut dual: Pod = (*pod("10.244.0.1", true, "")).clone();
+        let status = dual.status.as_mut().expect("status");
+        status.pod_ips.as_mut().expect("addresses").push(from_yaml("{ip: 'fd00::1'}"));
+        let plan = plan(&snapshot(Arc::new(both), vec![Arc::new(dual)]));
+        let of = |action: &Action| match action {
+            Action::Create { object, .. } => format!(
+                "{} {}",
+                object["addressType"].as_str().expect("type"),
+                object["endpoints"][0]["addresses"][0].as_str().expect("address")
+            ),
+            other => format!("{other:?}"),
+        };
+        let slices: Vec<String> = plan.actions.iter().map(of).collect();
+        assert_eq!(slices, ["IPv4 10.244.0.1", "IPv6 fd00::1"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod cluster;
 mod command;
 mod instance;
 mod layout;
+mod local;
 mod machine;
 mod progress;
 

@@ -84,7 +84,7 @@ pub enum LabError {
     Nft(#[from] NftError),
     /// A name that cannot be a device's.
     #[error(
-        "{0:?} cannot name a machine or segment: give 1 to {NAME_BYTES} letters, digits or '-'"
+        "{0:?} cannot name a machine or segment: give 1 to {NAME_BYTES} letters, digits, '-' or '_'"
     )]
     Name(String),
 }
@@ -189,7 +189,7 @@ fn names(directory: &Path) -> Vec<String> {
 
 fn check_name(name: &str) -> Result<(), LabError> {
     let fits = (1..=NAME_BYTES).contains(&name.len());
-    if fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+    if fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
         Ok(())
     } else {
         Err(LabError::Name(name.to_owned()))

@@ -24,6 +24,7 @@ mod impersonate;
 mod metrics;
 mod objects;
 mod options;
+mod peers;
 pub mod request;
 mod routes;
 mod server;

@@ -44,6 +44,8 @@ pub struct ApiServerOptions {
     pub tolerations: DefaultTolerationSeconds,
     /// Bounds on concurrent requests.
     pub flow: FlowOptions,
+    /// Whether other API servers may work on the same store.
+    pub shared_store: bool,
     /// How long a request that is no stream may take.
     pub request_timeout: Duration,
     /// Where answered requests are noted, if anywhere.
@@ -67,6 +69,7 @@ impl Default for ApiServerOptions {
             local_node: None,
             tolerations: DefaultTolerationSeconds::default(),
             flow: FlowOptions::default(),
+            shared_store: false,
             request_timeout: Duration::from_secs(60),
             audit_log: None,
         }

@@ -32,6 +32,7 @@ use crate::{
     metrics::{self, Metrics, Observed, Running},
     objects::Objects,
     options::ApiServerOptions,
+    peers::Peers,
     request::{Query, RequestInfo, field_terms},
     routes::Routes,
 };
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) registry: Arc<Registry>,
     pub(crate) routes: Routes,
     pub(crate) lookup: Arc<Objects>,
+    pub(crate) peers: Peers,
     pub(crate) authenticator: Authenticator,
     pub(crate) service_accounts: Arc<ServiceAccounts>,
     pub(crate) authorizer: Arc<Authorizer>,
@@ -86,8 +88,10 @@ impl Core {
 
     /// The health checks behind an endpoint.
     pub(crate) fn checks(&self, endpoint: &str) -> Vec<Check> {
-        let store = match self.registry.store().latest().now_or_never() {
-            Some(Err(error)) => Err(error.to_string()),
+        let store = self.registry.store();
+        let store = match (store.fault(), store.latest().now_or_never()) {
+            (Some(fault), _) if endpoint == "/readyz" => Err(fault),
+            (_, Some(Err(error))) => Err(error.to_string()),
             _ => Ok(()),
         };
         let bootstrapped = if self.bootstrapped.load(Ordering::Acquire) {

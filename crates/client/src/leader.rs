@@ -24,16 +24,16 @@ pub struct Election {
     pub name: String,
     /// Who we are; unique among the candidates.
     pub identity: String,
-    /// How long others wait after the last renewal they saw. 15 s upstream.
+    /// How long others wait after the last renewal they saw. Upstream waits 15 s.
     pub lease: Duration,
-    /// How long the leader goes on without a successful renewal. 10 s upstream.
+    /// How long the leader goes on without a successful renewal. Upstream: 10 s.
     pub renew: Duration,
-    /// Pause between attempts to get or renew. 2 s upstream.
+    /// Pause between attempts to get or renew. Upstream: 2 s.
     pub retry: Duration,
 }
 
 impl Election {
-    /// An election with upstream's durations.
+    /// An election in which a leader that dies is replaced within 10 s.
     pub fn new(
         namespace: impl Into<String>,
         name: impl Into<String>,
@@ -43,9 +43,9 @@ impl Election {
             namespace: namespace.into(),
             name: name.into(),
             identity: identity.into(),
-            lease: Duration::from_secs(15),
-            renew: Duration::from_secs(10),
-            retry: Duration::from_secs(2),
+            lease: Duration::from_secs(8),
+            renew: Duration::from_secs(5),
+            retry: Duration::from_millis(1500),
         }
     }
 }

@@ -39,6 +39,17 @@ pub struct SealOptions {
     pub prefixes: Vec<String>,
 }
 
+impl SealOptions {
+    /// Makes the key file unless there is one: for keys that must be shared before the store is
+    /// first opened.
+    ///
+    /// # Errors
+    /// When a file is there and unusable, or cannot be written.
+    pub fn make_key(&self) -> Result<(), SealError> {
+        Sealer::open(self, || false).map(drop)
+    }
+}
+
 /// Seals and unseals; holds the keys of one key file.
 pub(crate) struct Sealer {
     path: PathBuf,

@@ -78,6 +78,12 @@ pub trait Store<N>: Send + Sync + 'static {
     /// nothing is lost, and compaction is tried again later.
     fn compact(&self, revision: Revision) -> BoxFuture<'static, Result<(), CommitError<N>>>;
 
+    /// Why nothing current can be read, as far as that was noticed without asking: what a health
+    /// check should say. Nothing while all is well.
+    fn fault(&self) -> Option<String> {
+        None
+    }
+
     /// What was written since the store was opened.
     fn written(&self) -> Written;
 }

@@ -1,5 +1,6 @@
 //! The objects themselves, as data: namespaces, priority classes, the `kubernetes` Service and its endpoints.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use meta::Status;
@@ -12,6 +13,8 @@ use super::{Place, Writer};
 pub(crate) struct Advertised {
     /// Where clients connect.
     pub(crate) address: SocketAddr,
+    /// Where all API servers of the cluster are, this one among them.
+    pub(crate) servers: Vec<SocketAddr>,
     /// The cluster IP of the `kubernetes` Service.
     pub(crate) service_ip: IpAddr,
     /// The ranges cluster IPs come from.
@@ -60,18 +63,6 @@ pub(super) fn all(advertised: &Advertised) -> Vec<(Fixed, Value)> {
             2_000_000_000,
             "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
         ),
-        (
-            Fixed {
-                group: "networking.k8s.io",
-                resource: "servicecidrs",
-                namespace: "",
-                name: "kubernetes",
-            },
-            json!({
-                "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
-                "metadata": {"name": "kubernetes"}, "spec": {"cidrs": advertised.service_cidrs}
-            }),
-        ),
     ];
     if !advertised.client_ca.is_empty() {
         objects.push((
@@ -89,6 +80,41 @@ pub(super) fn all(advertised: &Advertised) -> Vec<(Fixed, Value)> {
         ));
     }
     objects
+}
+
+/// Makes the ServiceCIDR of the configured ranges; a second family that was configured later is added.
+pub(super) async fn ranges(writer: &Writer, advertised: &Advertised) -> Result<(), Status> {
+    let place = Place {
+        group: "networking.k8s.io",
+        version: "v1",
+        resource: "servicecidrs",
+        namespace: "",
+        name: "kubernetes",
+    };
+    let wanted = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"}, "spec": {"cidrs": advertised.service_cidrs}
+    });
+    writer.ensure(place, &wanted, |stored| widened(stored, &wanted)).await
+}
+
+fn widened(stored: &Value, wanted: &Value) -> Option<Value> {
+    let (now, then) = (&wanted["spec"]["cidrs"], &stored["spec"]["cidrs"]);
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    if now == then {
+        return None;
+    }
+    if list(now).len() > list(then).len() && list(now).starts_with(&list(then)) {
+        let mut merged = stored.clone();
+        merged["spec"]["cidrs"] = now.clone();
+        return Some(merged);
+    }
+    tracing::warn!(
+        configured = %now,
+        used = %then,
+        "Services get addresses from the ServiceCIDR kubernetes, which says otherwise than --service-cidr"
+    );
+    None
 }
 
 fn priority_class(name: &'static str, value: i64, description: &str) -> (Fixed, Value) {
@@ -118,26 +144,41 @@ fn service(advertised: &Advertised) -> (Fixed, Value) {
     (Fixed { group: "", resource: "services", namespace: "default", name: "kubernetes" }, object)
 }
 
-/// Makes Service, Endpoints and EndpointSlice say where this API server is, whatever they said before.
+/// Makes Service, Endpoints and EndpointSlice say where the API servers are, whatever they said before.
 pub(crate) async fn endpoints(writer: &Writer, advertised: &Advertised) -> Result<(), Status> {
     let (place, wanted) = service(advertised);
     writer
         .ensure(place.get(), &wanted, |stored| {
             let mut merged = stored.clone();
             let port = advertised.address.port();
-            if stored["spec"]["ports"][0]["targetPort"] != port {
+            // Several servers may listen on several ports; they would correct each other for ever.
+            let alone = advertised.servers.len() == 1;
+            if alone && stored["spec"]["ports"][0]["targetPort"] != port {
                 merged["spec"]["ports"][0]["targetPort"] = port.into();
             }
             (merged != *stored).then_some(merged)
         })
         .await?;
-    if advertised.address.ip().is_loopback() {
-        // Kubernetes allows no such endpoint: it would mean another machine to everybody who reads it.
-        return Ok(());
+    // Kubernetes allows no loopback endpoint: it would mean another machine to everybody who reads it.
+    let servers = advertised.servers.iter().filter(|server| !server.ip().is_loopback());
+    // A slice has one family; that of this server counts, as the Service's first address has it.
+    let servers = servers.filter(|server| server.is_ipv4() == advertised.address.is_ipv4());
+    let servers: Vec<&SocketAddr> = servers.collect();
+    // What listens on the same port is one subset; servers that do not are the exception.
+    let mut by_port: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    for server in &servers {
+        by_port.entry(server.port()).or_default().push(server.ip().to_string());
     }
-    let (address, port) = (advertised.address.ip().to_string(), advertised.address.port());
-    let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
-    let subsets = json!([{"addresses": [{"ip": address}], "ports": ports}]);
+    let port_list = |port: u16| json!([{"name": "https", "port": port, "protocol": "TCP"}]);
+    let subset = |(port, addresses): (&u16, &Vec<String>)| {
+        let addresses: Vec<Value> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
+        json!({"addresses": addresses, "ports": port_list(*port)})
+    };
+    let subsets: Vec<Value> = by_port.iter().map(subset).collect();
+    // A slice has one list of ports as well.
+    let Some((port, addresses)) = by_port.first_key_value() else { return Ok(()) };
+    let endpoint = |address| json!({"addresses": [address], "conditions": {"ready": true}});
+    let endpoints: Vec<Value> = addresses.iter().map(endpoint).collect();
     let legacy = json!({
         "apiVersion": "v1", "kind": "Endpoints",
         "metadata": {
@@ -162,8 +203,8 @@ pub(crate) async fn endpoints(writer: &Writer, advertised: &Advertised) -> Resul
             "labels": {"kubernetes.io/service-name": "kubernetes"}
         },
         "addressType": family,
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-        "ports": ports
+        "endpoints": endpoints,
+        "ports": port_list(*port)
     });
     let place = Place {
         group: "discovery.k8s.io",
@@ -192,6 +233,16 @@ fn overwritten(stored: &Value, wanted: &Value, fields: &[&str]) -> Option<Value>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_family_is_added_and_nothing_is_taken_away() {
+        let object = |cidrs: &[&str]| json!({"spec": {"cidrs": cidrs}});
+        let (one, two) = (object(&["10.0.0.0/16"]), object(&["10.0.0.0/16", "fd00::/112"]));
+        assert_eq!(widened(&one, &two), Some(two.clone()));
+        assert_eq!(widened(&two, &one), None);
+        assert_eq!(widened(&two, &two), None);
+        assert_eq!(widened(&one, &object(&["10.1.0.0/16", "fd00::/112"])), None);
+    }
 
     #[test]
     fn an_address_that_moved_is_corrected() {

@@ -264,6 +264,7 @@ pub(super) async fn tell_revision<N: Send + Sync + 'static>(
                 answer.map(revision).map_err(|failure| failure.to_string())
             }
         };
+        *shared.away.lock() = answer.as_ref().err().cloned();
         for asker in waiting.drain(..) {
             let _ = asker.send(answer.clone());
         }

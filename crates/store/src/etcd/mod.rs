@@ -92,6 +92,8 @@ struct Shared<N> {
     closing: CancellationToken,
     /// Why the map cannot follow etcd, other than that it is away.
     fault: Mutex<Option<String>>,
+    /// Why etcd did not tell its revision when it was asked last.
+    away: Mutex<Option<String>>,
     commits: AtomicU64,
 }
 
@@ -145,6 +147,7 @@ impl<N: Send + Sync + 'static> Etcd<N> {
             stalled: Notify::new(),
             closing: closing.clone(),
             fault: Mutex::default(),
+            away: Mutex::default(),
             commits: AtomicU64::new(0),
             options,
         });
@@ -170,12 +173,6 @@ impl<N: Send + Sync + 'static> Etcd<N> {
         self.shared.hub.close();
     }
 
-    /// Why reads and writes fail at the moment although etcd answers. Nothing
-    /// if they do not.
-    #[must_use]
-    pub fn fault(&self) -> Option<String> {
-        self.shared.fault.lock().clone()
-    }
 }
 
 impl<N: Send + Sync + 'static> Shared<N> {
@@ -286,6 +283,11 @@ impl<N: Send + Sync + 'static> Store<N> for Etcd<N> {
             }
         }
         .boxed()
+    }
+
+    fn fault(&self) -> Option<String> {
+        let own = self.shared.fault.lock().clone();
+        own.or_else(|| self.shared.away.lock().clone())
     }
 
     fn written(&self) -> Written {

@@ -43,8 +43,9 @@ const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
 
-/// `NFPROTO_INET`.
+/// `NFPROTO_INET` and `NFPROTO_BRIDGE`.
 const FAMILY_INET: u8 = 1;
+const FAMILY_BRIDGE: u8 = 7;
 /// Elements in one message: attributes are at most 64 KiB.
 const ELEMENTS_A_MESSAGE: usize = 400;
 /// The room that a request for many elements takes in a socket's queue, by its length.
@@ -101,13 +102,19 @@ pub(crate) fn elements(
 /// Changes of elements that happen together or not at all.
 #[derive(Debug)]
 pub(crate) struct Transaction {
+    family: u8,
     table: String,
     messages: Vec<Message>,
 }
 
 impl Transaction {
     pub(crate) fn new(table: &str) -> Self {
-        Self { table: table.to_owned(), messages: Vec::new() }
+        Self { family: FAMILY_INET, table: table.to_owned(), messages: Vec::new() }
+    }
+
+    /// What follows is in the table of that name of family `bridge`.
+    pub(crate) fn of_bridge(&mut self) {
+        self.family = FAMILY_BRIDGE;
     }
 
     /// Adds elements to a set.
@@ -122,7 +129,7 @@ impl Transaction {
 
     fn push(&mut self, kind: u16, flags: u16, set: &str, elements: &[Element]) {
         for some in elements.chunks(ELEMENTS_A_MESSAGE) {
-            let message = request(kind, flags).string(LIST_TABLE, &self.table);
+            let message = request_of(self.family, kind, flags).string(LIST_TABLE, &self.table);
             let message = message.string(LIST_SET, set).nested(LIST_ELEMENTS, |list| {
                 some.iter().fold(list, |list, one| {
                     list.nested(LIST_ITEM, |item| write(item, one, kind == NEW_ELEMENTS))
@@ -165,7 +172,11 @@ impl Transaction {
 }
 
 fn request(kind: u16, flags: u16) -> Message {
-    Message::new(kind, flags).fixed(&[FAMILY_INET, 0, 0, 0])
+    request_of(FAMILY_INET, kind, flags)
+}
+
+fn request_of(family: u8, kind: u16, flags: u16) -> Message {
+    Message::new(kind, flags).fixed(&[family, 0, 0, 0])
 }
 
 fn write(item: Message, element: &Element, with_data: bool) -> Message {

@@ -6,8 +6,13 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write,
+    net::IpAddr,
 };
 
+use crate::netlink::nftables::{Data, Element, GOTO};
+
+/// `IFNAMSIZ`.
+const DEVICE_BYTES: usize = 16;
 /// Elements in one command: keeps lines readable in a failure's message.
 const ELEMENTS_A_COMMAND: usize = 64;
 
@@ -33,6 +38,30 @@ pub(crate) struct Content {
 struct Edit<T> {
     before: Option<T>,
     after: Option<T>,
+}
+
+/// What happens to elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verb {
+    Delete,
+    Add,
+}
+
+impl Verb {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Add => "add",
+        }
+    }
+}
+
+/// Elements of one set that come or go.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Command<'a, T> {
+    pub(crate) verb: Verb,
+    pub(crate) set: &'a str,
+    pub(crate) elements: T,
 }
 
 /// Edits by name.
@@ -63,9 +92,9 @@ impl<K: Ord, T: PartialEq> Edits<K, T> {
     }
 }
 
-/// Changes gathered until they are written as one transaction.
+/// Changes gathered until they are made in one transaction.
 #[derive(Debug, Default)]
-struct Delta {
+pub(crate) struct Delta {
     sets: Edits<String, String>,
     chains: Edits<String, Vec<String>>,
     elements: Edits<(String, String), String>,
@@ -123,9 +152,9 @@ impl Content {
         }
     }
 
-    /// The transaction for what has changed since the last call; empty if nothing has.
-    pub(crate) fn take_change(&mut self, table: &str) -> String {
-        std::mem::take(&mut self.delta).script(table)
+    /// What has changed since the last call.
+    pub(crate) fn take_change(&mut self) -> Delta {
+        std::mem::take(&mut self.delta)
     }
 
     /// The transaction that makes everything in a table that holds the fixed part alone.
@@ -149,7 +178,21 @@ impl Content {
 }
 
 impl Delta {
-    fn script(&self, table: &str) -> String {
+    /// The change as elements to delete and to add, if it is of elements alone.
+    pub(crate) fn elements(&self) -> Option<Vec<Command<'_, Vec<Element>>>> {
+        if self.sets.real().next().is_some() || self.chains.real().next().is_some() {
+            return None;
+        }
+        let commands = self.element_commands().into_iter().map(|command| {
+            let Command { verb, set, elements } = command;
+            let encoded = elements.iter().map(|(element, value)| encode(element, value));
+            Some(Command { verb, set, elements: encoded.collect::<Option<_>>()? })
+        });
+        commands.collect()
+    }
+
+    /// The change as nft reads it; empty if there is none.
+    pub(crate) fn script(&self, table: &str) -> String {
         let mut script = String::new();
         let mut line = |text: std::fmt::Arguments<'_>| {
             // Writing to a String cannot fail.
@@ -170,9 +213,14 @@ impl Delta {
                 line(format_args!("add rule {table} {name} {rule}"));
             }
         }
-        for (verb, set, elements) in self.element_commands() {
+        for Command { verb, set, elements } in self.element_commands() {
+            let verb = verb.word();
             for some in elements.chunks(ELEMENTS_A_COMMAND) {
-                let list = some.join(", ");
+                let text = |(element, value): &(&str, &str)| match *value {
+                    "" => (*element).to_owned(),
+                    value => format!("{element} : {value}"),
+                };
+                let list = some.iter().map(text).collect::<Vec<_>>().join(", ");
                 line(format_args!("{verb} element {table} {set} {{ {list} }}"));
             }
         }
@@ -185,26 +233,44 @@ impl Delta {
         script
     }
 
-    /// Verb, set and elements; what goes goes first.
-    fn element_commands(&self) -> Vec<(&'static str, &str, Vec<String>)> {
-        let mut deleted: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        let mut added: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        let text = |element: &str, value: &str| match value {
-            "" => element.to_owned(),
-            value => format!("{element} : {value}"),
-        };
+    /// What goes goes first.
+    fn element_commands(&self) -> Vec<Command<'_, Vec<(&str, &str)>>> {
+        let mut commands: BTreeMap<(Verb, &str), Vec<(&str, &str)>> = BTreeMap::new();
         for ((set, element), edit) in self.elements.real() {
-            if let Some(value) = &edit.before {
-                deleted.entry(set).or_default().push(text(element, value));
-            }
-            if let Some(value) = &edit.after {
-                added.entry(set).or_default().push(text(element, value));
+            for (verb, side) in [(Verb::Delete, &edit.before), (Verb::Add, &edit.after)] {
+                if let Some(value) = side {
+                    commands.entry((verb, set)).or_default().push((element, value));
+                }
             }
         }
-        let deleted = deleted.into_iter().map(|(set, elements)| ("delete", set, elements));
-        let added = added.into_iter().map(|(set, elements)| ("add", set, elements));
-        deleted.chain(added).collect()
+        let command = |((verb, set), elements)| Command { verb, set, elements };
+        commands.into_iter().map(command).collect()
     }
+}
+
+/// An element as the kernel keeps it: parts of a key in whole 32-bit words. `None` for ranges.
+fn encode(element: &str, value: &str) -> Option<Element> {
+    let mut key = Vec::new();
+    for part in element.split(" . ") {
+        if let Ok(address) = part.parse::<IpAddr>() {
+            match address {
+                IpAddr::V4(address) => key.extend(address.octets()),
+                IpAddr::V6(address) => key.extend(address.octets()),
+            }
+        } else if let Ok(port) = part.parse::<u16>() {
+            key.extend(port.to_be_bytes());
+            key.extend([0, 0]);
+        } else {
+            let device = part.strip_prefix('"')?.strip_suffix('"')?.as_bytes();
+            key.extend(device);
+            key.extend(std::iter::repeat_n(0, DEVICE_BYTES.checked_sub(device.len())?));
+        }
+    }
+    let data = match value {
+        "" => Data::Nothing,
+        value => Data::Verdict { code: GOTO, chain: value.strip_prefix("goto ")?.to_owned() },
+    };
+    Some(Element { key, end: None, data })
 }
 
 #[cfg(test)]
@@ -218,7 +284,7 @@ mod tests {
         content.set_chain("in/1", vec!["jump p".to_owned()]);
         content.set("ingress4", "10.0.0.9", Some("goto in/1".to_owned()));
         assert_eq!(
-            content.take_change("t"),
+            content.take_change().script("t"),
             "add set t pods/1/4 { type ipv4_addr; }\nadd chain t in/1\n\
              add rule t in/1 jump p\nadd element t ingress4 { 10.0.0.9 : goto in/1 }\n\
              add element t pods/1/4 { 10.0.0.1 }\n"
@@ -227,14 +293,14 @@ mod tests {
         content.set("pods/1/4", "10.0.0.2", None);
         content.set_chain("in/1", vec!["jump q".to_owned()]);
         content.set_chain("in/1", vec!["jump p".to_owned()]);
-        assert_eq!(content.take_change("t"), "", "what is undone is not written");
+        assert_eq!(content.take_change().script("t"), "", "what is undone is not written");
         content.set("ingress4", "10.0.0.9", Some("goto in/2".to_owned()));
         content.set_chain("in/2", Vec::new());
         content.remove_chain("in/1");
         content.set("pods/1/4", "10.0.0.3", Some(String::new()));
         content.remove_set("pods/1/4");
         assert_eq!(
-            content.take_change("t"),
+            content.take_change().script("t"),
             "flush chain t in/1\nadd chain t in/2\n\
              delete element t ingress4 { 10.0.0.9 : goto in/1 }\n\
              add element t ingress4 { 10.0.0.9 : goto in/2 }\n\
@@ -244,5 +310,17 @@ mod tests {
             content.everything("t"),
             "add chain t in/2\nadd element t ingress4 { 10.0.0.9 : goto in/2 }\n"
         );
+    }
+
+    #[test]
+    fn elements_are_laid_out_in_words() {
+        let key = |element| encode(element, "").map(|element| element.key);
+        assert_eq!(key("10.0.0.1 . 10.0.0.2"), Some(vec![10, 0, 0, 1, 10, 0, 0, 2]));
+        assert_eq!(key("10.0.0.1 . 80"), Some(vec![10, 0, 0, 1, 0, 80, 0, 0]));
+        let device = key("\"sk1\" . 10.0.0.1").expect("a device");
+        assert_eq!((&device[..4], &device[16..]), (b"sk1\0".as_slice(), [10, 0, 0, 1].as_slice()));
+        assert_eq!(key("10.0.0.1-10.0.0.2"), None);
+        let to = encode("::1", "goto in/1").expect("an element");
+        assert_eq!(to.data, Data::Verdict { code: GOTO, chain: "in/1".to_owned() });
     }
 }

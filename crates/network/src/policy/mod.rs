@@ -7,6 +7,7 @@
 mod content;
 mod gate;
 mod model;
+mod programs;
 mod ranges;
 mod render;
 mod sets;

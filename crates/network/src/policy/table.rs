@@ -6,9 +6,13 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::content::Content;
+use super::content::{Command, Content, Verb};
 use crate::{
-    netlink::{NetlinkError, Socket, nftables, route},
+    netlink::{
+        NetlinkError, Socket,
+        nftables::{self, Element, Transaction},
+        route,
+    },
     nft::{self, NftError},
     options::NetworkOptions,
 };
@@ -55,10 +59,21 @@ impl Tables {
         guard: &mut Content,
     ) -> Result<(), PolicyTableError> {
         let name = name(&self.options);
-        let mut script = verdicts.take_change(&format!("inet {name}"));
-        let guarded = guard.take_change(&format!("bridge {name}"));
+        let verdicts = verdicts.take_change();
+        let guard = guard.take_change();
+        if let (Some(elements), Some(guarded)) = (verdicts.elements(), guard.elements()) {
+            // By far the most changes are of this kind, and need no program to make them.
+            let mut transaction = Transaction::new(&name);
+            fill(&mut transaction, elements);
+            if self.bridged == Some(true) {
+                transaction.of_bridge();
+                fill(&mut transaction, guarded);
+            }
+            return Ok(transaction.commit(&mut Socket::netfilter()?)?);
+        }
+        let mut script = verdicts.script(&format!("inet {name}"));
         if self.bridged == Some(true) {
-            script.push_str(&guarded);
+            script.push_str(&guard.script(&format!("bridge {name}")));
         }
         self.apply(script).await
     }
@@ -143,6 +158,15 @@ impl Tables {
         tracing::debug!(bytes = script.len(), "changing the tables of network policies");
         let nft: &PathBuf = &self.options.nft;
         Ok(nft::apply_async(nft, script).await?)
+    }
+}
+
+fn fill(transaction: &mut Transaction, commands: Vec<Command<'_, Vec<Element>>>) {
+    for Command { verb, set, elements } in commands {
+        match verb {
+            Verb::Delete => transaction.delete(set, &elements),
+            Verb::Add => transaction.add(set, &elements),
+        }
     }
 }
 

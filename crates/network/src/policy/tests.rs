@@ -391,7 +391,7 @@ fn what_is_planned_is_what_is_meant() {
 /// The transaction for what has changed.
 fn taken(state: &mut State) -> String {
     state.sweep();
-    state.content.take_change("t")
+    state.content.take_change().script("t")
 }
 
 /// A cluster of one policy and one pod here.
@@ -440,7 +440,10 @@ fn a_pod_that_comes_is_elements_alone() {
         "add element t ingress4 { 10.0.0.2 : goto ingress/3 }\nadd element t pods/2/4 { 10.0.0.2 }\n\
          add element t policed4 { 10.0.0.2 }\nadd element t self4 { 10.0.0.2 . 10.0.0.2 }\n"
     );
-    assert_eq!(state.guard.take_change("g"), "add element g bound4 { \"sktwo2\" . 10.0.0.2 }\n");
+    assert_eq!(
+        state.guard.take_change().script("g"),
+        "add element g bound4 { \"sktwo2\" . 10.0.0.2 }\n"
+    );
     pod(&mut state, "two", "2", "here", Some("10.0.0.2"));
     assert_eq!(taken(&mut state), "");
 }
@@ -476,7 +479,7 @@ fn an_address_that_passes_on_takes_no_policy_with_it() {
     let text = taken(&mut state);
     assert!(text.contains("delete element t ingress4 { 10.0.0.1 : goto ingress/3 }"), "{text}");
     assert!(!text.contains("add element t ingress4"), "{text}");
-    assert!(state.guard.take_change("g").contains("\"sktwo2\" . 10.0.0.1"));
+    assert!(state.guard.take_change().script("g").contains("\"sktwo2\" . 10.0.0.1"));
 }
 
 #[test]

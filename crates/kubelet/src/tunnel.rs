@@ -6,19 +6,26 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Acquire},
+    time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::api::core::v1 as api;
 use serve::tunnel::Dial;
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 use crate::{
     context::Context,
     pod::{PodState, Sandbox},
     spec::host_network,
 };
+
+/// How long the kubelet may take to learn which pods it has.
+const START: Duration = Duration::from_secs(3);
 
 /// Dials for the servers.
 pub(crate) struct Reach {
@@ -29,19 +36,15 @@ pub(crate) struct Reach {
 
 impl Dial for Reach {
     fn dial(&self, address: IpAddr, port: u16) -> BoxFuture<'_, io::Result<TcpStream>> {
-        let options = &self.context.options;
-        let place = Place {
-            node_ips: &options.node_ips,
-            kubelet_port: self.kubelet_port,
-            listen: options.listen.ip(),
-        };
-        let target = {
-            let pods = self.context.pods.lock();
-            let states = pods.values().map(|state| &**state);
-            place.way(address, port, states, || self.context.services.list())
-        };
         async move {
-            match target {
+            let known = async {
+                // Right after the kubelet's start it does not know yet which pods it has.
+                while self.way(address, port).is_none() && !self.context.listed.load(Acquire) {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            let _ = timeout(START, known).await;
+            match self.way(address, port) {
                 Some(target) => TcpStream::connect(target).await,
                 None => Err(io::Error::new(
                     io::ErrorKind::PermissionDenied,
@@ -53,9 +56,25 @@ impl Dial for Reach {
     }
 }
 
+impl Reach {
+    fn way(&self, address: IpAddr, port: u16) -> Option<SocketAddr> {
+        let options = &self.context.options;
+        let place = Place {
+            node_ips: &options.node_ips,
+            external_ips: &options.external_ips,
+            kubelet_port: self.kubelet_port,
+            listen: options.listen.ip(),
+        };
+        let pods = self.context.pods.lock();
+        let states = pods.values().map(|state| &**state);
+        place.way(address, port, states, || self.context.services.list())
+    }
+}
+
 /// Where this kubelet is.
 struct Place<'a> {
     node_ips: &'a [IpAddr],
+    external_ips: &'a [IpAddr],
     kubelet_port: u16,
     listen: IpAddr,
 }
@@ -70,8 +89,8 @@ impl Place<'_> {
         services: impl FnOnce() -> Vec<Arc<api::Service>>,
     ) -> Option<SocketAddr> {
         let asked = SocketAddr::new(address, port);
-        if port == self.kubelet_port && (self.node_ips.contains(&address) || address == self.listen)
-        {
+        let own = [self.node_ips, self.external_ips, &[self.listen]].concat().contains(&address);
+        if port == self.kubelet_port && own {
             // The address may be one by which only others know this machine.
             return Some(SocketAddr::new(local(self.listen), port));
         }
@@ -138,6 +157,7 @@ mod tests {
     fn check(target: &str, expected: Option<&str>) {
         let place = Place {
             node_ips: &["192.0.2.1".parse().unwrap()],
+            external_ips: &["203.0.113.1".parse().unwrap()],
             kubelet_port: 10250,
             listen: Ipv4Addr::UNSPECIFIED.into(),
         };
@@ -152,6 +172,7 @@ mod tests {
     #[test]
     fn only_the_kubelet_pods_and_services_are_reached() {
         check("192.0.2.1:10250", Some("127.0.0.1:10250"));
+        check("203.0.113.1:10250", Some("127.0.0.1:10250"));
         check("10.244.1.7:80", Some("10.244.1.7:80"));
         check("10.244.1.7:8080", Some("10.244.1.7:8080"));
         check("192.0.2.1:9100", Some("192.0.2.1:9100"));
@@ -166,6 +187,8 @@ mod tests {
             "10.96.0.20:80",
             "169.254.169.254:80",
             "192.0.2.9:10250",
+            "0.0.0.0:22",
+            "203.0.113.1:22",
         ] {
             check(nobody, None);
         }

@@ -2,10 +2,15 @@
 //! is what costs; each test makes a cluster of its own.
 
 mod faults;
+mod joining;
 mod kubectl;
+mod lifecycle;
 mod pods_run;
+mod servers;
 mod services;
+mod stolen;
 mod tool;
+mod tunnel;
 mod website;
 
 /// The executable under test.

@@ -4,13 +4,13 @@ mod changing;
 mod cluster;
 mod reading;
 mod rights;
-mod streams;
+pub(crate) mod streams;
 
 use testkit::{Cluster, website_images};
 
 use crate::tool::{Tool, versions};
 
-pub(super) const IMAGE: &str = "skiff.local/website:1.0.0";
+pub(crate) const IMAGE: &str = "skiff.local/website:1.0.0";
 
 #[test]
 fn old_and_new_kubectl_read_change_and_stream() {

@@ -5,7 +5,7 @@ use testkit::eventually_ok;
 use super::IMAGE;
 use crate::tool::{PATIENCE, Tool, finish, get};
 
-pub(super) fn all(tool: &Tool<'_>) {
+pub(crate) fn all(tool: &Tool<'_>) {
     let pod = tool.field("pods", "{.items[0].metadata.name}");
     logs(tool, &pod);
     exec(tool, &pod);

@@ -3,16 +3,16 @@
 //! Pure: catalog and question in, records out. Distinguishes "no such name" from "the name has no
 //! such record", on which resolvers with search paths depend.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use hickory_proto::{
     op::ResponseCode,
     rr::{
         Name, RData, Record, RecordType,
-        rdata::{A, CNAME, NS, PTR, SOA, SRV, TXT},
+        rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT},
     },
 };
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::{
     catalog::{Catalog, Endpoint, Kind, Known, Port},
@@ -22,7 +22,7 @@ use crate::{
 /// Seconds for which a cluster IP may be remembered.
 const STABLE_TTL: u32 = 30;
 /// Seconds for which endpoints, and the absence of anything, may be remembered.
-const CHANGING_TTL: u32 = 5;
+pub(crate) const CHANGING_TTL: u32 = 5;
 /// Version of the specification that is followed.
 const SCHEMA_VERSION: &str = "1.1.0";
 
@@ -42,16 +42,17 @@ pub(crate) struct Answer {
 pub(crate) struct Zone {
     pub(crate) domain: Name,
     labels: Vec<String>,
-    pub(crate) service_ip: Ipv4Addr,
-    pub(crate) own_networks: Vec<Ipv4Net>,
+    /// Cluster IPs of the DNS's own Service.
+    pub(crate) service_ips: Vec<IpAddr>,
+    pub(crate) own_networks: Vec<IpNet>,
 }
 
 impl Zone {
     /// The zone of `domain`, written without a trailing dot; `None` if it is no domain.
     pub(crate) fn new(
         domain: &str,
-        service_ip: Ipv4Addr,
-        own_networks: Vec<Ipv4Net>,
+        service_ips: Vec<IpAddr>,
+        own_networks: Vec<IpNet>,
     ) -> Option<Self> {
         let labels: Vec<String> = domain
             .trim_end_matches('.')
@@ -60,7 +61,7 @@ impl Zone {
             .map(str::to_owned)
             .collect();
         let domain = name(&labels)?;
-        (!domain.is_root()).then_some(Self { domain, labels, service_ip, own_networks })
+        (!domain.is_root()).then_some(Self { domain, labels, service_ips, own_networks })
     }
 
     /// Answers a question; `None` if it is not about the cluster. `turn` rotates records, so that
@@ -106,6 +107,13 @@ impl Zone {
     }
 }
 
+fn address(address: IpAddr) -> RData {
+    match address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    }
+}
+
 fn name(labels: &[String]) -> Option<Name> {
     let mut name = Name::from_labels(labels.iter().map(|label| label.as_bytes().to_vec())).ok()?;
     name.set_fqdn(true);
@@ -132,7 +140,7 @@ impl Question<'_> {
                 self.records(STABLE_TTL, [RData::TXT(version)])
             }
             Asked::Version | Asked::Branch => self.no_data(),
-            Asked::NameServer => self.addresses(STABLE_TTL, &[self.zone.service_ip]),
+            Asked::NameServer => self.addresses(STABLE_TTL, &self.zone.service_ips),
             Asked::Namespace(namespace) if self.catalog.has_namespace(namespace) => self.no_data(),
             Asked::Namespace(_) | Asked::Nothing => self.no_name(),
             Asked::Service { namespace, service } => self.service(namespace, service),
@@ -164,8 +172,9 @@ impl Question<'_> {
             RecordType::NS => {
                 let server = self.zone.below(&["ns", "dns"]);
                 let mut answer = self.records(STABLE_TTL, [RData::NS(NS(server.clone()))]);
-                let address = RData::A(A(self.zone.service_ip));
-                answer.additionals.push(Record::from_rdata(server, STABLE_TTL, address));
+                let addresses = self.zone.service_ips.iter().copied().map(address);
+                let glue = |data| Record::from_rdata(server.clone(), STABLE_TTL, data);
+                answer.additionals.extend(addresses.map(glue));
                 answer
             }
             _ => self.no_data(),
@@ -183,7 +192,7 @@ impl Question<'_> {
                 if endpoints.is_empty() {
                     return self.no_name();
                 }
-                let mut addresses: Vec<Ipv4Addr> =
+                let mut addresses: Vec<IpAddr> =
                     endpoints.iter().map(|endpoint| endpoint.address).collect();
                 addresses.sort();
                 addresses.dedup();
@@ -219,7 +228,7 @@ impl Question<'_> {
         if self.catalog.service(namespace, service).is_none() {
             return self.no_name();
         }
-        let mut addresses: Vec<Ipv4Addr> = self
+        let mut addresses: Vec<IpAddr> = self
             .catalog
             .endpoints(namespace, service)
             .iter()
@@ -268,8 +277,8 @@ impl Question<'_> {
         for (target, port, addresses) in found {
             let data = RData::SRV(SRV::new(0, weight, port, target.clone()));
             answer.answers.push(Record::from_rdata(self.asked.clone(), ttl, data));
-            for address in addresses {
-                let record = Record::from_rdata(target.clone(), ttl, RData::A(A(address)));
+            for of_target in addresses {
+                let record = Record::from_rdata(target.clone(), ttl, address(of_target));
                 if !answer.additionals.contains(&record) {
                     answer.additionals.push(record);
                 }
@@ -284,9 +293,9 @@ impl Question<'_> {
         namespace: &str,
         service: &str,
         known: &Known,
-        addresses: &[Ipv4Addr],
+        addresses: &[IpAddr],
         matches: impl Fn(&&Port) -> bool,
-    ) -> Vec<(Name, u16, Vec<Ipv4Addr>)> {
+    ) -> Vec<(Name, u16, Vec<IpAddr>)> {
         let target = self.zone.below(&[service, namespace, "svc"]);
         let ports = known.ports.iter().filter(matches);
         ports.map(|port| (target.clone(), port.number, addresses.to_vec())).collect()
@@ -297,7 +306,7 @@ impl Question<'_> {
         namespace: &str,
         service: &str,
         matches: impl Fn(&&Port) -> bool,
-    ) -> Vec<(Name, u16, Vec<Ipv4Addr>)> {
+    ) -> Vec<(Name, u16, Vec<IpAddr>)> {
         let mut found = Vec::new();
         for endpoint in self.catalog.endpoints(namespace, service) {
             let Endpoint { address, name, ports } = endpoint;
@@ -310,7 +319,7 @@ impl Question<'_> {
     }
 
     /// Reverse names of the cluster's networks are ours; others may be, by chance, too.
-    fn reverse(&self, address: Ipv4Addr) -> Option<Answer> {
+    fn reverse(&self, address: IpAddr) -> Option<Answer> {
         let names = self.catalog.names_of(address);
         let ours = self.zone.own_networks.iter().any(|network| network.contains(&address));
         match (names.is_empty(), ours) {
@@ -324,11 +333,13 @@ impl Question<'_> {
         }
     }
 
-    fn addresses(&self, ttl: u32, addresses: &[Ipv4Addr]) -> Answer {
-        if self.kind != RecordType::A && self.kind != RecordType::ANY || addresses.is_empty() {
+    fn addresses(&self, ttl: u32, addresses: &[IpAddr]) -> Answer {
+        let wanted = |data: &RData| self.kind == RecordType::ANY || self.kind == data.record_type();
+        let data: Vec<RData> = addresses.iter().copied().map(address).filter(wanted).collect();
+        if data.is_empty() {
             return self.no_data();
         }
-        let mut answer = self.records(ttl, addresses.iter().map(|address| RData::A(A(*address))));
+        let mut answer = self.records(ttl, data);
         self.rotate(&mut answer.answers);
         answer
     }

@@ -25,6 +25,11 @@ fn catalog() -> Catalog {
             json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": [
             {"name": "sql", "port": 5432, "protocol": "TCP"}]}),
         ),
+        (
+            "both",
+            json!({"clusterIP": "10.96.0.21", "clusterIPs": ["10.96.0.21", "fd00:96::21"], "ports": [
+            {"name": "http", "port": 80, "protocol": "TCP"}]}),
+        ),
         ("empty", json!({"clusterIP": "None", "clusterIPs": ["None"]})),
         ("out", json!({"type": "ExternalName", "externalName": "db.example.com"})),
         ("in", json!({"type": "ExternalName", "externalName": "web.shop.svc.cluster.local."})),
@@ -79,7 +84,8 @@ fn check_in(catalog: &Catalog, question: &str, expected: &str) {
     let (name, kind) = question.split_once(' ').expect("name and type");
     let own =
         vec!["10.244.0.0/16".parse().expect("network"), "10.96.0.0/12".parse().expect("network")];
-    let zone = Zone::new("cluster.local", Ipv4Addr::new(10, 96, 0, 10), own).expect("zone");
+    let zone = Zone::new("cluster.local", vec!["10.96.0.10".parse().expect("address")], own)
+        .expect("zone");
     let name = Name::from_ascii(name).expect("name");
     let kind = kind.parse().expect("type");
     let text = match zone.answer(catalog, &name, kind, 0) {
@@ -234,4 +240,23 @@ fn an_alias_of_itself_does_not_hang() {
         "NoError; circle.shop.svc.cluster.local. CNAME circle.shop.svc.cluster.local.; \
          circle.shop.svc.cluster.local. CNAME circle.shop.svc.cluster.local.",
     );
+}
+
+#[test]
+fn both_families_are_answered_each_by_its_own() {
+    check("both.shop.svc.cluster.local. A", "NoError; both.shop.svc.cluster.local. A 10.96.0.21");
+    check(
+        "both.shop.svc.cluster.local. AAAA",
+        "NoError; both.shop.svc.cluster.local. AAAA fd00:96::21",
+    );
+    check(
+        "_http._tcp.both.shop.svc.cluster.local. SRV",
+        "NoError; _http._tcp.both.shop.svc.cluster.local. SRV 0 100 80 \
+         both.shop.svc.cluster.local.; +both.shop.svc.cluster.local. A 10.96.0.21; \
+         +both.shop.svc.cluster.local. AAAA fd00:96::21",
+    );
+    let reverse = format!("1.2.{}6.9.0.0.0.0.d.f.ip6.arpa. PTR", "0.".repeat(22));
+    let expected =
+        format!("NoError; {} PTR both.shop.svc.cluster.local.", &reverse[..reverse.len() - 4]);
+    check(&reverse, &expected);
 }

@@ -50,6 +50,11 @@ impl Cache {
         Some(message)
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Remembers an answer if it may be remembered at all.
     pub(crate) fn put(&self, query: &Query, message: Message, now: Instant) {
         let Some(lifetime) = lifetime(&message) else { return };

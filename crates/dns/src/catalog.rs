@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use client::{Change, ObjectKey};
@@ -27,7 +27,7 @@ pub(crate) struct Port {
 /// One ready endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     /// Its label below the Service's name: the pod's hostname, or the address with dashes.
     pub(crate) name: String,
     pub(crate) ports: Vec<Port>,
@@ -36,8 +36,8 @@ pub(crate) struct Endpoint {
 /// What a Service's name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Its cluster IPs of family IPv4; none for a single-stack IPv6 Service.
-    Address(Vec<Ipv4Addr>),
+    /// Its cluster IPs.
+    Address(Vec<IpAddr>),
     /// Its ready endpoints.
     Headless,
     /// Another name.
@@ -57,8 +57,8 @@ pub(crate) struct Catalog {
     namespaces: HashSet<String>,
     services: HashMap<ObjectKey, Known>,
     slices: HashMap<ObjectKey, BTreeMap<String, Vec<Endpoint>>>,
-    by_cluster_ip: HashMap<Ipv4Addr, BTreeSet<ObjectKey>>,
-    by_endpoint: HashMap<Ipv4Addr, BTreeSet<ObjectKey>>,
+    by_cluster_ip: HashMap<IpAddr, BTreeSet<ObjectKey>>,
+    by_endpoint: HashMap<IpAddr, BTreeSet<ObjectKey>>,
 }
 
 impl Catalog {
@@ -83,7 +83,7 @@ impl Catalog {
     }
 
     /// The names of an address below the domain, as labels.
-    pub(crate) fn names_of(&self, address: Ipv4Addr) -> Vec<Vec<String>> {
+    pub(crate) fn names_of(&self, address: IpAddr) -> Vec<Vec<String>> {
         let below =
             |key: &ObjectKey| vec![key.name.clone(), key.namespace().to_owned(), "svc".to_owned()];
         if let Some(keys) = self.by_cluster_ip.get(&address) {
@@ -144,11 +144,11 @@ impl Catalog {
     fn set_slice(&mut self, owner: &ObjectKey, slice: &str, endpoints: Vec<Endpoint>) {
         let slices = self.slices.entry(owner.clone()).or_default();
         let old = slices.remove(slice).unwrap_or_default();
-        let new: HashSet<Ipv4Addr> = endpoints.iter().map(|endpoint| endpoint.address).collect();
+        let new: HashSet<IpAddr> = endpoints.iter().map(|endpoint| endpoint.address).collect();
         if !endpoints.is_empty() {
             slices.insert(slice.to_owned(), endpoints);
         }
-        let kept: HashSet<Ipv4Addr> =
+        let kept: HashSet<IpAddr> =
             slices.values().flatten().map(|endpoint| endpoint.address).collect();
         if slices.is_empty() {
             self.slices.remove(owner);
@@ -162,7 +162,7 @@ impl Catalog {
     }
 }
 
-fn forget(index: &mut HashMap<Ipv4Addr, BTreeSet<ObjectKey>>, address: Ipv4Addr, key: &ObjectKey) {
+fn forget(index: &mut HashMap<IpAddr, BTreeSet<ObjectKey>>, address: IpAddr, key: &ObjectKey) {
     if let Some(keys) = index.get_mut(&address) {
         keys.remove(key);
         if keys.is_empty() {
@@ -202,7 +202,7 @@ fn known(service: &Service) -> Option<Known> {
 }
 
 fn endpoints(slice: &EndpointSlice) -> Vec<Endpoint> {
-    if slice.address_type != "IPv4" {
+    if slice.address_type == "FQDN" {
         return Vec::new();
     }
     let ports: Vec<Port> = slice
@@ -226,10 +226,10 @@ fn endpoints(slice: &EndpointSlice) -> Vec<Endpoint> {
         .flatten()
         .filter(ready)
         .filter_map(|endpoint| {
-            let address: Ipv4Addr = endpoint.addresses.first()?.parse().ok()?;
+            let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
             let name = match &endpoint.hostname {
                 Some(hostname) if !hostname.is_empty() => hostname.to_ascii_lowercase(),
-                _ => address.to_string().replace('.', "-"),
+                _ => address.to_string().replace(['.', ':'], "-"),
             };
             Some(Endpoint { address, name, ports: ports.clone() })
         })

@@ -7,7 +7,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use std::{
 
 use hickory_proto::{
     op::{Message, ResponseCode},
-    rr::{Name, Record, RecordType},
+    rr::{Name, RecordType},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     cache::Cache,
+    routes::Routes,
     upstreams::Upstreams,
     wire::{self, Asking, Transport},
 };
@@ -41,6 +42,7 @@ const DATAGRAM_BYTES: usize = 8192;
 /// Forwards questions.
 pub(crate) struct Forwarder {
     upstreams: Upstreams,
+    routes: RwLock<Routes>,
     cache: Cache,
     permits: Semaphore,
     under_way: Mutex<HashMap<(String, RecordType), usize>>,
@@ -70,11 +72,26 @@ impl Forwarder {
     pub(crate) fn new(upstreams: Upstreams) -> Self {
         Self {
             upstreams,
+            routes: RwLock::default(),
             cache: Cache::default(),
             permits: Semaphore::new(AT_ONCE),
             under_way: Mutex::default(),
             preferred: AtomicUsize::new(0),
         }
+    }
+
+    /// Asks these from now on. What others have said before is forgotten.
+    pub(crate) fn set_routes(&self, routes: Routes) {
+        let mut current = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        if *current != routes {
+            *current = routes;
+            self.cache.clear();
+        }
+    }
+
+    /// The domains in which the node's own resolver searches.
+    pub(crate) fn search_path(&self) -> Arc<[Name]> {
+        self.upstreams.current().search
     }
 
     /// A remembered answer, as a packet.
@@ -93,11 +110,11 @@ impl Forwarder {
         }
     }
 
-    /// Records that lead from `name` to what `kind` asks for.
-    pub(crate) async fn resolve(&self, name: Name, kind: RecordType) -> Option<Vec<Record>> {
+    /// What others say of `name`; `None` if nobody says anything.
+    pub(crate) async fn resolve(&self, name: Name, kind: RecordType) -> Option<Message> {
         let mut asking = Asking::own(name, kind);
         if let Some(message) = self.cache.get(&asking.query, Instant::now()) {
-            return Some(message.answers);
+            return Some(message);
         }
         let packet = asking.packet();
         let mut response = self.ask(&asking, &packet).await?;
@@ -105,13 +122,15 @@ impl Forwarder {
             asking.transport = Transport::Tcp;
             response = self.ask(&asking, &packet).await?;
         }
-        Some(Message::from_vec(&response).ok()?.answers)
+        Message::from_vec(&response).ok()
     }
 
     async fn ask(&self, asking: &Asking, packet: &[u8]) -> Option<Vec<u8>> {
         let _permit = self.permits.try_acquire().ok()?;
         let _counted = self.count(asking)?;
-        let resolvers = self.upstreams.current();
+        let routed =
+            self.routes.read().unwrap_or_else(PoisonError::into_inner).of(asking.query.name());
+        let resolvers = routed.unwrap_or_else(|| self.upstreams.current().resolvers);
         let first = self.preferred.load(Ordering::Relaxed);
         for turn in 0..resolvers.len() {
             let index = (first + turn) % resolvers.len();

@@ -2,7 +2,7 @@
 //!
 //! Pure; knows no Service.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A name, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,10 +27,10 @@ pub(crate) enum Asked<'a> {
     Port { namespace: &'a str, service: &'a str, port: &'a str, protocol: &'a str },
     /// `_<protocol>.<service>.<namespace>.svc`: exists if the Service has such a port.
     Protocol { namespace: &'a str, service: &'a str, protocol: &'a str },
-    /// `<a-b-c-d>.<namespace>.pod`.
-    Pod { namespace: &'a str, address: Ipv4Addr },
+    /// `<a-b-c-d>.<namespace>.pod`; an IPv6 address has dashes for its colons.
+    Pod { namespace: &'a str, address: IpAddr },
     /// The reverse name of an address.
-    Reverse(Ipv4Addr),
+    Reverse(IpAddr),
     /// Of the cluster, and cannot exist.
     Nothing,
 }
@@ -59,22 +59,36 @@ pub(crate) fn understand<'a>(labels: &'a [String], domain: &[String]) -> Asked<'
                 _ => Asked::Nothing,
             }
         }
-        [dashed, namespace, "pod"] => match dashed.replace('-', ".").parse() {
-            Ok(address) => Asked::Pod { namespace, address },
-            Err(_) => Asked::Nothing,
+        [dashed, namespace, "pod"] => match undashed(dashed) {
+            Some(address) => Asked::Pod { namespace, address },
+            None => Asked::Nothing,
         },
         _ => Asked::Nothing,
     }
 }
 
-/// The address of a complete name below `in-addr.arpa`.
-fn reverse(labels: &[String]) -> Option<Ipv4Addr> {
-    let [d, c, b, a, in_addr, arpa] = labels else { return None };
-    if in_addr != "in-addr" || arpa != "arpa" {
-        return None;
+fn undashed(text: &str) -> Option<IpAddr> {
+    let four = text.replace('-', ".").parse::<Ipv4Addr>().map(IpAddr::V4);
+    four.or_else(|_| text.replace('-', ":").parse::<Ipv6Addr>().map(IpAddr::V6)).ok()
+}
+
+/// The address of a complete name below `in-addr.arpa` or `ip6.arpa`.
+fn reverse(labels: &[String]) -> Option<IpAddr> {
+    let (arpa, rest) = labels.split_last()?;
+    let (family, digits) = rest.split_last()?;
+    match (family.as_str(), arpa.as_str(), digits) {
+        ("in-addr", "arpa", [d, c, b, a]) => {
+            let octet = |label: &String| label.parse::<u8>().ok();
+            Some(Ipv4Addr::new(octet(a)?, octet(b)?, octet(c)?, octet(d)?).into())
+        }
+        ("ip6", "arpa", nibbles) if nibbles.len() == 32 => {
+            let digit = |label: &String| u128::from_str_radix(label, 16).ok().filter(|d| *d < 16);
+            let bits =
+                nibbles.iter().rev().try_fold(0, |bits, label| Some(bits << 4 | digit(label)?))?;
+            Some(Ipv6Addr::from(bits).into())
+        }
+        _ => None,
     }
-    let octet = |label: &String| label.parse::<u8>().ok();
-    Some(Ipv4Addr::new(octet(a)?, octet(b)?, octet(c)?, octet(d)?))
 }
 
 #[cfg(test)]
@@ -116,6 +130,10 @@ mod tests {
         check("web.shop.cluster.local", "Nothing");
         check("5.0.244.10.in-addr.arpa", "Reverse(10.244.0.5)");
         check("0.244.10.in-addr.arpa", "Outside");
+        check("fd00--5.shop.pod.cluster.local", r#"Pod { namespace: "shop", address: fd00::5 }"#);
+        let nibbles = format!("5.{}0.0.d.f.ip6.arpa", "0.".repeat(27));
+        check(&nibbles, "Reverse(fd00::5)");
+        check(&nibbles[2..], "Outside");
         check("dns-version.cluster.local", "Version");
     }
 }

@@ -11,12 +11,10 @@ use std::{
     time::Duration,
 };
 
-use client::Caches;
+use client::{Caches, Select};
 use futures::FutureExt;
-use hickory_proto::op::ResponseCode;
-use ipnet::IpNet;
 use k8s_openapi::api::{
-    core::v1::{Namespace, Service},
+    core::v1::{ConfigMap, Namespace, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use nix::sys::socket::{
@@ -32,15 +30,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    DnsOptions,
-    answer::{Answer, Zone},
-    catalog::Catalog,
+    DnsOptions, Metrics,
+    answer::Zone,
+    desk::{Desk, Next},
     forward::Forwarder,
-    objects::register,
+    objects::{NAMESPACE, register},
+    routes::Routes,
     upstreams::Upstreams,
-    wire::{Asking, Parsed, Transport, parse},
+    wire::Transport,
 };
 
+/// Name of the ConfigMap with stub domains and upstream name servers.
+const CONFIG: &str = "kube-dns";
 /// Largest question in a datagram, in bytes.
 const QUESTION_BYTES: usize = 4096;
 /// TCP connections at once; more wait to be accepted.
@@ -76,42 +77,26 @@ pub enum DnsError {
 pub struct Dns {
     options: DnsOptions,
     caches: Caches,
-}
-
-/// What all of the server's tasks share.
-struct Shared {
-    zone: Zone,
-    catalog: RwLock<Catalog>,
-    /// Whether the catalog is complete; until then, nothing may be said not to exist.
-    complete: AtomicBool,
-    forwarder: Forwarder,
-    allow: Vec<IpNet>,
-    ours: Vec<IpAddr>,
-    turn: AtomicUsize,
-    waiting: Arc<Semaphore>,
-}
-
-/// What becomes of a packet.
-enum Next {
-    Reply(Vec<u8>),
-    Nothing,
-    /// Somebody else must be asked.
-    Forward(Asking),
-    /// The answer goes on outside.
-    Follow(Asking, Answer),
+    metrics: Metrics,
 }
 
 impl Dns {
     /// A server that answers from `caches`.
     pub fn new(options: DnsOptions, caches: Caches) -> Self {
-        Self { options, caches }
+        Self { options, caches, metrics: Metrics::default() }
+    }
+
+    /// What the server counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Serves until shutdown. Registers itself in the API as `kube-system/kube-dns`.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), DnsError> {
-        let Self { options, caches } = self;
-        let zone = Zone::new(&options.domain, options.service_ip, options.own_networks.clone())
-            .ok_or_else(|| DnsError::Domain(options.domain.clone()))?;
+        let Self { options, caches, metrics } = self;
+        let zone =
+            Zone::new(&options.domain, options.service_ips.clone(), options.own_networks.clone())
+                .ok_or_else(|| DnsError::Domain(options.domain.clone()))?;
         let mut sockets = Vec::new();
         for address in &options.listen {
             let failed = |source| DnsError::Listen { address: *address, source };
@@ -119,23 +104,27 @@ impl Dns {
         }
         let ours: Vec<IpAddr> = options.listen.iter().map(SocketAddr::ip).collect();
         let mut not_upstream = ours.clone();
-        not_upstream.push(options.service_ip.into());
-        let shared = Arc::new(Shared {
+        not_upstream.extend(&options.service_ips);
+        let not_ours = not_upstream.clone();
+        let desk = Arc::new(Desk {
             zone,
             catalog: RwLock::default(),
+            searchers: RwLock::default(),
             complete: AtomicBool::new(false),
             forwarder: Forwarder::new(Upstreams::new(options.resolv_conf.clone(), not_upstream)),
             allow: options.allow.clone(),
             ours,
             turn: AtomicUsize::new(0),
-            waiting: Arc::new(Semaphore::new(WAITING)),
+            metrics,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(follow(shared.clone(), caches.clone()));
+        tasks.spawn(follow(desk.clone(), caches.clone()));
+        tasks.spawn(follow_searchers(desk.clone(), caches.clone(), options.node_name.clone()));
+        tasks.spawn(follow_routes(desk.clone(), caches.clone(), not_ours));
         tasks.spawn(keep_registered(caches.client(), options));
         for (udp, tcp) in sockets {
-            tasks.spawn(serve_udp(shared.clone(), udp));
-            tasks.spawn(serve_tcp(shared.clone(), tcp));
+            tasks.spawn(serve_udp(desk.clone(), udp));
+            tasks.spawn(serve_tcp(desk.clone(), tcp));
         }
         let outcome = loop {
             tokio::select! {
@@ -170,7 +159,7 @@ async fn keep_registered(client: kube::Client, options: DnsOptions) {
 }
 
 /// Keeps the catalog up to date.
-async fn follow(shared: Arc<Shared>, caches: Caches) {
+async fn follow(desk: Arc<Desk>, caches: Caches) {
     let namespaces = caches.cache::<Namespace>();
     let services = caches.cache::<Service>();
     let slices = caches.cache::<EndpointSlice>();
@@ -180,7 +169,7 @@ async fn follow(shared: Arc<Shared>, caches: Caches) {
     let mut slices = slices.subscribe();
     loop {
         {
-            let mut catalog = shared.catalog.write().unwrap_or_else(PoisonError::into_inner);
+            let mut catalog = desk.catalog.write().unwrap_or_else(PoisonError::into_inner);
             while let Some(Some(change)) = namespaces.next().now_or_never() {
                 catalog.take_namespace(change);
             }
@@ -191,8 +180,8 @@ async fn follow(shared: Arc<Shared>, caches: Caches) {
                 catalog.take_slice(change);
             }
         }
-        shared.complete.store(true, Ordering::Release);
-        let write = || shared.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        desk.complete.store(true, Ordering::Release);
+        let write = || desk.catalog.write().unwrap_or_else(PoisonError::into_inner);
         tokio::select! {
             change = namespaces.next() => match change {
                 Some(change) => write().take_namespace(change),
@@ -210,70 +199,32 @@ async fn follow(shared: Arc<Shared>, caches: Caches) {
     }
 }
 
-impl Shared {
-    /// Whether a peer may ask. A machine's questions to itself come from the address they go to,
-    /// those through the Service from any other of its addresses: masquerading chooses it.
-    fn allowed(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        peer.is_loopback()
-            || self.ours.contains(&peer)
-            || self.allow.iter().any(|network| network.contains(&peer))
-            || is_of_this_machine(peer)
-    }
-
-    fn decide(&self, packet: &[u8], transport: Transport) -> Next {
-        let asking = match parse(packet, transport) {
-            Parsed::Asking(asking) => asking,
-            Parsed::Reply(reply) => return Next::Reply(reply),
-            Parsed::Nothing => return Next::Nothing,
-        };
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let answer = {
-            let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
-            let query = &asking.query;
-            self.zone.answer(&catalog, query.name(), query.query_type(), turn)
-        };
-        match answer {
-            Some(_) if !self.complete.load(Ordering::Acquire) => {
-                Next::Reply(asking.failure(ResponseCode::ServFail))
-            }
-            Some(answer) if answer.follow.is_some() => Next::Follow(asking, answer),
-            Some(answer) => Next::Reply(asking.reply(answer)),
-            None => match self.forwarder.remembered(&asking) {
-                Some(reply) => Next::Reply(reply),
-                None => Next::Forward(asking),
-            },
-        }
-    }
-
-    /// Finishes what could not be answered at once.
-    async fn finish(&self, next: Next, packet: &[u8]) -> Option<Vec<u8>> {
-        match next {
-            Next::Reply(reply) => Some(reply),
-            Next::Nothing => None,
-            Next::Forward(asking) => Some(self.forwarder.forward(&asking, packet).await),
-            Next::Follow(asking, mut answer) => {
-                let target = answer.follow.take()?;
-                match self.forwarder.resolve(target, asking.query.query_type()).await {
-                    Some(records) => {
-                        answer.answers.extend(records);
-                        Some(asking.reply(answer))
-                    }
-                    None => Some(asking.failure(ResponseCode::ServFail)),
-                }
-            }
-        }
+/// Keeps in mind which pods of the node search where.
+async fn follow_searchers(desk: Arc<Desk>, caches: Caches, node: String) {
+    let own = Select::all().fields(format!("spec.nodeName={node}"));
+    let mut pods = caches.selected::<Pod>(own).subscribe();
+    while let Some(change) = pods.next().await {
+        desk.searchers.write().unwrap_or_else(PoisonError::into_inner).take(&change);
     }
 }
 
-/// Whether an address belongs to this machine: only then can it be bound. The kernel drops packets
-/// from outside that claim such a source.
-fn is_of_this_machine(address: IpAddr) -> bool {
-    std::net::UdpSocket::bind((address, 0)).is_ok()
+/// Asks whom the administrator names.
+async fn follow_routes(desk: Arc<Desk>, caches: Caches, ours: Vec<IpAddr>) {
+    let one = Select::all().namespace(NAMESPACE).fields(format!("metadata.name={CONFIG}"));
+    let mut maps = caches.selected::<ConfigMap>(one).subscribe();
+    while let Some(change) = maps.next().await {
+        let data = change.after.as_deref().and_then(|map| map.data.clone()).unwrap_or_default();
+        let (routes, problems) = Routes::read(&data, &ours);
+        for problem in problems {
+            tracing::warn!("ConfigMap {NAMESPACE}/{CONFIG}: {problem}");
+        }
+        desk.forwarder.set_routes(routes);
+    }
 }
 
-async fn serve_udp(shared: Arc<Shared>, socket: UdpSocket) {
+async fn serve_udp(desk: Arc<Desk>, socket: UdpSocket) {
     let socket = Arc::new(socket);
+    let at_once = Arc::new(Semaphore::new(WAITING));
     let mut waiting = JoinSet::new();
     let mut buffer = vec![0; QUESTION_BYTES];
     loop {
@@ -286,21 +237,20 @@ async fn serve_udp(shared: Arc<Shared>, socket: UdpSocket) {
                 continue;
             }
         };
-        if !shared.allowed(peer.ip()) {
+        if !desk.allowed(peer.ip()) {
             continue;
         }
         let packet = &buffer[..length];
-        match shared.decide(packet, Transport::Udp) {
+        match desk.decide(packet, peer.ip(), Transport::Udp) {
             Next::Nothing => {}
             Next::Reply(reply) => drop(socket.send_to(&reply, peer).await),
-            next => {
-                let Ok(permit) = shared.waiting.clone().try_acquire_owned() else { continue };
-                let (shared, socket) = (shared.clone(), socket.clone());
+            Next::Ask(question) => {
+                let Ok(permit) = at_once.clone().try_acquire_owned() else { continue };
+                let (desk, socket) = (desk.clone(), socket.clone());
                 let packet = packet.to_vec();
                 waiting.spawn(async move {
-                    if let Some(reply) = shared.finish(next, &packet).await {
-                        let _ = socket.send_to(&reply, peer).await;
-                    }
+                    let reply = desk.finish(*question, &packet).await;
+                    let _ = socket.send_to(&reply, peer).await;
                     drop(permit);
                 });
             }
@@ -308,7 +258,7 @@ async fn serve_udp(shared: Arc<Shared>, socket: UdpSocket) {
     }
 }
 
-async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) {
+async fn serve_tcp(desk: Arc<Desk>, listener: TcpListener) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -323,12 +273,12 @@ async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) {
                 continue;
             }
         };
-        if !shared.allowed(peer.ip()) {
+        if !desk.allowed(peer.ip()) {
             continue;
         }
-        let shared = shared.clone();
+        let desk = desk.clone();
         connections.spawn(async move {
-            if let Err(error) = serve_connection(&shared, stream).await {
+            if let Err(error) = serve_connection(&desk, stream, peer.ip()).await {
                 tracing::trace!(%error, %peer, "connection ended");
             }
             drop(permit);
@@ -337,7 +287,7 @@ async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 /// Questions of one connection, one after the other.
-async fn serve_connection(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
+async fn serve_connection(desk: &Desk, mut stream: TcpStream, peer: IpAddr) -> io::Result<()> {
     loop {
         let question = async {
             let mut packet = vec![0; usize::from(stream.read_u16().await?)];
@@ -345,8 +295,11 @@ async fn serve_connection(shared: &Shared, mut stream: TcpStream) -> io::Result<
             Ok::<_, io::Error>(packet)
         };
         let packet = tokio::time::timeout(IDLE, question).await??;
-        let next = shared.decide(&packet, Transport::Tcp);
-        let Some(reply) = shared.finish(next, &packet).await else { return Ok(()) };
+        let reply = match desk.decide(&packet, peer, Transport::Tcp) {
+            Next::Nothing => return Ok(()),
+            Next::Reply(reply) => reply,
+            Next::Ask(question) => desk.finish(*question, &packet).await,
+        };
         let length = u16::try_from(reply.len()).map_err(io::Error::other)?;
         let framed = [&length.to_be_bytes(), reply.as_slice()].concat();
         tokio::time::timeout(IDLE, stream.write_all(&framed)).await??;
@@ -373,9 +326,7 @@ fn open(address: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
         // Connections of a former process may linger.
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     }
-    if address.is_ipv4() {
-        setsockopt(&fd, sockopt::IpFreebind, &true)?;
-    }
+    setsockopt(&fd, sockopt::IpFreebind, &true)?;
     bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &SockaddrStorage::from(address))?;
     Ok(fd)
 }

@@ -4,12 +4,13 @@ use std::net::Ipv4Addr;
 
 use client::{Change, ObjectKey};
 use hickory_proto::{
-    op::{Message, MessageType, OpCode, Query},
+    op::{Message, MessageType, OpCode, Query, ResponseCode},
     rr::{Name, RData, Record, RecordType, rdata::A},
 };
 use serde_json::json;
 
 use super::*;
+use crate::catalog::Catalog;
 
 /// A resolver that answers every question with one address, or never.
 async fn resolver(answers: bool) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -40,7 +41,7 @@ async fn resolver(answers: bool) -> (SocketAddr, Arc<AtomicUsize>) {
 struct Running {
     udp: SocketAddr,
     tcp: SocketAddr,
-    shared: Arc<Shared>,
+    desk: Arc<Desk>,
     _tasks: JoinSet<()>,
 }
 
@@ -65,23 +66,25 @@ async fn start(resolvers: &[SocketAddr]) -> Running {
     let key = ObjectKey::namespaced("shop", "many-1");
     let after = Some(Arc::new(slice.expect("slice")));
     catalog.take_slice(Change { key, before: None, after });
-    let shared = Arc::new(Shared {
-        zone: Zone::new("cluster.local", Ipv4Addr::new(10, 96, 0, 10), Vec::new()).expect("zone"),
+    let desk = Arc::new(Desk {
+        zone: Zone::new("cluster.local", vec!["10.96.0.10".parse().expect("address")], Vec::new())
+            .expect("zone"),
         catalog: RwLock::new(catalog),
+        searchers: RwLock::default(),
         complete: AtomicBool::new(true),
         forwarder: Forwarder::new(Upstreams::fixed(resolvers)),
         allow: vec!["10.244.0.0/16".parse().expect("network")],
         ours: vec!["10.244.0.1".parse().expect("address")],
         turn: AtomicUsize::new(0),
-        waiting: Arc::new(Semaphore::new(WAITING)),
+        metrics: Metrics::default(),
     });
     let any = "127.0.0.1:0".parse().expect("address");
     let (udp, tcp) = (udp(any).expect("UDP"), tcp(any).expect("TCP"));
     let addresses = (udp.local_addr().expect("address"), tcp.local_addr().expect("address"));
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve_udp(shared.clone(), udp));
-    tasks.spawn(serve_tcp(shared.clone(), tcp));
-    Running { udp: addresses.0, tcp: addresses.1, shared, _tasks: tasks }
+    tasks.spawn(serve_udp(desk.clone(), udp));
+    tasks.spawn(serve_tcp(desk.clone(), tcp));
+    Running { udp: addresses.0, tcp: addresses.1, desk, _tasks: tasks }
 }
 
 fn question(name: &str, kind: RecordType) -> Vec<u8> {
@@ -160,7 +163,7 @@ async fn failures_are_said() {
     let server = start(&[]).await;
     let message = ask(&server, "example.com.", RecordType::A).await;
     assert_eq!(message.metadata.response_code, ResponseCode::ServFail);
-    server.shared.complete.store(false, Ordering::Release);
+    server.desk.complete.store(false, Ordering::Release);
     let message = ask(&server, "web.shop.svc.cluster.local.", RecordType::A).await;
     assert_eq!(message.metadata.response_code, ResponseCode::ServFail, "not complete yet");
 }
@@ -176,7 +179,7 @@ async fn strangers_get_nothing() {
         ("::ffff:10.244.3.4", true),
         ("2001:db8::1", false),
     ] {
-        assert_eq!(server.shared.allowed(peer.parse().expect("address")), allowed, "{peer}");
+        assert_eq!(server.desk.allowed(peer.parse().expect("address")), allowed, "{peer}");
     }
 }
 
@@ -187,4 +190,58 @@ fn an_address_need_not_exist_to_be_listened_on() {
     let address = "192.0.2.77:0".parse().expect("address");
     udp(address).expect("UDP");
     tcp(address).expect("TCP");
+}
+
+/// Makes loopback, where the tests ask from, a pod of namespace `shop`.
+fn ask_as_a_pod(server: &Running) {
+    let pod = json!({"metadata": {"namespace": "shop", "name": "p"}, "spec": {"containers": []},
+        "status": {"podIPs": [{"ip": "127.0.0.1"}]}});
+    let after = Some(Arc::new(serde_json::from_value(pod).expect("pod")));
+    let change = Change { key: ObjectKey::namespaced("shop", "p"), before: None, after };
+    server.desk.searchers.write().expect("lock").take(&change);
+}
+
+#[tokio::test]
+async fn a_search_path_costs_one_round_trip() {
+    let (address, asked) = resolver(true).await;
+    let server = start(&[address]).await;
+    let first_of_path = "web.shop.shop.svc.cluster.local.";
+    let message = ask(&server, first_of_path, RecordType::A).await;
+    assert_eq!(message.metadata.response_code, ResponseCode::NXDomain, "not a pod's question");
+
+    ask_as_a_pod(&server);
+    let message = ask(&server, first_of_path, RecordType::A).await;
+    assert_eq!(texts(&message), ["web.shop.svc.cluster.local.", "10.96.0.20"]);
+    let message = ask(&server, first_of_path, RecordType::AAAA).await;
+    assert_eq!(texts(&message), ["web.shop.svc.cluster.local."], "no such address, but the name");
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    let message = ask(&server, "example.com.shop.svc.cluster.local.", RecordType::A).await;
+    assert_eq!(texts(&message), ["example.com.", "192.0.2.7"]);
+    let message = ask(&server, "out.shop.shop.svc.cluster.local.", RecordType::A).await;
+    assert_eq!(texts(&message), ["out.shop.svc.cluster.local.", "db.example.com.", "192.0.2.7"]);
+    let message = ask(&server, "nope.other.svc.cluster.local.", RecordType::A).await;
+    assert_eq!(message.metadata.response_code, ResponseCode::NXDomain, "another's path");
+}
+
+#[tokio::test]
+async fn stub_domains_have_resolvers_of_their_own() {
+    let (usual, asked_usual) = resolver(true).await;
+    let (stub, asked_stub) = resolver(true).await;
+    let server = start(&[usual]).await;
+    ask(&server, "host.corp.example.", RecordType::A).await;
+    assert_eq!(asked_usual.load(Ordering::Relaxed), 1);
+    let data = ("stubDomains".to_owned(), json!({"corp.example": [stub.to_string()]}).to_string());
+    let (routes, problems) = Routes::read(&[data].into(), &[]);
+    assert!(problems.is_empty(), "{problems:?}");
+    server.desk.forwarder.set_routes(routes);
+    ask(&server, "host.corp.example.", RecordType::A).await;
+    ask(&server, "example.com.", RecordType::A).await;
+    assert_eq!(asked_stub.load(Ordering::Relaxed), 1, "what was remembered is asked for again");
+    assert_eq!(asked_usual.load(Ordering::Relaxed), 2);
+    let mut registry = prometheus_client::registry::Registry::default();
+    server.desk.metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
+    assert!(text.contains("coredns_dns_requests_total{proto=\"udp\"} 3"), "{text}");
+    assert!(text.contains("coredns_dns_responses_total{rcode=\"NOERROR\"} 3"), "{text}");
 }

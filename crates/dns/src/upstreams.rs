@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use hickory_proto::rr::Name;
+
 /// How often the file is looked at again, at most.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// The first resolvers of the file that are used (as resolv.conf(5) says).
@@ -17,6 +19,8 @@ const RESOLVERS: usize = 3;
 /// Nobody's file is larger, in bytes.
 const FILE_BYTES: u64 = 64 * 1024;
 const DNS_PORT: u16 = 53;
+/// Domains of a search path that are used.
+const DOMAINS: usize = 8;
 
 /// The resolvers.
 pub(crate) struct Upstreams {
@@ -28,13 +32,22 @@ pub(crate) struct Upstreams {
 struct State {
     looked: Option<Instant>,
     modified: Option<SystemTime>,
-    resolvers: Arc<[SocketAddr]>,
+    found: Found,
+}
+
+/// What the file says.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Found {
+    /// In the order in which they should be asked.
+    pub(crate) resolvers: Arc<[SocketAddr]>,
+    /// The domains in which short names are searched.
+    pub(crate) search: Arc<[Name]>,
 }
 
 impl Upstreams {
     /// Resolvers named by the file at `path`, except addresses in `ours`.
     pub(crate) fn new(path: PathBuf, ours: Vec<IpAddr>) -> Self {
-        let state = State { looked: None, modified: None, resolvers: Arc::new([]) };
+        let state = State { looked: None, modified: None, found: Found::default() };
         Self { path, ours, state: Mutex::new(state) }
     }
 
@@ -42,15 +55,16 @@ impl Upstreams {
     #[cfg(test)]
     pub(crate) fn fixed(resolvers: &[SocketAddr]) -> Self {
         let upstreams = Self::new("/nonexistent".into(), Vec::new());
-        let state = State { looked: None, modified: None, resolvers: resolvers.into() };
+        let found = Found { resolvers: resolvers.into(), ..Found::default() };
+        let state = State { looked: None, modified: None, found };
         Self { state: Mutex::new(state), ..upstreams }
     }
 
-    /// The resolvers now, in the order in which they should be asked.
-    pub(crate) fn current(&self) -> Arc<[SocketAddr]> {
+    /// What the file says now.
+    pub(crate) fn current(&self) -> Found {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN) {
-            return state.resolvers.clone();
+            return state.found.clone();
         }
         state.looked = Some(Instant::now());
         let metadata = fs::metadata(&self.path).ok();
@@ -59,10 +73,12 @@ impl Upstreams {
             state.modified = modified;
             let small = metadata.is_some_and(|metadata| metadata.len() <= FILE_BYTES);
             let text = if small { fs::read_to_string(&self.path) } else { Ok(String::new()) };
-            state.resolvers = parse(&text.unwrap_or_default(), &self.ours).into();
-            tracing::debug!(resolvers = ?state.resolvers, "read the node's resolvers");
+            let text = text.unwrap_or_default();
+            let resolvers = parse(&text, &self.ours).into();
+            state.found = Found { resolvers, search: search(&text).into() };
+            tracing::debug!(found = ?state.found, "read the node's resolvers");
         }
-        state.resolvers.clone()
+        state.found.clone()
     }
 }
 
@@ -79,6 +95,16 @@ fn parse(text: &str, ours: &[IpAddr]) -> Vec<SocketAddr> {
         .collect()
 }
 
+/// The domains of the last `search` line, as resolv.conf(5) has it.
+fn search(text: &str) -> Vec<Name> {
+    let lines = text.lines().map(str::split_whitespace);
+    let last =
+        lines.filter_map(|mut words| (words.next() == Some("search")).then_some(words)).last();
+    let domains = last.into_iter().flatten().take(DOMAINS);
+    let name = |domain: &str| Name::from_ascii(format!("{}.", domain.trim_end_matches('.'))).ok();
+    domains.filter_map(name).filter(|name| !name.is_root()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +116,7 @@ mod tests {
         let ours = ["10.96.0.10".parse().expect("address")];
         let found: Vec<String> = parse(text, &ours).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["192.0.2.1:53", "[2001:db8::1]:53"]);
+        let found: Vec<String> = search(text).iter().map(Name::to_ascii).collect();
+        assert_eq!(found, ["example.com."]);
     }
 }

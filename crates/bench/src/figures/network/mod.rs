@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use network::lab::Lab;
 
+use serde_json::Value;
 use testkit::{Cluster, ClusterOptions};
 
 use self::{

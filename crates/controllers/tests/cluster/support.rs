@@ -283,12 +283,17 @@ impl FakeNode {
             }
             Some(_) => {
                 let image = spec.containers[0].image.clone().unwrap_or_default();
-                let started = pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some());
-                if started || self.broken.lock().unwrap().contains(&image) {
+                let is_ready =
+                    pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                let is_ready =
+                    is_ready.into_iter().any(|c| c.type_ == "Ready" && c.status == "True");
+                if is_ready || self.broken.lock().unwrap().contains(&image) {
                     return;
                 }
                 *addresses += 1;
-                let ip = format!("10.244.{}.{}", *addresses / 250, *addresses % 250 + 1);
+                let fresh = format!("10.244.{}.{}", *addresses / 250, *addresses % 250 + 1);
+                let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+                let ip = ip.unwrap_or(fresh);
                 let now = meta::time::seconds(jiff::Timestamp::now());
                 let ready = json!({ "type": "Ready", "status": "True", "lastTransitionTime": now });
                 let status = json!({ "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }],

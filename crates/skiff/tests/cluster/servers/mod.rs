@@ -124,8 +124,8 @@ impl Shared {
 
     fn start_server(&mut self, index: usize) {
         let endpoints: Vec<String> = (0..self.members.len()).map(|m| self.endpoint(m)).collect();
-        let log = File::options().create(true).append(true);
-        let log = log.clone().open(self.path(&format!("server-{index}.log"))).expect("a log");
+        let path = self.path(&format!("server-{index}.log"));
+        let log = File::options().create(true).append(true).open(path).expect("a log");
         let server = &self.servers[index];
         let mut command = server.machine.command(SKIFF);
         command

@@ -3,7 +3,10 @@
 //! Each part is a pure planner from API objects or a runtime's request to desired kernel state,
 //! and an applier (netlink, `nft`). Knows nothing of the kubelet or of containers.
 
+mod announce;
+mod bandwidth;
 pub mod cni;
+mod forward;
 pub mod lab;
 mod netlink;
 mod nft;
@@ -14,10 +17,12 @@ mod proxy;
 mod ruleset;
 mod setup;
 
+pub use announce::Announcer;
+pub use forward::{ForwardDrop, forward_drops};
 pub use netlink::NetlinkError;
 pub use nft::NftError;
 pub use nodes::{PodNetwork, PodNetworkError, await_pod_networks, saved_pod_networks};
 pub use options::{Backend, NetworkOptions};
 pub use policy::{Policy, PolicyError, PolicyTableError};
 pub use proxy::{LEASE_NAMESPACE, Proxy, ProxyError, REVISION_ANNOTATION, TableError, lease_name};
-pub use setup::{SetupError, cleanup, setup};
+pub use setup::{SetupError, cleanup, setup, setup_services};

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Admitted, decided, each, fine, forbid, text};
 use crate::{
-    authz::network::{dns_slices, lease},
+    authz::network::{ANNOUNCEMENTS, dns_slices, lease},
     identity::Identity,
 };
 
@@ -45,6 +45,14 @@ fn check(node: &str, attributes: &Attributes<'_>, object: Option<&Value>) -> Res
     let given = object.map(|object| text(&object["metadata"], "name")).unwrap_or_default();
     let name = if attributes.name.is_empty() { given } else { attributes.name };
     let slice = attributes.row.resource.resource == "endpointslices";
+    if !slice && name.starts_with(ANNOUNCEMENTS) {
+        // Leases that nodes take from each other: each for itself alone.
+        let holder = object.map(|object| text(&object["spec"], "holderIdentity"));
+        return match holder.filter(|holder| !holder.is_empty() && *holder != node) {
+            None => Ok(()),
+            Some(_) => refuse(format!("the network of node {node:?} can hold {name} only itself")),
+        };
+    }
     let own = if slice { dns_slices(node).to_vec() } else { vec![lease(node)] };
     if !own.iter().any(|own| own == name) {
         let own = own.join(" and ");

@@ -13,6 +13,9 @@ pub(crate) fn lease(node: &str) -> String {
     format!("skiff-proxy-{node}")
 }
 
+/// What the names of leases begin with by which nodes agree on who announces which addresses.
+pub(crate) const ANNOUNCEMENTS: &str = "skiff-announce-";
+
 /// Names of the slices that lead to a node's own DNS, one a family.
 pub(crate) fn dns_slices(node: &str) -> [String; 2] {
     [format!("kube-dns-{node}"), format!("kube-dns6-{node}")]
@@ -29,7 +32,9 @@ pub(super) fn allows(user: &UserInfo, request: &Attributes<'_>) -> bool {
     };
     match (group, resource, subresource) {
         ("coordination.k8s.io", "leases", "") => {
-            namespace == "kube-node-lease" && own(&[lease(node)])
+            let shared =
+                name.starts_with(ANNOUNCEMENTS) && matches!(request.verb, "update" | "patch");
+            namespace == "kube-node-lease" && (shared || own(&[lease(node)]))
         }
         ("discovery.k8s.io", "endpointslices", "") => {
             namespace == "kube-system" && own(&dns_slices(node))
@@ -73,6 +78,8 @@ mod tests {
         check("create", "leases", "kube-node-lease", "", true);
         check("update", "leases", "kube-node-lease", "skiff-proxy-b", false);
         check("update", "leases", "kube-node-lease", "a", false);
+        check("update", "leases", "kube-node-lease", "skiff-announce-3", true);
+        check("delete", "leases", "kube-node-lease", "skiff-announce-3", false);
         check("delete", "leases", "kube-node-lease", "skiff-proxy-a", false);
         check("create", "leases", "kube-system", "", false);
         check("patch", "endpointslices", "kube-system", "kube-dns-a", true);

@@ -73,6 +73,22 @@ pub(crate) fn add_address(
     socket.call_unless(&what, &[Errno::EEXIST], request)
 }
 
+/// Gives a device an address for some seconds, or extends the time. Nothing is sent from it unless
+/// asked for.
+pub(crate) fn lend_address(
+    socket: &mut Socket,
+    index: u32,
+    address: IpNet,
+    seconds: u32,
+) -> Result<(), NetlinkError> {
+    // `struct ifa_cacheinfo`: preferred and valid for so long, and two stamps that the kernel sets.
+    let mut times = [0; 16];
+    times[4..8].copy_from_slice(&seconds.to_ne_bytes());
+    let request = address_message(libc::RTM_NEWADDR, REPLACE, index, address)
+        .attribute(libc::IFA_CACHEINFO, &times);
+    socket.call(&format!("lend address {address} to device {index}"), request)
+}
+
 /// Takes an address from a device; nothing happens if it has it not.
 pub(crate) fn remove_address(
     socket: &mut Socket,

@@ -141,13 +141,19 @@ fn hinted<'a>(
     })
 }
 
-/// The addresses of a family's ready endpoints on `node`, for whom the node is healthy.
+/// How many ready endpoints a Service has on `node`, in the family that has more: a pod with an
+/// address of each family counts once.
 pub(crate) fn ready_here(slices: &[Arc<EndpointSlice>], node: &str) -> usize {
-    let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
-    let here = endpoints.filter(|endpoint| {
-        Place::of(endpoint, node) == Place::Here && condition(endpoint) == Some(Condition::Ready)
-    });
-    here.filter_map(|endpoint| endpoint.addresses.first()).collect::<BTreeSet<_>>().len()
+    let mut counts: BTreeMap<&str, BTreeSet<&String>> = BTreeMap::new();
+    for slice in slices {
+        let here = slice.endpoints.iter().flatten().filter(|endpoint| {
+            Place::of(endpoint, node) == Place::Here
+                && condition(endpoint) == Some(Condition::Ready)
+        });
+        let addresses = here.filter_map(|endpoint| endpoint.addresses.first());
+        counts.entry(&slice.address_type).or_default().extend(addresses);
+    }
+    counts.values().map(BTreeSet::len).max().unwrap_or(0)
 }
 
 /// The first addresses of a slice's ready endpoints.

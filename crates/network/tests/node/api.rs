@@ -59,6 +59,13 @@ impl Fake {
         revision
     }
 
+    /// Like `put`; returns the object with its revision.
+    fn put_back(&self, plural: &str, mut object: Value) -> Value {
+        let revision = self.put(plural, object.clone());
+        object["metadata"]["resourceVersion"] = revision.to_string().into();
+        object
+    }
+
     pub(crate) fn remove(&self, plural: &str, namespace: &str, name: &str) {
         let key = format!("{plural}/{namespace}/{name}");
         let mut contents = self.contents.lock().expect("lock");
@@ -120,12 +127,28 @@ impl Fake {
                     ),
                 }
             }
+            ("PUT", [.., "namespaces", namespace, plural, name]) => {
+                let (plural, namespace, name) =
+                    (plural.to_string(), namespace.to_string(), name.to_string());
+                let object = read(request).await;
+                let present = self.get(&plural, &namespace, &name);
+                let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+                match present {
+                    Some(present) if version(&present) == version(&object) => {
+                        whole(StatusCode::OK, &self.put_back(&plural, object))
+                    }
+                    _ => taken(),
+                }
+            }
             ("POST", [.., "namespaces", namespace, plural]) => {
                 let (plural, namespace) = (plural.to_string(), namespace.to_string());
                 let mut object = read(request).await;
-                object["metadata"]["namespace"] = namespace.into();
-                self.put(&plural, object.clone());
-                whole(StatusCode::CREATED, &object)
+                object["metadata"]["namespace"] = namespace.clone().into();
+                let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                match self.get(&plural, &namespace, &name) {
+                    Some(_) => taken(),
+                    None => whole(StatusCode::CREATED, &self.put_back(&plural, object)),
+                }
             }
             _ => whole(StatusCode::NOT_IMPLEMENTED, &json!({})),
         }
@@ -193,6 +216,13 @@ fn whole(status: StatusCode, value: &Value) -> Response<Body> {
     let mut response = Response::new(Either::Left(Full::new(Bytes::from(value.to_string()))));
     *response.status_mut() = status;
     response
+}
+
+/// Somebody else was quicker.
+fn taken() -> Response<Body> {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+        "reason": "Conflict", "code": 409, "message": "the object has been modified"});
+    whole(StatusCode::CONFLICT, &status)
 }
 
 async fn read(request: Request<kube::client::Body>) -> Value {

@@ -6,6 +6,7 @@
 
 mod api;
 mod attach;
+mod balancer;
 mod machines;
 mod nodes;
 mod policies;
@@ -25,6 +26,7 @@ const TESTS: &[Test] = &[
     ("attach::pods_talk_through_the_node", attach::pods_talk_through_the_node),
     ("attach::many_at_once", attach::many_at_once),
     ("attach::host_ports", attach::host_ports),
+    ("attach::bandwidth", attach::bandwidth),
     ("attach::lost_namespaces", attach::lost_namespaces),
     ("services::ways_in", services::ways_in),
     ("services::ways_in_unfiltered", services::ways_in_unfiltered),
@@ -35,6 +37,10 @@ const TESTS: &[Test] = &[
     ("services::rollout_under_load", services::rollout_under_load),
     ("services::table_is_restored", services::table_is_restored),
     ("services::many_services", services::many_services),
+    ("balancer::ways_in_from_outside", balancer::ways_in_from_outside),
+    ("balancer::local_policy", balancer::local_policy),
+    ("balancer::hints", balancer::hints),
+    ("balancer::failover", balancer::failover),
     ("nodes::vxlan", nodes::vxlan),
     ("nodes::vxlan_over_ipv6", nodes::vxlan_over_ipv6),
     ("nodes::host_gateway", nodes::host_gateway),

@@ -21,7 +21,7 @@ const PAGE: u32 = 500;
 /// How long beyond its requested end a watch may stay silent before it is given up.
 const GRACE: Duration = Duration::from_secs(10);
 /// First and longest pause between failed attempts.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// What happened to a followed collection. Revisions only grow, except across a `Replace` that
 /// follows a restore of the server's store.

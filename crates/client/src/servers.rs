@@ -29,9 +29,9 @@ use tower::Service;
 /// How long the other servers wait for one that does not answer.
 const STAGGER: Duration = Duration::from_millis(500);
 /// How long one server may take to accept a connection and finish its handshake.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(3);
 /// How often a connection is asked whether it lives, and how long it may take to say so.
-const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
+const PING: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(3));
 /// After this many failures of a server in a row another one is tried.
 const FAILURES: u32 = 3;
 
@@ -140,9 +140,8 @@ impl Servers {
         let mut rest = self.in_order().into_iter();
         let mut running = FuturesUnordered::new();
         let mut last = io::Error::other("no server's address is known");
-        let mut next = true;
         loop {
-            if next && let Some(server) = rest.next() {
+            if let Some(server) = rest.next() {
                 running.push(dial(tls, server));
             }
             tokio::select! {
@@ -153,10 +152,9 @@ impl Servers {
                     }
                     Err(error) => {
                         last = io::Error::new(error.kind(), format!("{}: {error}", server.authority()));
-                        next = true;
                     }
                 },
-                () = tokio::time::sleep(STAGGER), if rest.len() > 0 => next = true,
+                () = tokio::time::sleep(STAGGER), if rest.len() > 0 => {}
                 else => return Err(last),
             }
         }

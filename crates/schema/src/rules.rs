@@ -7,6 +7,7 @@
 mod allocation;
 mod at;
 mod batch;
+mod certificates;
 mod cluster;
 mod config;
 mod default;

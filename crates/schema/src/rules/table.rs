@@ -3,8 +3,8 @@
 use meta::GroupVersionKind;
 
 use super::{
-    Hooks, allocation, batch, cluster, config, endpoints, event, metadata, networking, pod, rbac,
-    service, storage, workload,
+    Hooks, allocation, batch, certificates, cluster, config, endpoints, event, metadata,
+    networking, pod, rbac, service, storage, workload,
 };
 use crate::types::{self, Type};
 
@@ -66,6 +66,7 @@ fn added(kind: &GroupVersionKind) -> Option<Hooks> {
         ("autoscaling", "HorizontalPodAutoscaler") => storage::POD_AUTOSCALER,
         ("batch", "CronJob") => batch::CRON_JOB,
         ("batch", "Job") => batch::JOB,
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificates::REQUEST,
         ("networking.k8s.io", "IPAddress") => allocation::IP_ADDRESS,
         ("networking.k8s.io", "Ingress") => networking::INGRESS,
         ("networking.k8s.io", "NetworkPolicy") => networking::NETWORK_POLICY,

@@ -32,7 +32,7 @@ pub(crate) async fn look(context: &Context) -> Result<HashMap<String, Seen>, Run
     for (sandbox, status) in sandboxes.iter().zip(statuses) {
         let uid = sandbox.labels.get(POD_UID).cloned().unwrap_or_default();
         if let Some(status) = status.ok().and_then(|answer| answer.status) {
-            found.entry(uid).or_default().sandboxes.push(seen_sandbox(&status));
+            found.entry(uid).or_default().sandboxes.push(seen_sandbox(context, &status));
         }
     }
     let statuses =

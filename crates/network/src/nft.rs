@@ -85,6 +85,19 @@ pub(crate) fn list(nft: &Path, table: &str) -> Result<Option<String>, NftError> 
     Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
+/// What nft answers to `words`.
+pub(crate) fn ask(nft: &Path, words: &[&str]) -> Result<String, NftError> {
+    let output = Command::new(find(nft))
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| not_run(nft, error))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(refused(&output.stderr)),
+    }
+}
+
 /// Applies `script` without blocking the thread.
 pub(crate) async fn apply_async(nft: &Path, script: String) -> Result<(), NftError> {
     let mut child = tokio::process::Command::new(find(nft))

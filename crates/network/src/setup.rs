@@ -74,12 +74,24 @@ pub fn setup(options: &NetworkOptions) -> Result<(), SetupError> {
     let underlay = Underlay::find(&mut socket, options)?;
     let mtu = underlay.mtu(options).map_err(SetupError::Option)?;
     make_bridge(&mut socket, options, mtu)?;
-    set_sysctls(options, &underlay)?;
+    set_sysctls(options, sysctls(options, &underlay))?;
     for lease in Leases::open(&options.leases_dir())?.reconcile()? {
         tracing::info!(addresses = ?lease.addresses, container = lease.container, "took back addresses");
         route::delete_link(&mut socket, &host_device(&lease.container, &lease.interface))?;
     }
     Ok(())
+}
+
+/// Makes the node ready for Services alone, where somebody else's network carries pods.
+pub fn setup_services(options: &NetworkOptions) -> Result<(), SetupError> {
+    check(options)?;
+    make_directory(&options.data_dir)?;
+    create_table(options)?;
+    let mut settings = vec![("net/ipv4/ip_forward".to_owned(), "1")];
+    if options.service_networks.iter().any(|services| services.addr().is_ipv6()) {
+        settings.push(("net/ipv6/conf/all/forwarding".to_owned(), "1"));
+    }
+    set_sysctls(options, settings)
 }
 
 /// Makes the bridge with the pods' gateways, and the routes to Services; what is right stays.
@@ -229,10 +241,13 @@ fn sysctls(options: &NetworkOptions, underlay: &Underlay) -> Vec<(String, &'stat
     settings
 }
 
-fn set_sysctls(options: &NetworkOptions, underlay: &Underlay) -> Result<(), SetupError> {
+fn set_sysctls(
+    options: &NetworkOptions,
+    settings: Vec<(String, &'static str)>,
+) -> Result<(), SetupError> {
     let mut before: BTreeMap<String, String> = read_sysctls(&options.data_dir);
     let mut changed = false;
-    for (name, value) in sysctls(options, underlay) {
+    for (name, value) in settings {
         let path = Path::new("/proc/sys").join(&name);
         let present = fs::read_to_string(&path).unwrap_or_default();
         if present.trim() == value {

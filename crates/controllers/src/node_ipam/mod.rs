@@ -8,7 +8,7 @@
 mod options;
 mod ranges;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use client::{Cache, Caches, Change, EventKind, ObjectKey};
 use ipnet::IpNet;
@@ -28,6 +28,11 @@ pub(crate) const NAME: &str = "node-ipam-controller";
 
 /// The event's reason, as upstream.
 const NOT_AVAILABLE: &str = "CIDRNotAvailable";
+/// Of so many deleted nodes at most it is remembered what they had.
+const REMEMBERED: usize = 1000;
+
+/// What deleted nodes had: one that registers again finds its pods' addresses still right.
+type Former = Arc<Mutex<HashMap<String, Vec<IpNet>>>>;
 
 /// Runs the controller until `shutdown`.
 pub(crate) async fn run(
@@ -44,12 +49,28 @@ pub(crate) async fn run(
         }
     };
     let nodes = caches.cache::<Node>();
-    let all = nodes.clone();
+    let (all, former) = (nodes.clone(), Former::default());
+    let left = former.clone();
+    let next = Mutex::new(vec![0; ranges.len()]);
     Runtime::new(NAME, deps)
-        .watch(&nodes, move |change| wake(&all, change))
+        .watch(&nodes, move |change| {
+            remember(&left, change);
+            wake(&all, change)
+        })
         .concurrent(1)
-        .run(Ipam { nodes, next: Mutex::new(vec![0; ranges.len()]), ranges }, shutdown)
+        .run(Ipam { nodes, next, ranges, former }, shutdown)
         .await;
+}
+
+/// Notes what a node had that is deleted.
+fn remember(former: &Former, change: &Change<Node>) {
+    if let (Some(before), None) = (&change.before, &change.after) {
+        let mut former = former.lock();
+        if former.len() >= REMEMBERED {
+            former.clear();
+        }
+        former.insert(change.key.name.clone(), pod_networks(before));
+    }
 }
 
 /// A new node wants ranges; those of one that is gone are for whoever waits.
@@ -79,6 +100,7 @@ struct Ipam {
     ranges: Vec<ClusterRange>,
     /// Where to look first, so that a range is used again as late as possible.
     next: Mutex<Vec<u32>>,
+    former: Former,
 }
 
 /// A node without ranges, and what others have.
@@ -87,6 +109,8 @@ pub(crate) struct Snapshot {
     ranges: Vec<ClusterRange>,
     taken: Vec<IpNet>,
     next: Vec<u32>,
+    /// What a node of this name had before.
+    former: Vec<IpNet>,
 }
 
 impl Controller for Ipam {
@@ -99,7 +123,8 @@ impl Controller for Ipam {
         }
         let taken = self.nodes.list().iter().flat_map(|node| pod_networks(node)).collect();
         let next = self.next.lock().clone();
-        Some(Snapshot { node, ranges: self.ranges.clone(), taken, next })
+        let former = self.former.lock().get(&key.name).cloned().unwrap_or_default();
+        Some(Snapshot { node, ranges: self.ranges.clone(), taken, next, former })
     }
 
     fn plan(&self, snapshot: &Snapshot, _: &Context) -> Plan {
@@ -119,7 +144,11 @@ fn plan(snapshot: &Snapshot) -> (Plan, Option<Vec<u32>>) {
         .ranges
         .iter()
         .zip(&snapshot.next)
-        .map(|(range, next)| range.free(*next, &snapshot.taken))
+        .map(|(range, next)| {
+            let former = snapshot.former.iter().find_map(|network| range.index_of(*network));
+            let first = former.filter(|index| range.free(*index, &snapshot.taken) == Some(*index));
+            first.or_else(|| range.free(*next, &snapshot.taken))
+        })
         .collect();
     let Some(indexes) = indexes else {
         let text = format!("Node {} status is now: {NOT_AVAILABLE}", name(&node.metadata));
@@ -160,7 +189,7 @@ mod tests {
         .ranges()
         .expect("ranges");
         let next = Mutex::new(vec![0; ranges.len()]);
-        Ipam { nodes: Cache::fixed(nodes), ranges, next }
+        Ipam { nodes: Cache::fixed(nodes), ranges, next, former: Former::default() }
     }
 
     /// The plan for node `name`, in words.
@@ -190,6 +219,20 @@ mod tests {
         let one = ipam("10.244.0.0/16", vec![node("a", "")]);
         assert!(check(&one, "a")[0].contains("10.244.0.0/24"));
         assert!(check(&one, "a")[0].contains("10.244.1.0/24"), "the first may be on its way");
+    }
+
+    #[test]
+    fn who_registers_again_has_what_it_had() {
+        let ipam = ipam("10.244.0.0/16", vec![node("a", ""), node("b", "10.244.9.0/24")]);
+        let left = |name: &str, networks: &str| Change {
+            key: ObjectKey::cluster(name),
+            before: Some(Arc::new(node(name, networks))),
+            after: None,
+        };
+        remember(&ipam.former, &left("a", "10.244.7.0/24"));
+        assert!(check(&ipam, "a")[0].contains("10.244.7.0/24"));
+        remember(&ipam.former, &left("a", "10.244.9.0/24"));
+        assert!(check(&ipam, "a")[0].contains("10.244.8.0/24"), "another has it by now");
     }
 
     #[test]

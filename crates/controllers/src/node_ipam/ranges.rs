@@ -55,6 +55,12 @@ impl ClusterRange {
         IpNet::new(address, self.mask_size).unwrap_or(self.network)
     }
 
+    /// The index of a node's range; `None` if it is not one of these.
+    pub(crate) fn index_of(&self, network: IpNet) -> Option<u32> {
+        let index = self.covered(network).start;
+        (self.at(index) == network).then_some(index)
+    }
+
     /// The indexes that `taken` covers, wholly or in part.
     fn covered(&self, taken: IpNet) -> std::ops::Range<u32> {
         let same_family = matches!(

@@ -106,21 +106,25 @@ pub(super) async fn run_sandbox(
             .map_err(|error| error.to_string())?;
         status
             .status
-            .map(|status| seen_sandbox(&status))
+            .map(|status| seen_sandbox(&context, &status))
             .ok_or_else(|| "the runtime lost the sandbox".to_owned())
     };
     Some(Event::SandboxStarted(started.await))
 }
 
-/// A sandbox's status in the machine's words.
-pub(crate) fn seen_sandbox(status: &v1::PodSandboxStatus) -> SeenSandbox {
+/// A sandbox's status in the machine's words. Addresses of the family of the node's primary one
+/// come first, whatever the runtime's order.
+pub(crate) fn seen_sandbox(context: &Context, status: &v1::PodSandboxStatus) -> SeenSandbox {
     let network = status.network.clone().unwrap_or_default();
     let ips = std::iter::once(network.ip).chain(network.additional_ips.into_iter().map(|ip| ip.ip));
+    let mut ips: Vec<String> = ips.filter(|ip| !ip.is_empty()).collect();
+    let primary_v6 = context.options.node_ips.first().is_some_and(|ip| ip.is_ipv6());
+    ips.sort_by_key(|ip| ip.contains(':') != primary_v6);
     SeenSandbox {
         id: status.id.clone(),
         attempt: status.metadata.as_ref().map_or(0, |m| m.attempt),
         ready: status.state() == v1::PodSandboxState::SandboxReady,
-        ips: ips.filter(|ip| !ip.is_empty()).collect(),
+        ips,
     }
 }
 

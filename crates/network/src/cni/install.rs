@@ -88,6 +88,13 @@ pub fn install(places: &InstallOptions, options: &NetworkOptions) -> Result<Path
     Ok(path)
 }
 
+/// Puts the plugin that brings `lo` up where somebody else's are, unless there is one.
+pub fn install_loopback(places: &InstallOptions) -> Result<(), InstallError> {
+    fs::create_dir_all(&places.bin_dir).map_err(failed("create", &places.bin_dir))?;
+    let path = places.bin_dir.join(LOOPBACK_NAME);
+    if path.exists() { Ok(()) } else { link(&path, &places.executable) }
+}
+
 /// Makes `path` a symbolic link to `target`, whatever it was.
 fn link(path: &Path, target: &Path) -> Result<(), InstallError> {
     if fs::read_link(path).is_ok_and(|present| present == target) {

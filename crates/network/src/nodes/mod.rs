@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 pub(crate) use self::{
     device::{Underlay, keep_addresses},
@@ -30,6 +30,7 @@ use self::{
     state::State,
 };
 use crate::{
+    bandwidth,
     netlink::{NetlinkError, Socket, monitor::Monitor},
     options::NetworkOptions,
     setup::SetupError,
@@ -52,6 +53,13 @@ pub enum PodNetworkError {
     /// The blocking thread panicked.
     #[error("the task that sets routes panicked")]
     Task,
+    /// The node's new pod networks could not be remembered.
+    #[error("write this node's pod networks to {}", .0.display())]
+    Remember(std::path::PathBuf, #[source] std::io::Error),
+    /// The node registered anew and was given others. They are remembered: setting up again with
+    /// [`saved_pod_networks`] follows.
+    #[error("this node's pod networks are now {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))]
+    Moved(Vec<IpNet>),
 }
 
 /// Waits until the Node `name` has its pod networks, and remembers them in `options`' directory.
@@ -98,6 +106,13 @@ impl PodNetwork {
         let mut known = false;
         let mut repair_at = Some(Instant::now());
         let mut repaired = Instant::now();
+        let bridge = self.options.bridge.clone();
+        let can_limit = tokio::task::spawn_blocking(move || bandwidth::can_limit(&bridge)).await;
+        let _telling = (!can_limit.unwrap_or(true)).then(|| {
+            let node = self.options.node_name.clone();
+            let tell = bandwidth::tell(self.caches.clone(), node, shutdown.child_token());
+            AbortOnDropHandle::new(tokio::spawn(tell))
+        });
         let mut retry = BETWEEN_REPAIRS;
         loop {
             let repair = async {
@@ -108,6 +123,7 @@ impl PodNetwork {
                 change = changes.next() => {
                     let Some(change) = change else { break };
                     let batch = batch(change, &mut changes);
+                    self.stays(&nodes)?;
                     blocking(&state, move |state| state.take(batch)).await?
                 }
                 () = &mut listed, if !known => {
@@ -144,6 +160,21 @@ impl PodNetwork {
     }
 }
 
+impl PodNetwork {
+    /// Fails when this node has other pod networks than those it was set up with.
+    fn stays(&self, nodes: &Cache<Node>) -> Result<(), PodNetworkError> {
+        let node = nodes.get(None, &self.options.node_name);
+        let networks = node.map(|node| pod_networks(&node)).unwrap_or_default();
+        if networks.is_empty() || networks == self.options.pod_networks {
+            return Ok(());
+        }
+        let directory = &self.options.data_dir;
+        saved::save_pod_networks(directory, &networks)
+            .map_err(|error| PodNetworkError::Remember(directory.clone(), error))?;
+        Err(PodNetworkError::Moved(networks))
+    }
+}
+
 /// A node by name as it is now; `None` when it is gone.
 type Changed = (String, Option<Peer>);
 
@@ -168,6 +199,11 @@ async fn blocking(
 
 /// Removes everything that leads to other nodes.
 pub(crate) fn remove(socket: &mut Socket, options: &NetworkOptions) -> Result<(), NetlinkError> {
+    // What is known about the cluster may be no more than its nodes' ranges.
+    let mut options = options.clone();
+    let peers = saved::peers(&options.data_dir);
+    options.cluster_networks.extend(peers.into_values().flat_map(|peer| peer.networks));
+    let options = &options;
     let routes = kernel::remove_routes(socket, options);
     routes.and(device::remove_all(socket, options))
 }

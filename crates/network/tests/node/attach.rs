@@ -1,6 +1,7 @@
 //! Attaching pods and letting them go.
 
 use std::{
+    io::{Read, Write},
     net::{SocketAddr, UdpSocket},
     time::Instant,
 };
@@ -144,6 +145,37 @@ pub(crate) fn host_ports(node: &Node) {
     other.stop(node);
     assert!(!node.nft().contains("8088"), "host ports are closed");
     ask("192.0.2.1:8088".parse().expect("address")).expect_err("closed");
+}
+
+pub(crate) fn bandwidth(node: &Node) {
+    let rates = json!({"runtimeConfig": {"bandwidth": {
+        "ingressRate": 8_000_000, "ingressBurst": 4_294_967_295_u64,
+        "egressRate": 16_000_000, "egressBurst": 4_294_967_295_u64,
+    }}});
+    let pod = Pod::start_with(node, "slow", rates);
+    let queue = |device: String| {
+        let output =
+            std::process::Command::new("tc").args(["qdisc", "show", "dev", &device]).output();
+        String::from_utf8_lossy(&output.expect("run tc").stdout).into_owned()
+    };
+    let host = pod.result["interfaces"][1]["name"].as_str().expect("device").to_owned();
+    let (to, from) = (queue(host), pod.namespace.run(move || queue("eth0".to_owned())));
+    assert!(to.contains("tbf") && to.contains("rate 8Mbit"), "{to}");
+    assert!(from.contains("tbf") && from.contains("rate 16Mbit"), "{from}");
+    let _server = pod.listen(80);
+    let to = SocketAddr::new(pod.address.into(), 80);
+    // Three times what is let through at once takes its time, and arrives.
+    let began = Instant::now();
+    let (mut stream, _) = crate::world::open(to).expect("connect");
+    let mut left = 3 * 65_536;
+    while left > 0 {
+        stream.write_all(&[7; 4096]).expect("write");
+        let mut buffer = [0; 4096];
+        stream.read_exact(&mut buffer).expect("read");
+        left -= buffer.len();
+    }
+    println!("  192 kB each way in {:.1?}", began.elapsed());
+    pod.stop(node);
 }
 
 pub(crate) fn lost_namespaces(node: &Node) {

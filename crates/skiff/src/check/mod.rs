@@ -13,6 +13,9 @@ use anyhow::bail;
 
 use crate::layout::Layout;
 
+/// The pods' bridge unless told otherwise.
+const BRIDGE: &str = "skiff0";
+
 /// The answer to one question.
 #[derive(Debug)]
 pub(crate) struct Finding {
@@ -39,6 +42,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) own_runtime: bool,
     /// Whether pods are to run here.
     pub(crate) node: bool,
+    /// The pods' bridge.
+    pub(crate) bridge: &'a str,
 }
 
 /// Asks every question.
@@ -50,6 +55,7 @@ fn examine(subject: &Subject<'_>) -> Vec<Finding> {
             kernel::namespaces(),
             kernel::capabilities(),
             tools::nft(),
+            tools::forwarding(subject.bridge),
         ]);
     }
     if subject.own_runtime {
@@ -95,7 +101,7 @@ pub(crate) fn require(subject: &Subject<'_>) -> anyhow::Result<()> {
 pub(crate) fn command(layout: &Layout, port: u16) -> ExitCode {
     let serving = crate::instance::find(layout).ok().flatten().is_some_and(|(_, serving)| serving);
     let ports = if serving { Vec::new() } else { vec![port, 10250] };
-    let findings = examine(&Subject { layout, ports, own_runtime: true, node: true });
+    let findings = examine(&Subject { layout, ports, own_runtime: true, node: true, bridge: BRIDGE });
     let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or(0);
     for Finding { what, verdict } in &findings {
         let (mark, text) = match verdict {

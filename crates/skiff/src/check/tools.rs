@@ -17,6 +17,21 @@ pub(super) fn nft() -> Finding {
     Finding { what: "nftables", verdict }
 }
 
+/// Other programs, docker and ufw among them, drop what is forwarded and not theirs.
+pub(super) fn forwarding(bridge: &str) -> Finding {
+    let verdict = match network::forward_drops("nft".as_ref(), bridge) {
+        Ok(drops) => match drops.first() {
+            None => Verdict::Good("nobody else drops packets of pods".into()),
+            Some(network::ForwardDrop { chain }) => Verdict::Poor(format!(
+                "the chain {chain} drops what it does not know, packets of pods among it; let them pass with: \
+                 nft insert rule {chain} iifname {bridge} accept; nft insert rule {chain} oifname {bridge} accept"
+            )),
+        },
+        Err(error) => Verdict::Poor(format!("it is unknown who drops packets of pods: {error}")),
+    };
+    Finding { what: "forwarding", verdict }
+}
+
 pub(super) fn runtime(program: &'static str) -> Finding {
     let verdict = match find(program) {
         Some(path) => Verdict::Good(path.display().to_string()),

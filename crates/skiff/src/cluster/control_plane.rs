@@ -192,7 +192,7 @@ async fn listen(server: Server, api: ApiServer, shutdown: CancellationToken) -> 
     ("the API server's listener", Ok(()))
 }
 
-fn ipam_options(plan: &ServerPlan) -> NodeIpamOptions {
+pub(super) fn ipam_options(plan: &ServerPlan) -> NodeIpamOptions {
     NodeIpamOptions {
         cluster_cidrs: plan.flags.cluster_cidr.clone(),
         service_cidrs: plan.flags.service_cidr.clone(),
@@ -217,6 +217,7 @@ fn start_controllers(
             lifetime: plan.flags.cluster_signing_duration,
         }),
         node_ipam: ipam_options(plan),
+        load_balancer_pool: plan.flags.load_balancer_pool.clone(),
         node_grace: plan.flags.judge.node_monitor_grace_period,
         election: identity::candidate(plan)
             .map(|identity| Election::new("kube-system", "kube-controller-manager", identity)),

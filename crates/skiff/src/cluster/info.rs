@@ -29,10 +29,10 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    /// In the network's terms.
-    pub(crate) fn network(self) -> network::Backend {
+    /// In the network's terms; `id` and `port` are those of VXLAN.
+    pub(crate) fn network(self, (id, port): (u32, u16)) -> network::Backend {
         match self {
-            Self::Vxlan => network::Backend::Vxlan { id: 1, port: 8472 },
+            Self::Vxlan => network::Backend::Vxlan { id, port },
             Self::HostGw => network::Backend::HostGateway,
         }
     }
@@ -74,6 +74,8 @@ pub(crate) struct ClusterInfo {
     pub(crate) dns_addresses: Vec<IpAddr>,
     /// How packets get from node to node.
     pub(crate) backend: Backend,
+    /// Number and UDP port of VXLAN.
+    pub(crate) vxlan: (u32, u16),
     /// URLs of the servers as far as known when this was written.
     pub(crate) servers: Vec<String>,
 }
@@ -92,6 +94,8 @@ impl ClusterInfo {
             ("dnsDomain", self.dns_domain.clone()),
             ("dnsAddresses", words(self.dns_addresses.iter().map(ToString::to_string).collect())),
             ("networkBackend", self.backend.to_string()),
+            ("vxlanID", self.vxlan.0.to_string()),
+            ("vxlanPort", self.vxlan.1.to_string()),
             ("servers", words(self.servers.clone())),
         ]
         .map(|(key, value)| (key.to_owned(), value))
@@ -106,6 +110,7 @@ impl ClusterInfo {
             dns_domain: one(data, "dnsDomain")?,
             dns_addresses: list(data, "dnsAddresses")?,
             backend: one(data, "networkBackend")?,
+            vxlan: (one(data, "vxlanID")?, one(data, "vxlanPort")?),
             servers: list(data, "servers")?,
         })
     }
@@ -193,6 +198,7 @@ mod tests {
             dns_domain: "cluster.local".into(),
             dns_addresses: vec!["10.96.0.10".parse().unwrap()],
             backend: Backend::HostGw,
+            vxlan: (1, 8472),
             servers: vec!["https://10.0.0.1:6443".into(), "https://[fd00::1]:6443".into()],
         };
         let directory = tempfile::tempdir().unwrap();

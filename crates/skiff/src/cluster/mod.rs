@@ -144,17 +144,10 @@ pub(crate) async fn agent(
 
 /// What agents of further nodes on this machine are told.
 fn told(server: &ServerPlan, node: &NodePlan, common: &Common) -> Told {
-    let flags = &node.flags;
-    let arguments = [
-        ("--bridge", flags.bridge.clone()),
-        ("--nft-table", flags.nft_table.clone()),
-        ("--kubelet-port", flags.kubelet_port.to_string()),
-        ("--log", common.log.clone()),
-    ];
     Told {
         server: format!("https://{}", server.advertised()),
-        cgroup: flags.cgroup.clone(),
-        arguments: arguments.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect(),
+        cgroup: node.flags.cgroup.clone(),
+        log: common.log.clone(),
     }
 }
 
@@ -198,6 +191,7 @@ async fn run(
         ports,
         own_runtime: node.is_some_and(|node| node.runtime_socket.is_none()),
         node: node.is_some(),
+        bridge: node.map_or("", |node| &node.bridge),
     })?;
     let mut instance = Instance::acquire(layout)?;
     // What an earlier process left running, such as pods, is not this start's to remove.

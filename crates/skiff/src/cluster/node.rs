@@ -16,7 +16,7 @@ use kube::api::Api;
 use kube::runtime::wait::await_condition;
 use kubelet::{Kubelet, KubeletDependencies, KubeletOptions, ServerIdentity};
 use network::cni::InstallOptions;
-use network::{NetworkOptions, PodNetwork, Policy, Proxy};
+use network::{Announcer, NetworkOptions, PodNetwork, PodNetworkError, Policy, Proxy};
 use pki::Profile;
 use rustls::pki_types::CertificateDer;
 use serve::tls::Certificate;
@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::control_plane::ControlPlane;
 use super::info::ClusterInfo;
-use super::options::NodePlan;
-use super::{ContainerRuntime, Part, identity, runtime_options};
+use super::options::{Cni, NodePlan};
+use super::{ContainerRuntime, Part, identity};
 use crate::instance::Instance;
 
 /// How a node reaches its cluster, and what it shows.
@@ -81,7 +81,7 @@ pub(super) struct Runtime(JoinHandle<anyhow::Result<ContainerRuntime>>);
 impl Runtime {
     /// Begins to start one, beside everything else.
     pub(super) fn start(node: &NodePlan) -> Self {
-        let options = runtime_options(&node.layout);
+        let options = runtime_options(node);
         Self(tokio::spawn(prepare(options, node.flags.runtime_socket.clone())))
     }
 
@@ -139,6 +139,8 @@ pub(super) async fn start(
         places: install_options(node)?,
         dns: dns_options(node, &info),
         caches: Caches::new(access.network.clone(), shutdown.clone()),
+        node: node.clone(),
+        counted: dns::Metrics::default(),
     };
     let runtime = runtime.wait().await?;
     instance.update(|description| {
@@ -159,7 +161,7 @@ pub(super) async fn start(
         });
     }
     let nodes = Api::all(access.kubelet.clone());
-    start_kubelet(node, &info, runtime_client, access, network.caches.clone(), parts, shutdown);
+    start_kubelet(node, &info, runtime_client, access, &network, parts, shutdown);
     parts.spawn(network.run(shutdown.clone()));
     parts.spawn(welcome(nodes, node.clone(), shutdown.clone()));
     Ok(())
@@ -170,7 +172,7 @@ fn start_kubelet(
     info: &ClusterInfo,
     runtime: GrpcRuntime,
     access: Access,
-    network: Caches,
+    network: &Network,
     parts: &mut JoinSet<Part>,
     shutdown: &CancellationToken,
 ) {
@@ -178,7 +180,7 @@ fn start_kubelet(
     parts.spawn(super::lifecycle::watch_power(going_down.clone(), shutdown.clone()));
     let dependencies = KubeletDependencies {
         // The kubelet waits for what the proxy publishes: both see it through the same caches.
-        network,
+        network: network.caches.clone(),
         caches: Caches::new(access.kubelet, shutdown.clone()),
         runtime: Arc::new(runtime),
         identity: ServerIdentity {
@@ -187,6 +189,7 @@ fn start_kubelet(
         },
         tunnel: access.tunnel,
         going_down: going_down.clone(),
+        others: text_of(&network.counted),
     };
     let options = KubeletOptions {
         node_ips: node.addresses.clone(),
@@ -213,22 +216,48 @@ fn start_kubelet(
     });
 }
 
+/// What the cluster's DNS counts, as the kubelet tells it.
+fn text_of(counted: &dns::Metrics) -> kubelet::OtherMetrics {
+    let mut registry = prometheus_client::registry::Registry::default();
+    counted.register(&mut registry);
+    Arc::new(move || {
+        let mut text = String::new();
+        match prometheus_client::encoding::text::encode(&mut text, &registry) {
+            // OpenMetrics ends with a mark; the kubelet's is the older text format.
+            Ok(()) => text.trim_end_matches("# EOF\n").to_owned(),
+            Err(_) => String::new(),
+        }
+    })
+}
+
 fn network_options(node: &NodePlan, info: &ClusterInfo) -> NetworkOptions {
     NetworkOptions {
         pod_networks: Vec::new(),
         cluster_networks: info.cluster_cidrs.clone(),
         service_networks: info.service_cidrs.clone(),
         node_addresses: node.addresses.clone(),
-        backend: info.backend.network(),
+        backend: info.backend.network(info.vxlan),
         bridge: node.flags.bridge.clone(),
         table: node.flags.nft_table.clone(),
-        policy: true,
+        policy: node.flags.cni == Cni::Skiff,
+        node_port_addresses: node.flags.nodeport_addresses.clone(),
         ..NetworkOptions::new(node.name.clone(), node.layout.network())
     }
 }
 
+/// The container runtime, which looks for network plugins where they are.
+fn runtime_options(node: &NodePlan) -> ContainerdOptions {
+    let options = super::runtime_options(&node.layout);
+    let conf_dir = match &node.flags.cni {
+        Cni::Skiff => return options,
+        Cni::Usual => "/etc/cni/net.d".into(),
+        Cni::Directory(directory) => directory.clone(),
+    };
+    ContainerdOptions { cni_bin_dir: "/opt/cni/bin".into(), cni_conf_dir: conf_dir, ..options }
+}
+
 fn install_options(node: &NodePlan) -> anyhow::Result<InstallOptions> {
-    let runtime = runtime_options(&node.layout);
+    let runtime = runtime_options(node);
     Ok(InstallOptions {
         bin_dir: runtime.cni_bin_dir,
         conf_dir: runtime.cni_conf_dir,
@@ -247,30 +276,41 @@ fn dns_options(node: &NodePlan, info: &ClusterInfo) -> DnsOptions {
 }
 
 /// Everything that carries pods' traffic: it sees the same objects through the same caches.
+#[derive(Clone)]
 struct Network {
+    node: NodePlan,
     options: NetworkOptions,
     places: InstallOptions,
     dns: DnsOptions,
     caches: Caches,
+    counted: dns::Metrics,
 }
 
 impl Network {
-    /// Starts when the node has its pod networks. A node that has had them starts at once, whether
-    /// or not a server is there.
+    /// Starts when the node has its pod networks, and again when it is given others. A node that has
+    /// had them starts at once, whether or not a server is there.
     async fn run(self, shutdown: CancellationToken) -> Part {
         const NAME: &str = "the pod network";
-        match shutdown.run_until_cancelled(self.prepare()).await {
-            None => (NAME, Ok(())),
-            Some(Err(error)) => (NAME, Err(error)),
-            Some(Ok(network)) => {
-                let mut parts = JoinSet::new();
-                network.start(&mut parts, &shutdown);
-                (NAME, super::wait(parts, &shutdown).await)
+        loop {
+            let network = match shutdown.run_until_cancelled(self.clone().prepare()).await {
+                None => return (NAME, Ok(())),
+                Some(Err(error)) => return (NAME, Err(error)),
+                Some(Ok(network)) => network,
+            };
+            let round = shutdown.child_token();
+            let mut parts = JoinSet::new();
+            network.start(&mut parts, &round);
+            let outcome = super::wait(parts, &round).await;
+            if outcome.is_err() || shutdown.is_cancelled() {
+                return (NAME, outcome);
             }
         }
     }
 
     async fn prepare(mut self) -> anyhow::Result<Self> {
+        if self.node.flags.cni != Cni::Skiff {
+            return self.prepare_for_another().await;
+        }
         self.options.pod_networks = network::saved_pod_networks(&self.options.data_dir);
         if self.options.pod_networks.is_empty() {
             self.options.pod_networks =
@@ -287,23 +327,58 @@ impl Network {
         setup.await.context("set up the pod network")?
     }
 
-    fn start(self, parts: &mut JoinSet<Part>, shutdown: &CancellationToken) {
-        let (options, caches) = (self.options, self.caches);
-        let proxy = Proxy::new(options.clone(), caches.clone());
-        let stop = shutdown.clone();
-        parts
-            .spawn(async move { ("the service proxy", proxy.run(stop).await.map_err(Into::into)) });
-        let policy = Policy::new(options.clone(), caches.clone());
-        let stop = shutdown.clone();
-        parts.spawn(async move { ("network policy", policy.run(stop).await.map_err(Into::into)) });
-        let nodes = PodNetwork::new(options, caches.clone());
-        let stop = shutdown.clone();
-        parts.spawn(async move {
-            ("the way to other nodes", nodes.run(stop).await.map_err(Into::into))
+    /// Somebody else's network carries pods: Services and names are what is left.
+    async fn prepare_for_another(mut self) -> anyhow::Result<Self> {
+        self.dns.listen = self.node.addresses.iter().map(|address| (*address, 53).into()).collect();
+        let setup = tokio::task::spawn_blocking(move || {
+            if !self.node.flags.no_service_proxy {
+                network::setup_services(&self.options).context("get ready for Services")?;
+            }
+            network::cni::install_loopback(&self.places).context("install the loopback plugin")?;
+            anyhow::Ok(self)
         });
-        let dns = Dns::new(self.dns, caches);
-        let stop = shutdown.clone();
+        setup.await.context("get ready for another network")?
+    }
+
+    fn start(self, parts: &mut JoinSet<Part>, round: &CancellationToken) {
+        let Self { node, options, dns, caches, counted, .. } = self;
+        if !node.flags.no_service_proxy {
+            let proxy = Proxy::new(options.clone(), caches.clone());
+            let stop = round.clone();
+            parts.spawn(
+                async move { ("the service proxy", proxy.run(stop).await.map_err(Into::into)) },
+            );
+            let announcer = Announcer::new(node.name.clone(), caches.clone());
+            let stop = round.clone();
+            parts.spawn(async move {
+                announcer.run(stop).await;
+                ("the announcer of addresses", Ok(()))
+            });
+        }
+        if node.flags.cni == Cni::Skiff {
+            let policy = Policy::new(options.clone(), caches.clone());
+            let stop = round.clone();
+            parts.spawn(
+                async move { ("network policy", policy.run(stop).await.map_err(Into::into)) },
+            );
+            parts.spawn(lead(PodNetwork::new(options, caches.clone()), round.clone()));
+        }
+        let dns = Dns::new(dns, caches, counted);
+        let stop = round.clone();
         parts.spawn(async move { ("cluster DNS", dns.run(stop).await.map_err(Into::into)) });
+    }
+}
+
+/// Runs the way to other nodes; ends the round when this node is given other pod networks.
+async fn lead(nodes: PodNetwork, round: CancellationToken) -> Part {
+    const NAME: &str = "the way to other nodes";
+    match nodes.run(round.clone()).await {
+        Err(moved @ PodNetworkError::Moved(_)) => {
+            tracing::warn!("{moved}: starting this node's network again");
+            round.cancel();
+            (NAME, Ok(()))
+        }
+        outcome => (NAME, outcome.map_err(Into::into)),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use client::ServerAddress;
+use controllers::AddressRange;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
 use pki::JoinToken;
@@ -99,6 +100,15 @@ pub(crate) struct ServerFlags {
     /// How packets get from node to node: vxlan works everywhere, host-gw where nodes share a segment
     #[arg(long, default_value = "vxlan", value_name = "BACKEND")]
     pub(crate) network_backend: Backend,
+    /// Number of the network of vxlan; another cluster on the same machines needs another
+    #[arg(long, default_value_t = 1, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..1 << 24))]
+    pub(crate) vxlan_id: u32,
+    /// UDP port of vxlan
+    #[arg(long, default_value_t = 8472, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) vxlan_port: u16,
+    /// Addresses for Services of type LoadBalancer, announced by the nodes: networks, ranges as in 192.0.2.10-192.0.2.20, of either family [default: the nodes' own addresses]
+    #[arg(long, value_name = "RANGE", value_delimiter = ',')]
+    pub(crate) load_balancer_pool: Vec<AddressRange>,
     /// DNS domain of the cluster
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     pub(crate) cluster_domain: String,
@@ -133,12 +143,22 @@ pub(crate) struct NodeFlags {
     /// Port of the kubelet's API
     #[arg(long, default_value_t = 10250, value_name = "PORT")]
     pub(crate) kubelet_port: u16,
+    /// Ranges of the node's addresses that offer node ports [default: all addresses]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) nodeport_addresses: Vec<IpNet>,
     /// Name of the pods' bridge
     #[arg(long, default_value = "skiff0", value_name = "NAME")]
     pub(crate) bridge: String,
     /// Name of the nftables table
     #[arg(long, default_value = "skiff", value_name = "NAME")]
     pub(crate) nft_table: String,
+    /// Whose network pods have: skiff's own; none, where another is installed in /etc/cni/net.d and
+    /// /opt/cni/bin; or that configured in a directory. skiff's network policies go with its own
+    #[arg(long, default_value = "skiff", value_name = "skiff|none|DIRECTORY")]
+    pub(crate) cni: Cni,
+    /// Leave Services to another proxy
+    #[arg(long)]
+    pub(crate) no_service_proxy: bool,
     /// Name of the pods' cgroup
     #[arg(long, default_value = "kubepods", value_name = "NAME")]
     pub(crate) cgroup: String,
@@ -147,6 +167,30 @@ pub(crate) struct NodeFlags {
     pub(crate) runtime_socket: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) end: EndFlags,
+}
+
+/// Whose network pods have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cni {
+    /// skiff's own.
+    Skiff,
+    /// Another that installs itself in the usual places.
+    Usual,
+    /// Another, configured in this directory.
+    Directory(PathBuf),
+}
+
+impl std::str::FromStr for Cni {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "skiff" => Ok(Self::Skiff),
+            "none" => Ok(Self::Usual),
+            path if path.starts_with('/') => Ok(Self::Directory(path.into())),
+            _ => Err("give skiff, none, or the absolute path of a directory".to_owned()),
+        }
+    }
 }
 
 /// What is known about a control plane before anything starts.
@@ -176,6 +220,7 @@ impl ServerPlan {
         let plan = Self { flags, layout, address, local_node };
         plan.service_addresses(1)?;
         plan.info()?;
+        super::control_plane::ipam_options(&plan).check()?;
         Ok(plan)
     }
 
@@ -219,6 +264,7 @@ impl ServerPlan {
             dns_domain: self.flags.cluster_domain.clone(),
             dns_addresses: self.service_addresses(10)?,
             backend: self.flags.network_backend,
+            vxlan: (self.flags.vxlan_id, self.flags.vxlan_port),
             servers: vec![format!("https://{}", self.advertised())],
         })
     }

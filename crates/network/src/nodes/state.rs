@@ -164,16 +164,15 @@ impl State {
             true => self.entries.remove(name),
             false => self.entries.insert(name.to_owned(), new.clone()),
         };
-        let mut old = old.unwrap_or_default();
-        // What another node has taken over by now is that node's.
-        old.retain(|entry| new.contains(entry) || !self.taken_over(name, entry));
-        Ok(kernel::change(&mut self.socket, &self.options, &way, &old, &new)?)
-    }
-
-    /// Whether an entry of a node has become another's, or has been replaced by one of another's.
-    fn taken_over(&self, name: &str, entry: &Entry) -> bool {
+        let old = old.unwrap_or_default();
+        kernel::change(&mut self.socket, &self.options, &way, &old, &new)?;
+        // Where two claimed the same, the other has it now.
+        let lost: Vec<&Entry> = old.difference(&new).collect();
         let others = self.entries.iter().filter(|(other, _)| *other != name);
-        others.flat_map(|(_, entries)| entries).any(|other| kernel::same_key(entry, other))
+        let theirs = others.flat_map(|(_, entries)| entries).copied();
+        let left = theirs.filter(|entry| lost.iter().any(|lost| kernel::same_key(lost, entry)));
+        let left: BTreeSet<Entry> = left.collect();
+        Ok(kernel::change(&mut self.socket, &self.options, &way, &BTreeSet::new(), &left)?)
     }
 
     /// The entries that lead to a node; says once why there are none.

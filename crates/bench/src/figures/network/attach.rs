@@ -1,8 +1,10 @@
 //! Pods without containers: network namespaces that a node's own plugin attaches, as the container
 //! runtime has it do.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::process::Stdio;
 
 use anyhow::{Context, ensure};
@@ -16,6 +18,8 @@ pub(crate) struct Pod {
     pub(crate) address: IpAddr,
     /// Largest packet of its device, in bytes.
     pub(crate) mtu: u32,
+    /// By which the node's programs find it: their view of files is another.
+    _open: File,
 }
 
 /// Attaches a namespace called `name` to node `index` of the cluster.
@@ -26,6 +30,8 @@ pub(crate) fn attach(
     name: &str,
 ) -> anyhow::Result<Pod> {
     let namespace = lab.machine(name)?.namespace().clone();
+    let open = File::open(namespace.path()).context("open the pod's namespace")?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), open.as_raw_fd());
     let directory = cluster.node_directory(index).join("containerd/cni");
     let list = directory.join("conf/10-skiff.conflist");
     let text = std::fs::read(&list).with_context(|| list.display().to_string())?;
@@ -38,7 +44,7 @@ pub(crate) fn attach(
         .command(directory.join("bin").join(network::cni::PLUGIN_NAME))
         .env("CNI_COMMAND", "ADD")
         .env("CNI_CONTAINERID", name)
-        .env("CNI_NETNS", namespace.path())
+        .env("CNI_NETNS", path)
         .env("CNI_IFNAME", "eth0")
         .env("CNI_PATH", directory.join("bin"))
         .stdin(Stdio::piped())
@@ -58,5 +64,5 @@ pub(crate) fn attach(
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     let mut words = shown.split_whitespace().skip_while(|word| *word != "mtu");
     let mtu = words.nth(1).context("the pod has no packet size")?.parse()?;
-    Ok(Pod { namespace, address, mtu })
+    Ok(Pod { namespace, address, mtu, _open: open })
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use network::lab::{Lab, Namespace};
+use network::lab::{Interface, Lab, Namespace};
 
 /// Two nodes, the first with two pods, the second with one.
 pub(crate) struct Plain {
@@ -30,13 +30,13 @@ pub(crate) fn build(lab: &Lab, mtu: u32, port: u16) -> anyhow::Result<Plain> {
     let nodes = [machine("plain-1")?, machine("plain-2")?];
     let pods = [machine("plain-near")?, machine("plain-server")?, machine("plain-far")?];
     let [one, two] = nodes.each_ref().map(|node| node.namespace());
-    let peer = two.path().display().to_string();
-    ip(one, &format!("link add eth0 type veth peer name eth0 netns {peer}"))?;
+    // The nodes share a segment as those of the cluster do.
+    let segment = lab.segment("plain")?;
     for (number, node) in [(1, &nodes[0]), (2, &nodes[1])] {
         let (namespace, other) = (node.namespace(), 3 - number);
         node.forward()?;
-        ip(namespace, "link set eth0 up")?;
-        ip(namespace, &format!("addr add 192.0.2.{number}/24 dev eth0"))?;
+        let address = format!("192.0.2.{number}/24").parse().context("an address")?;
+        segment.attach(&format!("plain-{number}"), namespace, &Interface::new("eth0", address))?;
         ip(namespace, &format!("link add br0 address 0a:58:0a:00:0{number}:01 type bridge"))?;
         ip(namespace, &format!("link set br0 mtu {mtu} up"))?;
         ip(namespace, &format!("addr add 10.0.{number}.1/24 dev br0"))?;

@@ -88,8 +88,10 @@ pub(super) fn services(
             let budget = Budget::AtMost(125.0);
             report.add("  of that beside 10", "", budget, taken / few * 100.0, "%");
         }
+        // The last ones: earlier ones have changed before.
         let change = |n: usize| {
-            let mut body = slice(&format!("s{n}"), &nowhere(n as u64), 8080);
+            let n = made - 1 - n as u64;
+            let mut body = slice(&format!("s{n}"), &nowhere(n), 8080);
             body["endpoints"].as_array_mut().map(Vec::pop);
             api::patch(&format!("{SLICES}/s{n}"), &json!({"endpoints": body["endpoints"]}))
         };

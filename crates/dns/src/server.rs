@@ -81,14 +81,9 @@ pub struct Dns {
 }
 
 impl Dns {
-    /// A server that answers from `caches`.
-    pub fn new(options: DnsOptions, caches: Caches) -> Self {
-        Self { options, caches, metrics: Metrics::default() }
-    }
-
-    /// What the server counts.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+    /// A server that answers from `caches` and counts in `metrics`.
+    pub fn new(options: DnsOptions, caches: Caches, metrics: Metrics) -> Self {
+        Self { options, caches, metrics }
     }
 
     /// Serves until shutdown. Registers itself in the API as `kube-system/kube-dns`.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    KubeletOptions,
+    KubeletOptions, OtherMetrics,
     cgroups::Cgroups,
     drain::Drain,
     images::Images,
@@ -48,6 +48,7 @@ pub(crate) struct Context {
     pub(crate) listed: AtomicBool,
     /// Cancelled when the machine goes down.
     pub(crate) going_down: CancellationToken,
+    pub(crate) others: OtherMetrics,
     /// The states of all pods, for the kubelet's API and for admission.
     pub(crate) pods: Mutex<HashMap<String, Arc<PodState>>>,
 }

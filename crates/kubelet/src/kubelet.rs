@@ -65,7 +65,12 @@ pub struct KubeletDependencies {
     pub tunnel: Option<AgentOptions>,
     /// Cancelled when the machine goes down: pods are ended in order, then the kubelet ends.
     pub going_down: CancellationToken,
+    /// What other parts of the node count, in the text format of Prometheus: `/metrics` tells it too.
+    pub others: OtherMetrics,
 }
+
+/// Metrics of other parts of the node, as text.
+pub type OtherMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// A kubelet.
 pub struct Kubelet {
@@ -85,7 +90,7 @@ impl Kubelet {
     /// When the node cannot be prepared: directories, control groups, the runtime or the listening port.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), KubeletError> {
         let Self { options, dependencies } = self;
-        let KubeletDependencies { caches, network, runtime, identity, tunnel, going_down } =
+        let KubeletDependencies { caches, network, runtime, identity, tunnel, going_down, others } =
             dependencies;
         let shutdown = shutdown.child_token();
         for dir in [options.root_dir.join("pods"), options.log_dir.clone()] {
@@ -101,7 +106,7 @@ impl Kubelet {
         let capacity = Capacity::read(&options);
         let runtime_name = version.runtime_name.clone();
         let runtime_version = format!("{runtime_name}://{}", version.runtime_version);
-        let machine = Machine { runtime, runtime_name, cgroups, capacity: &capacity };
+        let machine = Machine { runtime, runtime_name, cgroups, capacity: &capacity, others };
         let drain = Drain::open(&network);
         let context = context(&options, &caches, drain, machine, &shutdown, going_down);
 
@@ -222,6 +227,7 @@ struct Machine<'a> {
     runtime_name: String,
     cgroups: Cgroups,
     capacity: &'a Capacity,
+    others: OtherMetrics,
 }
 
 fn context(
@@ -232,7 +238,7 @@ fn context(
     shutdown: &CancellationToken,
     going_down: CancellationToken,
 ) -> Arc<Context> {
-    let Machine { runtime, runtime_name, cgroups, capacity } = machine;
+    let Machine { runtime, runtime_name, cgroups, capacity, others } = machine;
     let client = caches.client();
     let facts = Facts {
         host_ips: options.node_ips.iter().map(ToString::to_string).collect(),
@@ -260,6 +266,7 @@ fn context(
         memory: capacity.memory,
         listed: AtomicBool::new(false),
         going_down,
+        others,
         pods: parking_lot::Mutex::default(),
         client,
     })

@@ -36,7 +36,7 @@ mod volumes;
 use std::path::Path;
 
 pub use error::KubeletError;
-pub use kubelet::{Kubelet, KubeletDependencies};
+pub use kubelet::{Kubelet, KubeletDependencies, OtherMetrics};
 pub use options::{KubeletOptions, ShutdownGrace};
 pub use server::ServerIdentity;
 

@@ -22,8 +22,7 @@ struct Metric {
     samples: Vec<(String, f64)>,
 }
 
-fn render(metrics: &[Metric]) -> Response<Body> {
-    let mut text = String::new();
+fn render(metrics: &[Metric], mut text: String) -> Response<Body> {
     for Metric { name, kind, help, samples } in metrics {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in samples {
@@ -47,29 +46,32 @@ pub(super) fn kubelet(context: &Context) -> Response<Body> {
     }
     let running =
         pods.values().filter(|s| s.containers.iter().any(|c| c.running().is_some())).count();
-    render(&[
-        Metric {
-            name: "kubelet_node_name",
-            kind: "gauge",
-            help: "The node's name. The count is always 1.",
-            samples: vec![(format!("{{node=\"{}\"}}", context.options.node_name), 1.0)],
-        },
-        Metric {
-            name: "kubelet_running_pods",
-            kind: "gauge",
-            help: "Number of pods that have a running container.",
-            samples: vec![(String::new(), running as f64)],
-        },
-        Metric {
-            name: "kubelet_running_containers",
-            kind: "gauge",
-            help: "Number of containers by state.",
-            samples: states
-                .iter()
-                .map(|(s, n)| (format!("{{container_state=\"{s}\"}}"), *n))
-                .collect(),
-        },
-    ])
+    render(
+        &[
+            Metric {
+                name: "kubelet_node_name",
+                kind: "gauge",
+                help: "The node's name. The count is always 1.",
+                samples: vec![(format!("{{node=\"{}\"}}", context.options.node_name), 1.0)],
+            },
+            Metric {
+                name: "kubelet_running_pods",
+                kind: "gauge",
+                help: "Number of pods that have a running container.",
+                samples: vec![(String::new(), running as f64)],
+            },
+            Metric {
+                name: "kubelet_running_containers",
+                kind: "gauge",
+                help: "Number of containers by state.",
+                samples: states
+                    .iter()
+                    .map(|(s, n)| (format!("{{container_state=\"{s}\"}}"), *n))
+                    .collect(),
+            },
+        ],
+        (context.others)(),
+    )
 }
 
 /// Use of resources, as autoscalers read it.
@@ -103,54 +105,57 @@ pub(super) async fn resource(context: &Context) -> Response<Body> {
     }
     let (used, _, set) = context.cgroups.usage("/");
     let metric = |name, kind, help, samples| Metric { name, kind, help, samples };
-    render(&[
-        metric(
-            "container_cpu_usage_seconds_total",
-            "counter",
-            "CPU time used by a container, in core-seconds",
-            cpu,
-        ),
-        metric(
-            "container_memory_working_set_bytes",
-            "gauge",
-            "Working set of a container, in bytes",
-            memory,
-        ),
-        metric(
-            "container_start_time_seconds",
-            "gauge",
-            "Start of a container, in seconds since 1970",
-            start,
-        ),
-        metric(
-            "node_cpu_usage_seconds_total",
-            "counter",
-            "CPU time used by the node, in core-seconds",
-            vec![(String::new(), seconds(used))],
-        ),
-        metric(
-            "node_memory_working_set_bytes",
-            "gauge",
-            "Working set of the node, in bytes",
-            vec![(String::new(), set as f64)],
-        ),
-        metric(
-            "pod_cpu_usage_seconds_total",
-            "counter",
-            "CPU time used by a pod, in core-seconds",
-            pod_cpu,
-        ),
-        metric(
-            "pod_memory_working_set_bytes",
-            "gauge",
-            "Working set of a pod, in bytes",
-            pod_memory,
-        ),
-        metric(
-            "resource_scrape_error",
-            "gauge",
-            "1 if there was an error while getting the figures, 0 otherwise",
-            vec![(String::new(), 0.0)],
-        ),
-    ])
+    render(
+        &[
+            metric(
+                "container_cpu_usage_seconds_total",
+                "counter",
+                "CPU time used by a container, in core-seconds",
+                cpu,
+            ),
+            metric(
+                "container_memory_working_set_bytes",
+                "gauge",
+                "Working set of a container, in bytes",
+                memory,
+            ),
+            metric(
+                "container_start_time_seconds",
+                "gauge",
+                "Start of a container, in seconds since 1970",
+                start,
+            ),
+            metric(
+                "node_cpu_usage_seconds_total",
+                "counter",
+                "CPU time used by the node, in core-seconds",
+                vec![(String::new(), seconds(used))],
+            ),
+            metric(
+                "node_memory_working_set_bytes",
+                "gauge",
+                "Working set of the node, in bytes",
+                vec![(String::new(), set as f64)],
+            ),
+            metric(
+                "pod_cpu_usage_seconds_total",
+                "counter",
+                "CPU time used by a pod, in core-seconds",
+                pod_cpu,
+            ),
+            metric(
+                "pod_memory_working_set_bytes",
+                "gauge",
+                "Working set of a pod, in bytes",
+                pod_memory,
+            ),
+            metric(
+                "resource_scrape_error",
+                "gauge",
+                "1 if there was an error while getting the figures, 0 otherwise",
+                vec![(String::new(), 0.0)],
+            ),
+        ],
+        String::new(),
+    )
 }

@@ -135,6 +135,7 @@ impl Node {
             identity,
             tunnel: None,
             going_down: self.going_down.clone(),
+            others: Arc::new(String::new),
         };
         let kubelet = Kubelet::new(self.options.clone(), dependencies);
         let token = stop.clone();

@@ -31,7 +31,8 @@ pub(super) const IP_ADDRESS: Hooks = Hooks {
 
 fn ranges(spec: &At<'_>, errors: &mut Errors) {
     let (list, texts) = (spec.path.child("cidrs"), spec.items("cidrs"));
-    let families: Vec<bool> = texts.iter().map(|t| is_ipv6(t.as_str().unwrap_or(""))).collect();
+    let address = |text: &'_ Value| text.as_str().and_then(|t| t.split('/').next()).map(is_ipv6);
+    let families: Vec<Option<bool>> = texts.iter().map(address).collect();
     match texts.len() {
         0 => errors.push(FieldError::required(&list, "at least one CIDR required")),
         3.. => {

@@ -75,16 +75,6 @@ pub(crate) fn apply(nft: &Path, script: &str) -> Result<(), NftError> {
     if output.status.success() { Ok(()) } else { Err(refused(&output.stderr)) }
 }
 
-/// The table as nft writes it, without what its sets and maps hold; `None` if it is not there.
-pub(crate) fn list(nft: &Path, table: &str) -> Result<Option<String>, NftError> {
-    let output = Command::new(find(nft))
-        .args(["--terse", "list", "table", "inet", table])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| not_run(nft, error))?;
-    Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
-}
-
 /// What nft answers to `words`.
 pub(crate) fn ask(nft: &Path, words: &[&str]) -> Result<String, NftError> {
     let output = Command::new(find(nft))

@@ -3,7 +3,7 @@
 //!
 //! Knows linux/netfilter/nf_tables.h and nothing of what the elements mean.
 
-use std::os::fd::AsRawFd;
+use std::{collections::BTreeSet, os::fd::AsRawFd};
 
 use nix::{
     errno::Errno,
@@ -17,6 +17,9 @@ const fn kind(message: i32) -> u16 {
     ((libc::NFNL_SUBSYS_NFTABLES << 8) | message) as u16
 }
 
+const GET_CHAIN: u16 = kind(libc::NFT_MSG_GETCHAIN);
+const GET_RULE: u16 = kind(libc::NFT_MSG_GETRULE);
+const GET_SET: u16 = kind(libc::NFT_MSG_GETSET);
 const GET_TABLE: u16 = kind(libc::NFT_MSG_GETTABLE);
 const NEW_ELEMENTS: u16 = kind(libc::NFT_MSG_NEWSETELEM);
 const GET_ELEMENTS: u16 = kind(libc::NFT_MSG_GETSETELEM);
@@ -26,6 +29,16 @@ const BATCH_END: u16 = libc::NFNL_MSG_BATCH_END as u16;
 
 /// `NFTA_TABLE_NAME`.
 const TABLE_NAME: u16 = 1;
+/// `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE` and `NFTA_SET_TABLE`.
+const OF_TABLE: u16 = 1;
+/// `NFTA_CHAIN_NAME`.
+const CHAIN_NAME: u16 = 3;
+/// `NFTA_RULE_CHAIN` and `NFTA_RULE_EXPRESSIONS`.
+const RULE_CHAIN: u16 = 2;
+const RULE_EXPRESSIONS: u16 = 4;
+/// `NFTA_SET_NAME` and `NFTA_SET_FLAGS`.
+const SET_NAME: u16 = 2;
+const SET_FLAGS: u16 = 3;
 /// `NFTA_SET_ELEM_LIST_TABLE`, `_SET` and `_ELEMENTS`.
 const LIST_TABLE: u16 = 1;
 const LIST_SET: u16 = 2;
@@ -86,6 +99,57 @@ pub(crate) fn table_exists(name: &str) -> Result<bool, NetlinkError> {
         Err(NetlinkError { errno: Errno::ENOENT, .. }) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// A table without what its sets and maps hold.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) chains: BTreeSet<String>,
+    pub(crate) sets: BTreeSet<String>,
+    pub(crate) maps: BTreeSet<String>,
+    /// Chains and what their rules do, in the kernel's words and order.
+    rules: Vec<(String, Vec<u8>)>,
+}
+
+/// The table's frame; `None` if there is no such table. (`nft` lists a table only with all its
+/// elements, even where it shows none.)
+pub(crate) fn frame(socket: &mut Socket, table: &str) -> Result<Option<Frame>, NetlinkError> {
+    if !table_exists(table)? {
+        return Ok(None);
+    }
+    let mut frame = Frame::default();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+    let mut each = |kind, take: &mut dyn FnMut(&mut Frame, &[u8]) -> Option<()>| {
+        for reply in socket.dump("list a table", request(kind, 0).string(OF_TABLE, table))? {
+            let body = reply.body.get(4..).unwrap_or_default();
+            if attribute(body, OF_TABLE).is_some_and(|name| text(name) == table) {
+                // What has no name is none of ours.
+                let _ = take(&mut frame, body);
+            }
+        }
+        Ok(())
+    };
+    each(GET_CHAIN, &mut |frame, body| {
+        frame.chains.insert(text(attribute(body, CHAIN_NAME)?));
+        Some(())
+    })?;
+    each(GET_SET, &mut |frame, body| {
+        let flags = attribute(body, SET_FLAGS).and_then(|flags| flags.try_into().ok());
+        let flags = flags.map_or(0, u32::from_be_bytes);
+        let name = text(attribute(body, SET_NAME)?);
+        match (flags & libc::NFT_SET_ANONYMOUS as u32, flags & libc::NFT_SET_MAP as u32) {
+            (0, 0) => drop(frame.sets.insert(name)),
+            (0, _) => drop(frame.maps.insert(name)),
+            _ => {}
+        }
+        Some(())
+    })?;
+    each(GET_RULE, &mut |frame, body| {
+        let expressions = attribute(body, RULE_EXPRESSIONS).unwrap_or_default();
+        frame.rules.push((text(attribute(body, RULE_CHAIN)?), expressions.to_vec()));
+        Some(())
+    })?;
+    Ok(Some(frame))
 }
 
 /// What a set or map of the table holds.

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     departed::Departed,
-    element::{Entry, Place, Protocol, Value, encode},
+    element::{Entry, Key, Place, Protocol, Value, encode},
     endpoints::Target,
     stale::{stale, through_service},
     state::{Delta, State},
@@ -19,7 +19,7 @@ use crate::{
     cni::{LeaseError, Leases},
     netlink::{
         NetlinkError, Socket, conntrack,
-        nftables::{self, Element, Transaction},
+        nftables::{self, Data, Element, Frame, Transaction},
     },
     nft::{self, NftError},
     nodes,
@@ -65,13 +65,13 @@ pub(crate) struct Table {
     socket: Option<Socket>,
     /// The shared chains that are there.
     pickers: BTreeSet<Picker>,
-    /// The table but for its elements, as nft wrote it after our last change.
-    listing: Option<String>,
+    /// The table but for its elements, as it was after our last change.
+    frame: Option<Frame>,
 }
 
 impl Table {
     pub(crate) fn new(options: Arc<NetworkOptions>) -> Self {
-        Self { options, socket: None, pickers: BTreeSet::new(), listing: None }
+        Self { options, socket: None, pickers: BTreeSet::new(), frame: None }
     }
 
     /// The address of the socket through which elements change.
@@ -107,8 +107,8 @@ impl Table {
             nft::apply_async(nft, after).await?;
         }
         if rules {
-            let options = self.options.clone();
-            self.listing = blocking(move || Ok(nft::list(&options.nft, &options.table)?)).await?;
+            let socket = self.socket.as_mut();
+            self.frame = socket.map_or(Ok(None), |socket| nftables::frame(socket, table))?;
         }
         Ok(rules)
     }
@@ -125,8 +125,8 @@ impl Table {
         });
         let (state, made) = made.await.map_err(|_| (State::default(), TableError::Task))?;
         match made {
-            Ok((pickers, socket, listing)) => {
-                (self.pickers, self.socket, self.listing) = (pickers, Some(socket), listing);
+            Ok((pickers, socket, frame)) => {
+                (self.pickers, self.socket, self.frame) = (pickers, Some(socket), frame);
                 Ok(state)
             }
             Err(error) => Err((state, error)),
@@ -136,10 +136,10 @@ impl Table {
     /// Compares what is there to `state`, and repairs elements.
     pub(crate) async fn verify(&mut self, state: State) -> (State, Result<Seen, TableError>) {
         let options = self.options.clone();
-        let listing = self.listing.clone();
+        let frame = self.frame.clone();
         let socket = self.socket.take();
         let looked = tokio::task::spawn_blocking(move || {
-            let seen = verify(&options, &state, listing.as_deref(), socket);
+            let seen = verify(&options, &state, frame.as_ref(), socket);
             (state, seen)
         });
         match looked.await {
@@ -153,7 +153,7 @@ impl Table {
     }
 }
 
-type Replaced = (BTreeSet<Picker>, Socket, Option<String>);
+type Replaced = (BTreeSet<Picker>, Socket, Option<Frame>);
 
 fn replace(options: &NetworkOptions, state: &State) -> Result<Replaced, TableError> {
     let table = &options.table;
@@ -167,13 +167,14 @@ fn replace(options: &NetworkOptions, state: &State) -> Result<Replaced, TableErr
     content.push_str(&host_ports(options, &leases)?);
     content.push_str(&nodes::node_addresses(options));
     tracing::debug!(bytes = content.len(), "replacing the table");
-    let present = nft::list(&options.nft, table)?;
+    let mut socket = Socket::netfilter()?;
+    let present = nftables::frame(&mut socket, table)?;
     let reused = present.as_ref().map(|_| {
         nft::apply(&options.nft, &format!("flush table inet {table}\n{content}"))?;
         drop(leases);
         synchronize(table, state, Socket::netfilter()?)
     });
-    let (socket, _) = match reused {
+    let (mut socket, _) = match reused {
         Some(Ok(done)) => done,
         other => {
             if let Some(Err(error)) = other {
@@ -184,23 +185,24 @@ fn replace(options: &NetworkOptions, state: &State) -> Result<Replaced, TableErr
         }
     };
     if let Some(present) = present {
-        let gone = Names::of(&present).remove_unless(table, &wanted);
+        let present = Names { chains: present.chains, sets: present.sets, maps: present.maps };
+        let gone = present.remove_unless(table, &wanted);
         if let Err(error) = nft::apply(&options.nft, &gone) {
             tracing::debug!(%error, "cannot remove what the table no longer needs");
         }
     }
-    Ok((frame.pickers, socket, nft::list(&options.nft, table)?))
+    let made = nftables::frame(&mut socket, table)?;
+    Ok((frame.pickers, socket, made))
 }
 
 fn verify(
     options: &NetworkOptions,
     state: &State,
-    listing: Option<&str>,
+    frame: Option<&Frame>,
     socket: Option<Socket>,
 ) -> Result<(Seen, Socket), TableError> {
-    let socket = socket.map_or_else(Socket::netfilter, Ok)?;
-    let present = nft::list(&options.nft, &options.table)?;
-    if present.as_deref() != listing {
+    let mut socket = socket.map_or_else(Socket::netfilter, Ok)?;
+    if nftables::frame(&mut socket, &options.table)?.as_ref() != frame {
         return Ok((Seen::Broken, socket));
     }
     let (socket, wrong) = synchronize(&options.table, state, socket)?;
@@ -213,11 +215,9 @@ fn synchronize(
     state: &State,
     mut socket: Socket,
 ) -> Result<(Socket, usize), TableError> {
-    let mut wanted: HashMap<(Container, Family), Vec<Place>> = HashMap::new();
-    let mut values: HashMap<Place, Value> = HashMap::new();
-    for (place, value) in state.elements() {
-        wanted.entry((place.0, place.1.family())).or_default().push(place);
-        values.insert(place, value);
+    let mut wanted: HashMap<(Container, Family), Vec<(Key, Value)>> = HashMap::new();
+    for ((container, key), value) in state.elements() {
+        wanted.entry((container, key.family())).or_default().push((key, value));
     }
     let mut transaction = Transaction::new(table);
     let mut count = 0;
@@ -226,25 +226,25 @@ fn synchronize(
         for family in Family::BOTH {
             let set = container.name(family);
             let there = nftables::elements(&mut socket, table, &set)?;
-            let mut there: HashMap<(Vec<u8>, Option<Vec<u8>>), Element> = there
-                .into_iter()
-                .map(|element| ((element.key.clone(), element.end.clone()), element))
-                .collect();
+            let mut there: HashMap<(Vec<u8>, Option<Vec<u8>>), Data> =
+                there.into_iter().map(|one| ((one.key, one.end), one.data)).collect();
             let mut missing = Vec::new();
             let mut wrong = Vec::new();
-            for place in wanted.remove(&(container, family)).unwrap_or_default() {
-                let Some(value) = values.get(&place) else { continue };
-                let element = encode(&place.1, value);
-                match there.remove(&(element.key.clone(), element.end.clone())) {
-                    Some(present) if present.data == element.data => {}
-                    Some(present) => {
-                        wrong.push(present);
-                        missing.push(element);
-                    }
-                    None => missing.push(element),
+            for (key, value) in wanted.remove(&(container, family)).unwrap_or_default() {
+                let Element { key, end, data } = encode(&key, &value);
+                let place = (key, end);
+                let present = there.remove(&place);
+                if present.as_ref() == Some(&data) {
+                    continue;
                 }
+                let (key, end) = place;
+                if let Some(data) = present {
+                    wrong.push(Element { key: key.clone(), end: end.clone(), data });
+                }
+                missing.push(Element { key, end, data });
             }
-            wrong.extend(there.into_values());
+            let extra = there.into_iter();
+            wrong.extend(extra.map(|((key, end), data)| Element { key, end, data }));
             count += wrong.len().max(missing.len());
             transaction.delete(&set, &wrong);
             additions.push((set, missing));

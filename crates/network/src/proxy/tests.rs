@@ -504,3 +504,58 @@ fn families_have_their_own_ways() {
          add service-addresses-6 { fd00::20 }",
     );
 }
+
+/// What ten thousand Services of ten endpoints cost, in a network namespace of its own. Asserts no
+/// times: `cargo test -p skiff-network --lib -- --ignored --nocapture ten_thousand`.
+#[test]
+#[ignore = "measures; needs root"]
+fn ten_thousand_services() {
+    const SERVICES: u32 = 10_000;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("new network namespace");
+    let directory = tempfile::tempdir().expect("directory");
+    let options = crate::NetworkOptions::new("here", directory.path().join("network"));
+    crate::setup(&options).expect("setup");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let mut state = State::default();
+    let part = |state: &mut State, n: u32, ends: u32| {
+        let ip = std::net::Ipv4Addr::from(0x0a64_0000 + n).to_string();
+        let service = service(cluster_ip(json!({"clusterIP": ip, "clusterIPs": [ip]})));
+        let ends: Vec<String> =
+            (0..ends).map(|e| format!("10.{}.{}.{e}@far", n >> 8, n & 255)).collect();
+        let ends: Vec<&str> = ends.iter().map(String::as_str).collect();
+        let mut delta = Delta::default();
+        let key = ObjectKey::namespaced("shop", format!("s{n}"));
+        state.replace(&key, plan(&around(), &service, &[slice(8080, "TCP", &ends)]), &mut delta);
+        delta
+    };
+    let began = std::time::Instant::now();
+    for n in 0..SERVICES {
+        part(&mut state, n, 10);
+    }
+    println!("planned in {:.1?}", began.elapsed());
+    let mut table = super::table::Table::new(Arc::new(options));
+    runtime.block_on(async {
+        for what in ["programmed", "adopted"] {
+            let began = std::time::Instant::now();
+            state =
+                table.replace(std::mem::take(&mut state)).await.map_err(|(_, e)| e).expect("made");
+            println!("{what} in {:.1?}", began.elapsed());
+        }
+        for (what, ends) in
+            [("an endpoint goes", 9), ("an endpoint comes", 10), ("class changes", 8)]
+        {
+            let began = std::time::Instant::now();
+            for n in 0..20 {
+                let delta = part(&mut state, n, ends);
+                table.change(&delta).await.expect("made");
+            }
+            println!("{what} in {:.1?}", began.elapsed() / 20);
+        }
+    });
+    let status = std::fs::read_to_string("/proc/self/status").expect("status");
+    println!(
+        "{}",
+        status.lines().filter(|line| line.starts_with("Vm")).collect::<Vec<_>>().join("\n")
+    );
+}

@@ -11,7 +11,7 @@ use testkit::{Cluster, ClusterOptions, eventually_ok};
 
 use crate::tool::{PATIENCE, finish};
 
-const OBJECTS: &str = "
+const OBJECTS: &str = "---
 {apiVersion: v1, kind: Secret, metadata: {name: of-node-1}}
 ---
 {apiVersion: v1, kind: Secret, metadata: {name: of-node-2}}
@@ -149,7 +149,7 @@ fn attempts(cluster: &Cluster) -> Vec<(Shown, String, Value, &'static str)> {
                 (KUBELET, "403"),
                 (NETWORK, "403"),
                 (SERVING, "401"),
-                (Token, "401"),
+                (Token, "403"),
                 (Nothing, "401"),
             ] {
                 rows.push((shown, format!("GET {kubelet}/{path}"), Value::Null, code));

@@ -57,6 +57,11 @@ pub(crate) fn run(subject: &Subject, options: &Options) -> anyhow::Result<()> {
     let lab = Lab::open(directory.path().join("lab"))?;
     let mut report = Report::default();
     let outcome = measure(subject, options, &mut cluster, &lab, &mut report);
+    if outcome.is_err() {
+        let log = cluster.log();
+        let end = log.lines().rev().take(20).collect::<Vec<_>>();
+        end.iter().rev().for_each(|line| super::tell(line));
+    }
     lab.remove()?;
     report.print();
     outcome

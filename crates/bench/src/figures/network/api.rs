@@ -107,7 +107,18 @@ impl Monitor {
                 }
             }
         });
-        Ok(Self(Some((child, changes))))
+        // It listens when it tells of a change made for that.
+        let begin = Instant::now();
+        loop {
+            for verb in ["add", "delete"] {
+                let mut nft = cluster.namespace().command("nft");
+                nft.args([verb, "table", "ip", "bench"]).status().context("run nft")?;
+            }
+            if changes.recv_timeout(Duration::from_millis(200)).is_ok() {
+                return Ok(Self(Some((child, changes))));
+            }
+            anyhow::ensure!(begin.elapsed() < TIMEOUT, "nft monitor tells nothing");
+        }
     }
 
     fn take(&mut self) -> (Child, mpsc::Receiver<Instant>) {

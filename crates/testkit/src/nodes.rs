@@ -22,13 +22,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cluster::{READY_TIMEOUT, print_end, text};
-use crate::{Cluster, Machine, eventually_ok};
+use crate::{Cluster, Machine, Site, eventually_ok};
 
 /// One node beyond the first.
 pub(crate) struct Agent {
@@ -75,7 +76,7 @@ impl Cluster {
     }
 
     /// All machines and what is between them.
-    pub fn site(&self) -> &crate::Site {
+    pub fn site(&self) -> &Arc<Site> {
         self.namespace().site()
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Knows the kernel; nothing of which nodes there are.
 
-use std::net::IpAddr;
+use std::{fs, net::IpAddr, path::Path};
 
 use ipnet::IpNet;
 
@@ -176,6 +176,11 @@ fn make_vxlan(
     let wanted: Vec<IpNet> =
         options.pod_networks.iter().map(|network| IpNet::from(gateway(*network))).collect();
     keep_addresses(socket, link.index, &wanted)?;
+    // A program of the node that asks 127.0.0.1 for a node port may be led to another node's pod, and
+    // answers come back this way. Nothing but the pod network arrives here.
+    let local = Path::new("/proc/sys/net/ipv4/conf").join(vxlan.name).join("route_localnet");
+    fs::write(&local, "1")
+        .map_err(|source| SetupError::Sysctl { name: local.display().to_string(), source })?;
     for network in &options.pod_networks {
         if let Err(error) = ip::add_rule(socket, &rule(options, network.addr().is_ipv6())) {
             tracing::warn!(

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::flags::for_agents;
 use super::{Node, Plan};
 use crate::command::token;
 use crate::instance;
@@ -36,8 +37,8 @@ pub(crate) struct Told {
     pub(crate) server: String,
     /// Name of the first node's cgroup of pods, from which theirs are derived.
     pub(crate) cgroup: String,
-    /// Further arguments.
-    pub(crate) arguments: Vec<String>,
+    /// Log filter.
+    pub(crate) log: String,
 }
 
 /// Agents on their machines.
@@ -175,7 +176,8 @@ impl Agent {
             .args(["--cgroup", &format!("{}-{}", self.told.cgroup, node.machine)])
             .arg("--data-dir")
             .arg(node.layout.root())
-            .args(&self.told.arguments)
+            .args(["--log", &self.told.log])
+            .args(for_agents(std::env::args().skip(1)))
             .envs(self.token().await?.map(|token| ("SKIFF_TOKEN", token)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("share the log")?)

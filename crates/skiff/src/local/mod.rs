@@ -6,6 +6,7 @@
 
 mod agents;
 mod end;
+mod flags;
 mod wires;
 
 use std::net::IpAddr;

@@ -35,7 +35,7 @@ images:
 	cargo xtask images
 
 # What only tests need.
-test: PACKAGES += etcd-server
+test: PACKAGES += etcd-server busybox-static
 
 test: packages
 	cargo xtask test

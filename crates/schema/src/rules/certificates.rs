@@ -52,7 +52,7 @@ const LONGEST_SIGNER: usize = 571;
 fn validate(request: &Value, errors: &mut Errors) {
     let spec = At::root(request).field("spec");
     if spec.str_of("request").is_empty() {
-        errors.push(FieldError::required(&spec.path.child("request"), ""));
+        errors.push(FieldError::required(spec.path.child("request"), ""));
     }
     let mut seen: Vec<&str> = Vec::new();
     for usage in spec.each("usages") {
@@ -64,7 +64,7 @@ fn validate(request: &Value, errors: &mut Errors) {
         seen.push(usage.str());
     }
     if seen.is_empty() {
-        errors.push(FieldError::required(&spec.path.child("usages"), ""));
+        errors.push(FieldError::required(spec.path.child("usages"), ""));
     }
     signer(&spec.field("signerName"), errors);
     let seconds = spec.field("expirationSeconds");

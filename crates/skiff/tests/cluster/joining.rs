@@ -26,12 +26,12 @@ fn token(cluster: &Cluster, arguments: &[&str]) -> String {
 }
 
 /// `skiff agent` on a machine of its own, which fails.
-fn refused(machine: &Machine, server: &str, token: &str, more: &[&str]) -> String {
+fn refused(machine: &Machine, server: &str, token: &str, name: &str) -> String {
     let directory = tempfile::Builder::new().prefix("skiff-").tempdir().expect("a directory");
     let mut command = machine.command(crate::SKIFF);
-    command.args(["agent", "--server", server, "--token", token, "--node-name", "stranger"]);
+    command.args(["agent", "--server", server, "--token", token, "--node-name", name]);
     command.args(["--cgroup", &format!("skiff-test-{}-{}", std::process::id(), machine.name())]);
-    command.arg("--data-dir").arg(directory.path()).args(more);
+    command.arg("--data-dir").arg(directory.path());
     let Outcome { code, err, .. } = finish(command, "");
     assert_eq!(code, Some(1), "{err}");
     let last = err.lines().last().unwrap_or_default();
@@ -41,7 +41,7 @@ fn refused(machine: &Machine, server: &str, token: &str, more: &[&str]) -> Strin
 #[test]
 fn who_may_not_join_is_told_why() {
     let cluster = Cluster::start(crate::SKIFF);
-    let site = cluster.site();
+    let site = cluster.namespace().site();
     let machine = site.machine("stranger", 9).expect("make a machine");
     let server = format!("https://{}:6443", cluster.namespace().address());
     let good = token(&cluster, &[]);
@@ -49,31 +49,34 @@ fn who_may_not_join_is_told_why() {
 
     let flipped = if secret.starts_with('0') { "1" } else { "0" };
     let wrong = format!("{id}.{flipped}{}.{hash}", &secret[1..]);
-    let said = refused(&machine, &server, &wrong, &[]);
+    let said = refused(&machine, &server, &wrong, "stranger");
     assert!(said.contains(&format!("does not accept the token {id}")), "{said}");
 
-    let said = refused(&machine, &server, &format!("{id}.{secret}.{}", "ab".repeat(32)), &[]);
+    let said =
+        refused(&machine, &server, &format!("{id}.{secret}.{}", "ab".repeat(32)), "stranger");
     assert!(said.contains("not the one the token was made for"), "{said}");
 
-    let said = refused(&machine, &server, &good, &["--node-name", "node-1"]);
-    assert!(said.contains("a node named node-1 exists"), "{said}");
-    assert!(said.contains("kubectl delete node node-1"), "{said}");
+    let first = cluster.kubectl(&["get", "nodes", "-o", "name"]);
+    let name = first.trim_start_matches("node/");
+    let said = refused(&machine, &server, &good, name);
+    assert!(said.contains(&format!("a node named {name} exists")), "{said}");
+    assert!(said.contains(&format!("kubectl delete node {name}")), "{said}");
 
-    let said = refused(&machine, "https://10.77.0.2:7", &good, &[]);
+    let said = refused(&machine, "https://10.77.0.2:7", &good, "stranger");
     assert!(said.contains("no server answers at https://10.77.0.2:7"), "{said}");
 
     let short = token(&cluster, &["--ttl", "1s", "--description", "short"]);
     eventually("an expired token to be removed", PATIENCE, || {
         !finish(cluster.skiff(&["token", "list"]), "").out.contains(&short[..6])
     });
-    let said = refused(&machine, &server, &short, &[]);
+    let said = refused(&machine, &server, &short, "stranger");
     assert!(said.contains("has expired"), "{said}");
 
     let deleted = finish(cluster.skiff(&["token", "delete", id]), "");
     assert_eq!(deleted.code, Some(0), "{deleted:?}");
-    let said = refused(&machine, &server, &good, &[]);
+    let said = refused(&machine, &server, &good, "stranger");
     assert!(said.contains("was deleted"), "{said}");
-    assert_eq!(cluster.kubectl(&["get", "nodes", "-o", "name"]), "node/node-1");
+    assert_eq!(cluster.kubectl(&["get", "nodes", "-o", "name"]), first);
 }
 
 #[test]
@@ -204,7 +207,7 @@ fn a_node_serves_and_starts_without_its_server() {
 
 fn pod(name: &str, node: &str) -> String {
     format!(
-        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}}}}}, spec: {{nodeName: {node}, \
+        "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}}}}}, spec: {{nodeName: {node}, \
          terminationGracePeriodSeconds: 2, containers: [{{name: c, image: 'skiff.local/website:1.0.0', \
          readinessProbe: {{httpGet: {{path: /readyz, port: 8080}}, periodSeconds: 1}}}}]}}}}\n"
     )

@@ -225,10 +225,15 @@ impl Machine {
 
     /// A pod on the machine.
     pub(crate) fn pod(&self, name: &str) -> Guest {
+        self.pod_with(name, json!({}))
+    }
+
+    /// A pod of which the runtime says more.
+    pub(crate) fn pod_with(&self, name: &str, more: Value) -> Guest {
         let namespace = Namespace::new();
         let (bin, plugin) = (self.directory.path().join("bin"), self.plugin.clone());
         let (id, path) = (name.to_owned(), namespace.path.clone());
-        let call = move || call_plugin(&bin, &plugin, ["ADD", &id, &path], &json!({}));
+        let call = move || call_plugin(&bin, &plugin, ["ADD", &id, &path], &more);
         let result = self.namespace.run(call).expect("ADD");
         let ips = result["ips"].as_array().expect("addresses").clone();
         let address = |ip: &Value| -> IpAddr {

@@ -44,6 +44,7 @@ const TESTS: &[Test] = &[
     ("nodes::vxlan", nodes::vxlan),
     ("nodes::vxlan_over_ipv6", nodes::vxlan_over_ipv6),
     ("nodes::host_gateway", nodes::host_gateway),
+    ("nodes::host_ports_of_both_families", nodes::host_ports_of_both_families),
     ("nodes::what_others_remove_is_repaired", nodes::what_others_remove_is_repaired),
     ("nodes::nodes_come_and_go", nodes::nodes_come_and_go),
     ("nodes::a_start_without_a_server", nodes::a_start_without_a_server),

@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use serde_json::json;
 use skiff_network::Backend;
 
 use crate::{
@@ -98,6 +99,34 @@ pub(crate) fn vxlan_over_ipv6(_: &Node) {
 
 pub(crate) fn host_gateway(_: &Node) {
     reachability(&Setup::new(Backend::HostGateway));
+}
+
+pub(crate) fn host_ports_of_both_families(_: &Node) {
+    let segment = Segment::new();
+    let machines: Vec<Machine> =
+        (1..=2).map(|n| Machine::new(&segment, n, &Setup::new(VXLAN))).collect();
+    let port = |host: u16, ip: &str| json!({"hostPort": host, "containerPort": 80, "protocol": "tcp", "hostIP": ip});
+    let mappings = json!({"runtimeConfig": {"portMappings": [
+        port(8088, ""), port(8089, "2001:db8::1"), port(8090, "192.0.2.1"),
+    ]}});
+    let pod = machines[0].pod_with("ports", mappings);
+    let _server = pod.listen(80);
+    let far = machines[1].pod("far");
+    let stranger = Namespace::new();
+    segment.plug(&stranger, 9);
+    let from_outside = |address: IpAddr, port: u16| {
+        let to = SocketAddr::new(address, port);
+        stranger.run(move || crate::world::ask(to).map_err(|error| error.to_string()))
+    };
+    for address in &machines[0].addresses {
+        let greeting = from_outside(*address, 8088).expect("from outside");
+        assert!(["192.0.2.9", "2001:db8::9"].contains(&peer(&greeting)), "{greeting}");
+        let only = if address.is_ipv6() { (8089, 8090) } else { (8090, 8089) };
+        from_outside(*address, only.0).expect("on this address");
+        from_outside(*address, only.1).expect_err("on the other address only");
+        until("a pod of another node", || far.ask(*address, 8088).is_ok());
+        assert_eq!(name(&pod.ask(*address, 8088).expect("itself")), "ports");
+    }
 }
 
 /// Whether all of `pod`'s families reach `other`.

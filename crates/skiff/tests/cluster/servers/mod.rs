@@ -2,6 +2,7 @@
 //! was acknowledged outlives any of them.
 
 mod faults;
+mod ranges;
 mod share;
 mod together;
 
@@ -28,6 +29,8 @@ struct Shared {
     etcd: Machine,
     members: Vec<Option<Child>>,
     servers: Vec<Server>,
+    /// Further arguments of every server.
+    arguments: Vec<String>,
 }
 
 struct Server {
@@ -65,7 +68,8 @@ impl Shared {
         let etcd = site.machine("etcd", 9).expect("a machine");
         certificates(directory.path(), etcd.address());
         let members = (0..members).map(|_| None).collect();
-        let mut shared = Self { site, directory, etcd, members, servers: Vec::new() };
+        let (servers, arguments) = (Vec::new(), Vec::new());
+        let mut shared = Self { site, directory, etcd, members, servers, arguments };
         (0..shared.members.len()).for_each(|index| shared.start_member(index));
         shared
     }
@@ -137,7 +141,8 @@ impl Shared {
             .arg("--datastore-certfile")
             .arg(self.path("client.crt"))
             .arg("--datastore-keyfile")
-            .arg(self.path("client.key"));
+            .arg(self.path("client.key"))
+            .args(&self.arguments);
         let errors = log.try_clone().expect("share the log");
         let child = command.stdout(log).stderr(errors).spawn().expect("start skiff server");
         self.servers[index].process = Some(child);

@@ -26,7 +26,7 @@ mod statefulset;
 #[cfg(test)]
 mod testing;
 
-pub use csr::Signer;
 pub use controllers::{Controllers, ControllersError, ControllersOptions};
+pub use csr::Signer;
 pub use load_balancer::{AddressRange, RangeError};
 pub use node_ipam::{NodeIpamError, NodeIpamOptions};

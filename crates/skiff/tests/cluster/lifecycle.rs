@@ -268,3 +268,28 @@ fn draining_waits_for_the_budget() {
     cluster.kubectl(&["uncordon", "node-3"]);
     wait_taints(&cluster, "node-3", "");
 }
+
+#[test]
+fn going_down_gracefully_ends_pods_and_the_next_start_replaces_them() {
+    let mut cluster = Cluster::start(SKIFF);
+    cluster.import(&website_images()[..1]);
+    cluster.apply(&workload("Deployment", 2, 300).to_string()).expect("apply");
+    let before = eventually_ok("2 pods to be ready", PATIENCE, || {
+        let ready: Vec<Value> = pods(&cluster)?.into_iter().filter(is_ready).collect();
+        anyhow::ensure!(ready.len() == 2, "{} are", ready.len());
+        Ok(ready)
+    });
+    cluster.down(&["--graceful"]).expect("skiff down");
+    assert!(!before.iter().any(runs));
+    cluster.restart();
+    eventually("two others to be ready", PATIENCE, || {
+        pods(&cluster).is_ok_and(|all| all.iter().filter(|pod| is_ready(pod)).count() == 2)
+    });
+    let all = pods(&cluster).expect("pods");
+    for old in &before {
+        let uid = text(old, "/metadata/uid");
+        let now = all.iter().find(|pod| text(pod, "/metadata/uid") == uid).expect("it is kept");
+        assert_eq!(text(now, "/status/phase"), "Failed");
+        assert_eq!(text(now, "/status/reason"), "Terminated");
+    }
+}

@@ -5,6 +5,7 @@ mod faults;
 mod joining;
 mod kubectl;
 mod lifecycle;
+mod nodes;
 mod pods_run;
 mod servers;
 mod services;

@@ -43,7 +43,7 @@ fn the_examples_do_what_they_say() {
     let (internet, private) = ("http://203.0.113.1:8000/", "http://10.77.0.1:8000/");
     listen_outside(&shop, "203.0.113.1:8000");
     listen_outside(&shop, "10.77.0.1:8000");
-    let apply = |file: &str| shop.ok(&format!("apply -f {}", example(file)));
+    let apply = |file: &str| cluster.kubectl(&["apply", "-f", &example(file)]);
     let db = "http://db:5432/hostname";
     let web = "http://web.shop/hostname";
 

@@ -66,6 +66,12 @@ fn reached(tool: &Tool<'_>, from: Origin, url: &str) -> String {
     eventually_ok(url, PATIENCE, || get(tool, from, url))
 }
 
+/// The client's address in an answer of `/clientip`.
+fn client(seen: &str) -> String {
+    let client: std::net::SocketAddr = seen.trim().parse().expect("an address");
+    client.ip().to_canonical().to_string()
+}
+
 /// Every address of each pod.
 fn addresses(tool: &Tool<'_>, object: &str, path: &str) -> Vec<String> {
     tool.field(object, path).split_whitespace().map(str::to_owned).collect()
@@ -121,7 +127,7 @@ fn pods_and_nodes(tool: &Tool<'_>) {
         for (target, own) in all[(index + 1) % 3].iter().zip(&all[index]) {
             let url = format!("http://{}:8080/clientip", host(target));
             let seen = reached(tool, Origin::Pod(pod), &url);
-            assert!(seen.starts_with(&format!("{}:", host(own))), "{own} is seen as {seen}");
+            assert_eq!(client(&seen), *own);
         }
     }
 }
@@ -144,10 +150,9 @@ fn services(tool: &Tool<'_>) {
         }
     }
     // The node of the only endpoint answers and shows who asks; the others do not answer strangers.
-    for client in ["10.77.0.1", "[fd77::1]"] {
-        let node = if client.starts_with('[') { "[fd77::2]" } else { "10.77.0.2" };
+    for (stranger, node) in [("10.77.0.1", "10.77.0.2"), ("fd77::1", "[fd77::2]")] {
         let seen = reached(tool, Origin::Outside, &format!("http://{node}:30082/clientip"));
-        assert!(seen.starts_with(&format!("{client}:")), "{client} is seen as {seen}");
+        assert_eq!(client(&seen), stranger);
     }
     for node in ["10.77.0.3", "10.77.0.4", "[fd77::3]"] {
         let answer = get(tool, Origin::Outside, &format!("http://{node}:30082/hostname"));

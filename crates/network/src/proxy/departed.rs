@@ -74,3 +74,55 @@ impl Departures {
         self.gone.extract_if(.., exited).map(|(_, one)| one).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slice(pods: &[(&str, &str)]) -> EndpointSlice {
+        let endpoints: Vec<_> = pods
+            .iter()
+            .map(|(name, address)| {
+                json!({"addresses": [address], "targetRef": {
+                    "kind": "Pod", "namespace": "shop", "name": name, "uid": name,
+                }})
+            })
+            .collect();
+        let slice = json!({"metadata": {}, "addressType": "IPv4", "endpoints": endpoints,
+            "ports": [{"port": 8080}]});
+        serde_json::from_value(slice).expect("slice")
+    }
+
+    fn pod(uid: &str, phase: &str) -> Option<Arc<Pod>> {
+        let pod = json!({"metadata": {"uid": uid}, "status": {"phase": phase}});
+        Some(Arc::new(serde_json::from_value(pod).expect("pod")))
+    }
+
+    #[test]
+    fn only_pods_that_have_exited_are_departed() {
+        let mut departures = Departures::default();
+        let (both, one) =
+            (slice(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), slice(&[("b", "10.0.0.2")]));
+        departures.slice(None, Some(&both));
+        assert!(!departures.waits());
+        departures.slice(Some(&both), Some(&one));
+        assert!(departures.take(|_| pod("a", "Running")).is_empty(), "it runs on");
+        assert!(departures.waits());
+        let gone = departures.take(|_| pod("a", "Succeeded"));
+        assert_eq!(gone[0].address.to_string(), "10.0.0.1");
+        assert_eq!(gone[0].ports, [8080].into());
+        assert!(!departures.waits());
+
+        departures.slice(Some(&one), None);
+        assert_eq!(
+            departures.take(|_| pod("another", "Running")).len(),
+            1,
+            "its name is another's"
+        );
+        departures.slice(Some(&one), None);
+        departures.slice(None, Some(&one));
+        assert!(!departures.waits(), "it came back");
+    }
+}

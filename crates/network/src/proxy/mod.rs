@@ -82,6 +82,7 @@ pub struct Proxy {
     /// Whether somebody else changed the table.
     touched: bool,
     retry: Duration,
+    first: CancellationToken,
 }
 
 impl Proxy {
@@ -102,9 +103,15 @@ impl Proxy {
             unsure: true,
             touched: false,
             retry: FIRST_RETRY,
+            first: CancellationToken::new(),
             caches,
             options,
         }
+    }
+
+    /// Cancelled when everything that there was at the start has been programmed.
+    pub fn programmed(&self) -> CancellationToken {
+        self.first.clone()
     }
 
     /// Programs the kernel as Services and endpoints change, until shutdown. What is programmed
@@ -146,6 +153,7 @@ impl Proxy {
             let again = self.program(&events).await;
             self.health.programmed(again.is_none());
             if again.is_none() {
+                self.first.cancel();
                 let revision = self.catalog.revision();
                 let awaited = self.catalog.take_awaited();
                 programmed.send_modify(|programmed| {
@@ -298,7 +306,8 @@ impl Proxy {
 
     /// Forgets flows to endpoints that left and whose pods have exited.
     async fn forget_departed(&mut self, pods: &Cache<Pod>) {
-        if !self.catalog.has_departures() {
+        // Pods that are not known yet are not gone.
+        if !self.catalog.has_departures() || !pods.is_ready() {
             return;
         }
         let departed = self.catalog.take_departed(|key| pods.get_key(key));

@@ -108,11 +108,9 @@ fn answer(body: Bytes) -> Response<Body> {
 mod tests {
     use std::time::Duration;
 
-    use http::Method;
-
     use super::*;
-    use crate::endpoint::request;
     use crate::load::{self, Load};
+    use crate::wire::request;
 
     #[tokio::test]
     async fn a_load_is_counted_whole() {
@@ -126,7 +124,7 @@ mod tests {
         let running = tokio::spawn(server.run(bodies, shutdown.clone()));
         let load = Load { connections: 3, duration: Duration::from_secs(60), requests: 50 };
         let mut outcome = load::run(&endpoint, load, |number| {
-            request(Method::GET, if number == 0 { "/all" } else { "/one" }, "")
+            request("GET", if number == 0 { "/all" } else { "/one" }, "")
         })
         .await
         .expect("answers");

@@ -18,6 +18,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::wire::Wire;
 
 /// No line of a watch is longer.
 const LONGEST_LINE: usize = 4 << 20;
@@ -61,16 +64,24 @@ impl Endpoint {
 
     /// A new connection.
     pub(crate) async fn connect(&self) -> anyhow::Result<Connection> {
-        let socket = TcpStream::connect(self.address).await.context("connect")?;
-        socket.set_nodelay(true)?;
-        let name = ServerName::IpAddress(self.address.ip().into());
-        let stream = self.tls.connect(name, socket).await.context("TLS handshake")?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = handshake(TokioIo::new(self.dial().await?)).await?;
         let task = tokio::spawn(async move {
             // What goes wrong is told to who waits for an answer.
             let _ = connection.await;
         });
         Ok(Connection { sender, _task: tokio_util::task::AbortOnDropHandle::new(task) })
+    }
+
+    /// A new connection that costs as little as it can.
+    pub(crate) async fn wire(&self) -> anyhow::Result<Wire> {
+        self.dial().await.map(Wire::new)
+    }
+
+    async fn dial(&self) -> anyhow::Result<TlsStream<TcpStream>> {
+        let socket = TcpStream::connect(self.address).await.context("connect")?;
+        socket.set_nodelay(true)?;
+        let name = ServerName::IpAddress(self.address.ip().into());
+        self.tls.connect(name, socket).await.context("TLS handshake")
     }
 }
 
@@ -94,21 +105,6 @@ impl Connection {
     async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>> {
         self.sender.ready().await.context("the connection was closed")?;
         self.sender.send_request(request).await.context("send a request")
-    }
-
-    /// Sends a request and counts the bytes of the answer's body. Anything but success is an error.
-    pub(crate) async fn count(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<u64> {
-        let response = self.send(request).await?;
-        let status = response.status();
-        let mut body = response.into_body();
-        let mut bytes = 0;
-        while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame.context("read an answer")?.into_data() {
-                bytes += data.len() as u64;
-            }
-        }
-        ensure!(status.is_success(), "the server answered {status}");
-        Ok(bytes)
     }
 
     /// Sends a request and returns the body of the answer. Anything but success is an error that

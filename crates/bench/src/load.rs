@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::Request;
-use http_body_util::Full;
 use tokio::task::JoinSet;
 
-use crate::endpoint::{Connection, Endpoint};
+use crate::endpoint::Endpoint;
+use crate::wire::Wire;
 
 /// How much load, for how long.
 #[derive(Clone, Copy)]
@@ -63,14 +62,14 @@ impl Outcome {
     }
 }
 
-/// Puts `load` on `endpoint`; `make` makes the n-th request.
+/// Puts `load` on `endpoint`; `make` makes the n-th request, as `wire::request` does.
 pub(crate) async fn run<F>(endpoint: &Endpoint, load: Load, make: F) -> anyhow::Result<Outcome>
 where
-    F: Fn(u64) -> Request<Full<Bytes>> + Clone + Send + 'static,
+    F: Fn(u64) -> Bytes + Clone + Send + 'static,
 {
     let mut connections = Vec::with_capacity(load.connections);
     for _ in 0..load.connections {
-        connections.push(endpoint.connect().await?);
+        connections.push(endpoint.wire().await?);
     }
     let counter = Arc::new(AtomicU64::new(0));
     let start = Instant::now();
@@ -87,8 +86,8 @@ where
     Ok(Outcome { bytes, elapsed: start.elapsed(), times })
 }
 
-async fn work<F: Fn(u64) -> Request<Full<Bytes>>>(
-    mut connection: Connection,
+async fn work<F: Fn(u64) -> Bytes>(
+    mut connection: Wire,
     load: Load,
     start: Instant,
     counter: Arc<AtomicU64>,
@@ -101,7 +100,7 @@ async fn work<F: Fn(u64) -> Request<Full<Bytes>>>(
             return Ok((bytes, times));
         }
         let begin = Instant::now();
-        bytes += connection.count(make(number)).await?;
+        bytes += connection.count(&make(number)).await?;
         times.push(begin.elapsed());
     }
 }

@@ -11,6 +11,7 @@ mod inside;
 mod load;
 mod process;
 mod report;
+mod wire;
 
 use std::path::PathBuf;
 

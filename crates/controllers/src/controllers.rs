@@ -13,8 +13,9 @@ use tracing::{Instrument, info, info_span};
 use crate::{
     bootstrap,
     csr::{self, Signer},
-    deployment, disruption, endpoints, gc, namespace,
+    deployment, disruption, endpoints, gc,
     load_balancer::{self, AddressRange},
+    namespace,
     node_ipam::{self, NodeIpamOptions},
     nodelifecycle, pod_gc, replicaset, root_ca, service_account, service_cidr, statefulset,
 };

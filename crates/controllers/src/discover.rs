@@ -68,7 +68,10 @@ fn collect(list: APIGroupDiscoveryList, into: &mut Discovered) {
                         kind,
                         plural,
                     },
-                    scales: resource.subresources.iter().any(|sub| sub.subresource.as_deref() == Some("scale")),
+                    scales: resource
+                        .subresources
+                        .iter()
+                        .any(|sub| sub.subresource.as_deref() == Some("scale")),
                     namespaced: resource.scope.as_deref() == Some("Namespaced"),
                     verbs: resource.verbs,
                 });

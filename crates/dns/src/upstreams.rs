@@ -99,7 +99,7 @@ fn parse(text: &str, ours: &[IpAddr]) -> Vec<SocketAddr> {
 fn search(text: &str) -> Vec<Name> {
     let lines = text.lines().map(str::split_whitespace);
     let last =
-        lines.filter_map(|mut words| (words.next() == Some("search")).then_some(words)).last();
+        lines.filter_map(|mut words| (words.next() == Some("search")).then_some(words)).next_back();
     let domains = last.into_iter().flatten().take(DOMAINS);
     let name = |domain: &str| Name::from_ascii(format!("{}.", domain.trim_end_matches('.'))).ok();
     domains.filter_map(name).filter(|name| !name.is_root()).collect()

@@ -56,8 +56,8 @@ mod store;
 mod watch;
 
 pub use embedded::{Embedded, Options, Stats, Vfs};
-pub use etcd::{Etcd, EtcdOptions, EtcdTls, SharedRecords};
 pub use error::{CommitError, OpenError, ReadError, SealError, WatchError};
+pub use etcd::{Etcd, EtcdOptions, EtcdTls, SharedRecords};
 pub use key::Key;
 pub use meta::Revision;
 pub use record::{Committed, Durability, Event, Expect, Guard, Record, Write};

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use bytes::Bytes;
-use http::{Method, Request};
-use http_body_util::Full;
+use bytes::{Bytes, BytesMut};
+use http::Method;
 use serde_json::json;
 use store::{Durability, Embedded, Options, Store};
 use testkit::Cluster;
@@ -20,6 +19,7 @@ use crate::inside;
 use crate::load::{self, Load, Outcome};
 use crate::process::memory;
 use crate::report::{Budget, Report, megabytes};
+use crate::wire;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/bench/configmaps";
 /// Connections of small requests.
@@ -79,7 +79,7 @@ fn reads(
         })
     };
 
-    let (mut own, other) = measure(format!("{CONFIG_MAPS}/object-000007"), "/one", MANY)?;
+    let (mut own, other) = measure(format!("{CONFIG_MAPS}/object-00000007"), "/one", MANY)?;
     report.add("GET, 64 connections", "2755 /s", Budget::AtLeast(25_000.0), own.rate(), "/s");
     latency(report, &mut own);
     report.add("GET of the bare server", "", Budget::None, other.rate(), "/s");
@@ -109,7 +109,7 @@ fn writes(cluster: &Cluster, rounds: u64, report: &mut Report) -> anyhow::Result
         let (mut other, mut full) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             let load = Load { connections: MANY, duration: ROUND, requests: u64::MAX };
-            let make = move |number| create(&format!("load-{round:03}-{number:08}"), 900);
+            let make = create(format!("load-{round:03}-"), 900);
             own.add(load::run(&skiff, load, make).await?);
             let batch = written(&skiff).await?.since(before);
             other.push(bare_store(&store, batch.round() as usize, round).await?);
@@ -148,10 +148,10 @@ fn latency(report: &mut Report, outcome: &mut Outcome) {
 
 /// One round of the same read.
 async fn get(endpoint: &Endpoint, path: &str, connections: usize) -> anyhow::Result<Outcome> {
-    let first = endpoint.connect().await?.count(request(Method::GET, path, "")).await?;
+    let request = wire::request("GET", path, "");
+    let first = endpoint.wire().await?.count(&request).await?;
     let load = Load { connections, duration: ROUND, requests: u64::MAX };
-    let path = path.to_owned();
-    let outcome = load::run(endpoint, load, move |_| request(Method::GET, &path, "")).await?;
+    let outcome = load::run(endpoint, load, move |_| request.clone()).await?;
     anyhow::ensure!(
         outcome.bytes == first * outcome.requests(),
         "answers to the same request differ in length"
@@ -196,22 +196,30 @@ async fn fill(kubeconfig: PathBuf, objects: u64) -> anyhow::Result<(Bytes, Bytes
     let namespaces = "/api/v1/namespaces";
     connection.exchange(request(Method::POST, namespaces, namespace.to_string())).await?;
     let load = Load { connections: MANY, duration: super::TIMEOUT, requests: objects };
-    let made =
-        load::run(&endpoint, load, |number| create(&format!("object-{number:06}"), 1000)).await?;
+    let made = load::run(&endpoint, load, create("object-".to_owned(), 1000)).await?;
     anyhow::ensure!(made.requests() == objects, "creating the objects took too long");
-    let one = format!("{CONFIG_MAPS}/object-000007");
+    let one = format!("{CONFIG_MAPS}/object-00000007");
     let one = connection.exchange(request(Method::GET, &one, "")).await?;
     let all = connection.exchange(request(Method::GET, CONFIG_MAPS, "")).await?;
     Ok((one, all))
 }
 
-/// A request that creates a ConfigMap with so many bytes of data.
-fn create(name: &str, bytes: usize) -> Request<Full<Bytes>> {
+/// Makes requests that create ConfigMaps with so many bytes of data.
+fn create(prefix: String, bytes: usize) -> impl Fn(u64) -> Bytes + Clone + Send + 'static {
+    const NAME: &str = "########";
     let object = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": format!("{prefix}{NAME}")},
         "data": {"payload": "x".repeat(bytes)},
     });
-    request(Method::POST, CONFIG_MAPS, object.to_string())
+    let template = wire::request("POST", CONFIG_MAPS, &object.to_string());
+    let at = template.windows(NAME.len()).position(|window| window == NAME.as_bytes());
+    let at = at.expect("the name is in the object");
+    move |number| {
+        let mut request = BytesMut::from(&template[..]);
+        request[at..at + NAME.len()].copy_from_slice(format!("{number:08}").as_bytes());
+        request.freeze()
+    }
 }
 
 /// Commits a second of the embedded store alone.

@@ -90,7 +90,7 @@ mod tests {
              {token-id: YWJjZGVm, token-secret: MDEyMzQ1Njc4OWFiY2RlZg==, usage-bootstrap-signing: dHJ1ZQ==}";
         let secret: Arc<Secret> = Arc::new(from_yaml(&format!("{{{signs}}}")));
         let now = time("2026-01-01T00:00:00Z");
-        let done = told(&plan(&from_yaml(map), &[secret.clone()], now)).join("");
+        let done = told(&plan(&from_yaml(map), std::slice::from_ref(&secret), now)).join("");
         assert!(
             done.contains("\"jws-kubeconfig-abcdef\":\"ey")
                 && done.contains("\"jws-kubeconfig-gone\":null"),

@@ -349,7 +349,7 @@ mod tests {
         assert!(why.contains("kubectl delete node b"), "{why}");
         // The name is somebody else's from the moment of the approval.
         let mut granted = first.clone();
-        let now = jiff::Timestamp::now();
+        let now = Timestamp::now();
         let status = with_condition(&granted, APPROVED, "AutoApproved", "", now)["status"].clone();
         granted.status = serde_json::from_value(status).unwrap();
         let second = request(KUBELET_CLIENT, TOKEN, &new);

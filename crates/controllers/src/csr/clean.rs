@@ -65,7 +65,6 @@ fn end(request: &CertificateSigningRequest) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::testing::{from_yaml, time};
 
     #[test]

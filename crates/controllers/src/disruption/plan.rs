@@ -63,7 +63,8 @@ pub(super) fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
             let note = format!("Failed to calculate the number of expected pods: {problem}");
             plan.note(budget, EventKind::Warning, "CalculateExpectedPodCountFailed", note);
             plan.requeue(now.checked_add(AGAIN).unwrap_or(Timestamp::MAX));
-            let mut status = PodDisruptionBudgetStatus { disruptions_allowed: Some(0), ..old.clone() };
+            let mut status =
+                PodDisruptionBudgetStatus { disruptions_allowed: Some(0), ..old.clone() };
             set(&mut status, budget, ("False", "SyncFailed", &problem), now);
             status
         }

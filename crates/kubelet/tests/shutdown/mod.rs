@@ -16,8 +16,8 @@ fn stubborn(class: &str) -> serde_json::Value {
 }
 
 fn finished_at(pod: &api::Pod) -> jiff::Timestamp {
-    let state = status(pod, "c").unwrap().state.clone().unwrap();
-    state.terminated.unwrap().finished_at.unwrap().0
+    let state = status(pod, "c").and_then(|status| status.state.clone()).expect("a state");
+    state.terminated.and_then(|ended| ended.finished_at).expect("an end").0
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,9 @@ mod plugin;
 mod sandbox;
 mod types;
 
-pub use install::{InstallError, InstallOptions, LOOPBACK_NAME, PLUGIN_NAME, install, install_loopback};
+pub use install::{
+    InstallError, InstallOptions, LOOPBACK_NAME, PLUGIN_NAME, install, install_loopback,
+};
 pub(crate) use lease::Leases;
 pub use lease::{HostPort, Lease, LeaseError, PodName};
 pub(crate) use plugin::{DEVICE_PREFIX, host_device};

@@ -21,8 +21,8 @@ use nix::{
     errno::Errno,
     sys::{
         socket::{
-            AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
-            recv, send, setsockopt, socket, sockopt,
+            AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind,
+            getsockname, recv, send, setsockopt, socket, sockopt,
         },
         time::{TimeVal, TimeValLike},
     },

@@ -101,7 +101,8 @@ pub(crate) fn require(subject: &Subject<'_>) -> anyhow::Result<()> {
 pub(crate) fn command(layout: &Layout, port: u16) -> ExitCode {
     let serving = crate::instance::find(layout).ok().flatten().is_some_and(|(_, serving)| serving);
     let ports = if serving { Vec::new() } else { vec![port, 10250] };
-    let findings = examine(&Subject { layout, ports, own_runtime: true, node: true, bridge: BRIDGE });
+    let findings =
+        examine(&Subject { layout, ports, own_runtime: true, node: true, bridge: BRIDGE });
     let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or(0);
     for Finding { what, verdict } in &findings {
         let (mark, text) = match verdict {

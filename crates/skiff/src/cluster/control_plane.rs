@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use apiserver::{ApiServer, ApiServerOptions, Dependencies};
@@ -29,6 +30,10 @@ use super::{Part, identity};
 /// Streams on one connection: a kubelet watches each object that its pods refer to.
 const STREAMS: u32 = 4096;
 
+/// How long controllers wait for this machine's Services after a restart. A pod that is withdrawn
+/// before its own machine's proxy works again would get requests when it is gone.
+const LEAD: Duration = Duration::from_secs(10);
+
 /// A control plane that serves.
 pub(crate) struct ControlPlane {
     pub(crate) api: ApiServer,
@@ -38,9 +43,11 @@ pub(crate) struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts everything; the API server is ready when this returns.
+    /// Starts everything; the API server is ready when this returns. Controllers, which withdraw pods, begin when
+    /// `led` says that Services of this machine lead where they should.
     pub(crate) async fn start(
         plan: &ServerPlan,
+        led: CancellationToken,
         parts: &mut JoinSet<Part>,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
@@ -66,7 +73,7 @@ impl ControlPlane {
         parts.spawn(async move { ("the API server", running.run().await.map_err(Into::into)) });
         parts.spawn(keys.identities.clone().run(shutdown.clone()));
         tell_nodes(plan, &api, &keys.authority).await?;
-        start_controllers(plan, &api, &keys.authority, parts, shutdown);
+        start_controllers(plan, &api, &keys.authority, led, parts, shutdown);
         start_scheduler(plan, &api, parts, shutdown);
         Ok(Self { api, authority: keys.authority, identities: keys.identities, store })
     }
@@ -206,6 +213,7 @@ fn start_controllers(
     plan: &ServerPlan,
     api: &ApiServer,
     authority: &Arc<Authority>,
+    led: CancellationToken,
     parts: &mut JoinSet<Part>,
     shutdown: &CancellationToken,
 ) {
@@ -226,9 +234,16 @@ fn start_controllers(
     let controllers = Controllers::new(options, caches.clone(), caches.client());
     api.expose(|registry| controllers.metrics().register(registry));
     let shutdown = shutdown.clone();
-    parts.spawn(
-        async move { ("the controllers", controllers.run(shutdown).await.map_err(Into::into)) },
-    );
+    parts.spawn(async move {
+        tokio::select! {
+            () = led.cancelled() => {}
+            () = tokio::time::sleep(LEAD) => {
+                tracing::warn!("this node's Services are not led yet; controllers begin");
+            }
+            () = shutdown.cancelled() => {}
+        }
+        ("the controllers", controllers.run(shutdown).await.map_err(Into::into))
+    });
 }
 
 fn start_scheduler(
@@ -238,8 +253,10 @@ fn start_scheduler(
     shutdown: &CancellationToken,
 ) {
     let caches = identity::caches(api, "system:kube-scheduler", &[], shutdown);
-    let options =
-        SchedulerOptions { leader_identity: identity::candidate(plan), ..SchedulerOptions::default() };
+    let options = SchedulerOptions {
+        leader_identity: identity::candidate(plan),
+        ..SchedulerOptions::default()
+    };
     let scheduler = Scheduler::new(options, caches);
     let shutdown = shutdown.clone();
     parts

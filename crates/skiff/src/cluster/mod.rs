@@ -28,8 +28,8 @@ use crate::instance::{self, Description, Instance, NodeTraces, Role};
 use crate::layout::Layout;
 use crate::local::{self, Agents, Told};
 use control_plane::ControlPlane;
-pub(crate) use lifecycle::POWER_FAILURE;
 pub(crate) use info::ClusterInfo;
+pub(crate) use lifecycle::POWER_FAILURE;
 pub(crate) use options::{AgentOptions, Common, NodeFlags, ServerOptions, UpOptions, duration};
 use options::{NodePlan, ServerPlan};
 
@@ -64,7 +64,8 @@ pub(crate) async fn up(options: UpOptions, shutdown: CancellationToken) -> anyho
         };
         // The container runtime takes longest to start, so it goes first.
         let runtime = node::Runtime::start(node);
-        let control = match ControlPlane::start(server, parts, shutdown).await {
+        let led = CancellationToken::new();
+        let control = match ControlPlane::start(server, led.clone(), parts, shutdown).await {
             Ok(control) => control,
             Err(error) => {
                 // Nothing may still be starting when what was started is removed.
@@ -80,7 +81,7 @@ pub(crate) async fn up(options: UpOptions, shutdown: CancellationToken) -> anyho
                 ("the agents of further nodes", Ok(()))
             });
         }
-        let access = node::Access::in_process(node, &control);
+        let access = node::Access::in_process(node, &control, led);
         let started = match access {
             Ok(access) => {
                 node::start(node, runtime, access, server.info()?, instance, parts, shutdown).await
@@ -105,7 +106,9 @@ pub(crate) async fn server(
     let description = describe(Role::Server, &server.server_url(), None);
     let (server, layout) = (&server, &layout);
     run(layout, description, ports, shutdown, async |_, parts, shutdown| {
-        let control = ControlPlane::start(server, parts, shutdown)
+        let nothing_led = CancellationToken::new();
+        nothing_led.cancel();
+        let control = ControlPlane::start(server, nothing_led, parts, shutdown)
             .await
             .context("start the control plane")?;
         step("the API server answers");

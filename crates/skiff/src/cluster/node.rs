@@ -41,11 +41,17 @@ pub(super) struct Access {
     pub(super) authority: CertificateDer<'static>,
     /// Where the node opens tunnels to.
     pub(super) tunnel: Option<serve::tunnel::AgentOptions>,
+    /// To be cancelled when the node's Services lead where they should.
+    pub(super) led: CancellationToken,
 }
 
 impl Access {
     /// For a node in the process of the API server: the authority is at hand.
-    pub(super) fn in_process(node: &NodePlan, control: &ControlPlane) -> anyhow::Result<Self> {
+    pub(super) fn in_process(
+        node: &NodePlan,
+        control: &ControlPlane,
+        led: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let user = format!("system:node:{}", node.name);
         let profile = serving_profile(node);
         let serving = control.keep_identity("kubelet", profile)?;
@@ -59,6 +65,7 @@ impl Access {
             serving,
             authority: control.authority.certificate_der()?,
             tunnel: None,
+            led,
         })
     }
 }
@@ -141,7 +148,11 @@ pub(super) async fn start(
         caches: Caches::new(access.network.clone(), shutdown.clone()),
         node: node.clone(),
         counted: dns::Metrics::default(),
+        led: access.led.clone(),
     };
+    if !has_led(node) {
+        access.led.cancel();
+    }
     let runtime = runtime.wait().await?;
     instance.update(|description| {
         if let Some(node) = &mut description.node {
@@ -165,6 +176,11 @@ pub(super) async fn start(
     parts.spawn(network.run(shutdown.clone()));
     parts.spawn(welcome(nodes, node.clone(), shutdown.clone()));
     Ok(())
+}
+
+/// Whether this node has led to Services before, and does so until told otherwise.
+fn has_led(node: &NodePlan) -> bool {
+    !node.flags.no_service_proxy && !network::saved_pod_networks(&node.layout.network()).is_empty()
 }
 
 fn start_kubelet(
@@ -284,6 +300,7 @@ struct Network {
     dns: DnsOptions,
     caches: Caches,
     counted: dns::Metrics,
+    led: CancellationToken,
 }
 
 impl Network {
@@ -341,10 +358,14 @@ impl Network {
     }
 
     fn start(self, parts: &mut JoinSet<Part>, round: &CancellationToken) {
-        let Self { node, options, dns, caches, counted, .. } = self;
+        let Self { node, options, dns, caches, counted, led, .. } = self;
         if !node.flags.no_service_proxy {
             let proxy = Proxy::new(options.clone(), caches.clone());
-            let stop = round.clone();
+            let (stop, programmed) = (round.clone(), proxy.programmed());
+            tokio::spawn(async move {
+                programmed.cancelled().await;
+                led.cancel();
+            });
             parts.spawn(
                 async move { ("the service proxy", proxy.run(stop).await.map_err(Into::into)) },
             );

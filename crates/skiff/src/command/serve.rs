@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::check;
 use crate::cluster::{self, AgentOptions, Common, ServerOptions, UpOptions};
 use crate::layout::Layout;
-use crate::machine;
 use crate::local;
+use crate::machine;
 use crate::progress::Progress;
 
 /// How long a detached cluster may take until its node is Ready.

@@ -172,7 +172,6 @@ impl<N: Send + Sync + 'static> Etcd<N> {
         self.shared.closing.cancel();
         self.shared.hub.close();
     }
-
 }
 
 impl<N: Send + Sync + 'static> Shared<N> {

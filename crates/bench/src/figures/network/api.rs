@@ -23,6 +23,7 @@ use crate::endpoint::{Endpoint, request};
 use crate::figures::{TIMEOUT, kubeconfig};
 use crate::inside;
 use crate::load::{self, Load};
+use crate::wire;
 
 /// Connections on which objects are made.
 const CONNECTIONS: usize = 16;
@@ -39,7 +40,7 @@ where
         let load = Load { connections: CONNECTIONS, duration: TIMEOUT * 4, requests };
         let made = load::run(&endpoint, load, move |number| {
             let (path, body) = make(first + number);
-            request(Method::POST, &path, body.to_string())
+            wire::request("POST", &path, &body.to_string())
         });
         let made = made.await?.requests();
         anyhow::ensure!(made == requests, "only {made} of {requests} objects were made");

@@ -351,7 +351,14 @@ impl Joined<'_> {
             ("the search for servers", Ok(()))
         });
         let network = network.client();
-        let access = Access { kubelet: client, network, serving, authority, tunnel: Some(tunnel) };
+        let access = Access {
+            kubelet: client,
+            network,
+            serving,
+            authority,
+            tunnel: Some(tunnel),
+            led: CancellationToken::new(),
+        };
         Ok((access, info))
     }
 

@@ -125,7 +125,11 @@ fn assert_calm(cluster: &Cluster) {
 }
 
 /// Fails where anything of a cluster is left beside its data directory.
-pub(crate) fn assert_nothing_left(namespace: &testkit::Machine, data_directory: &Path, cgroup: &str) {
+pub(crate) fn assert_nothing_left(
+    namespace: &testkit::Machine,
+    data_directory: &Path,
+    cgroup: &str,
+) {
     let run = run_directory(data_directory);
     for place in [data_directory, &run] {
         let text = place.to_str().expect("paths in tests are UTF-8");

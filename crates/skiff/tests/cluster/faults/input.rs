@@ -436,8 +436,7 @@ fn wrong_services() -> Vec<Case> {
         ),
         service(r#"{"clusterIP":"192.168.1.1","ports":[{"port":80}]}"#).invalid(
             "Service \"s\" is invalid: spec.clusterIPs: Invalid value: [\"192.168.1.1\"]: failed \
-             to allocate IP 192.168.1.1: the provided IP (192.168.1.1) is not in the valid range. \
-             The range of valid IPs is 10.96.0.0/12",
+             to allocate IP 192.168.1.1: the provided network does not match the current range",
             &["FieldValueInvalid spec.clusterIPs"],
         ),
         service(r#"{"ports":[{"port":80},{"port":81}]}"#).invalid(

@@ -177,7 +177,7 @@ fn what_fails_half_way_is_undone() {
     let path = format!("PATH={}", path.display());
     machine.check_refused(
         machine.up(&["env", &path], &[]),
-        "start the node: containerd ended while starting: out of order",
+        "start the container runtime: containerd ended while starting: out of order",
     );
     // The control plane fails while the node's part is already starting.
     std::fs::rename(machine.data().join("pki/ca.key"), machine.data().join("kept"))

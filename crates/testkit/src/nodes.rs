@@ -2,7 +2,7 @@
 //! killed, restarted, switched off and cut off.
 //!
 //! ```no_run
-//! use testkit::{Cluster, ClusterOptions, Fault};
+//! use skiff_testkit::{Cluster, ClusterOptions, Fault};
 //!
 //! let options = ClusterOptions { nodes: 3, ..ClusterOptions::default() };
 //! let mut cluster = Cluster::start_with("target/debug/skiff", options);

@@ -28,7 +28,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(5);
 const ASK_MOST: Duration = Duration::from_millis(500);
 
 /// How long the news of an out-of-memory kill may lag behind that of the exit.
-const MEMORY_NEWS: Duration = Duration::from_millis(50);
+const MEMORY_NEWS: Duration = Duration::from_millis(500);
 
 /// The kernel drops a signal that the first process of a namespace has no handler for. A container younger than this
 /// may not have installed its handler yet, and the signal is sent only once.
@@ -106,7 +106,10 @@ pub(super) async fn exited(
             let exit = match exit.reason.as_str() {
                 "Error" if has_memory_limit(&pod, &name) => {
                     // The news of an out-of-memory kill may come after that of the exit.
-                    sleep(MEMORY_NEWS).await;
+                    let until = Instant::now() + MEMORY_NEWS;
+                    while Instant::now() < until && !context.monitor.was_out_of_memory(&id) {
+                        sleep(ASK_AGAIN).await;
+                    }
                     exit_of(&context, &pod, &name, &id).await.unwrap_or(exit)
                 }
                 _ => exit,

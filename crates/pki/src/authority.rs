@@ -1,7 +1,7 @@
 //! A certificate authority on disk and the identities it issues.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::rand::fill;
@@ -285,8 +285,7 @@ impl Authority {
         name: &str,
         profile: &Profile,
     ) -> Result<Identity, PkiError> {
-        let (certificate, key) =
-            (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")));
+        let (certificate, key) = files(directory, name);
         if let (Some(certificate), Some(key)) = (read(&certificate)?, read(&key)?) {
             let found = Identity { certificate, key };
             if self.still_good(&found, profile) {
@@ -306,8 +305,7 @@ impl Authority {
         name: &str,
         profile: &Profile,
     ) -> Result<Identity, PkiError> {
-        let (certificate, key) =
-            (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")));
+        let (certificate, key) = files(directory, name);
         let identity = self.issue(profile)?;
         write_private(&key, identity.key.as_bytes())?;
         write_public(&certificate, identity.certificate.as_bytes())?;
@@ -332,6 +330,11 @@ impl Authority {
             && leaf.verify_signature(Some(authority.public_key())).is_ok()
             && identity.covers(profile)
     }
+}
+
+/// Where an identity's certificate and key are kept.
+fn files(directory: &Path, name: &str) -> (PathBuf, PathBuf) {
+    (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")))
 }
 
 fn common_name(path: &Path, pem: &str) -> Result<String, PkiError> {

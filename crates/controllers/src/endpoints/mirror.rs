@@ -22,7 +22,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Port, TRIGGER_TIME,
+    Port, TRIGGER_TIME, owner_of,
     pack::pack,
     protocol,
     slices::{MANAGED_BY, SERVICE, slice_ports},
@@ -48,25 +48,16 @@ pub(crate) async fn run(caches: Caches, deps: Deps, shutdown: CancellationToken)
     let endpoints = caches.cache::<Endpoints>();
     let slices = caches.cache::<EndpointSlice>();
     slices.index(BY_ENDPOINTS, |slice| {
-        endpoints_of(slice).map(|key| key.to_string()).into_iter().collect()
+        owner_of(slice, MANAGER).map(|key| key.to_string()).into_iter().collect()
     });
     Runtime::new(NAME, deps)
         .watch(&services, itself)
         .watch(&endpoints, itself)
         .watch(&slices, |change| {
-            change.object().and_then(|slice| endpoints_of(slice)).into_iter().collect()
+            change.object().and_then(|slice| owner_of(slice, MANAGER)).into_iter().collect()
         })
         .run(Mirror { services, endpoints, slices }, shutdown)
         .await;
-}
-
-/// The Endpoints that one of our slices mirrors.
-fn endpoints_of(slice: &EndpointSlice) -> Option<ObjectKey> {
-    let labels = slice.metadata.labels.as_ref()?;
-    if labels.get(MANAGED_BY).map(String::as_str) != Some(MANAGER) {
-        return None;
-    }
-    Some(ObjectKey::new(slice.metadata.namespace.as_deref(), labels.get(SERVICE)?.clone()))
 }
 
 struct Mirror {

@@ -13,7 +13,10 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use client::{Cache, Change, ObjectKey};
 use k8s_openapi::{
-    api::core::v1::{Container, Pod, Service, ServicePort, ServiceSpec},
+    api::{
+        core::v1::{Container, Pod, Service, ServicePort, ServiceSpec},
+        discovery::v1::EndpointSlice,
+    },
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
@@ -40,6 +43,15 @@ fn selecting(service: &Service) -> Option<(&ServiceSpec, &BTreeMap<String, Strin
         return None;
     }
     Some((spec, spec.selector.as_ref()?))
+}
+
+/// The object that a slice of this manager's belongs to: a Service, or Endpoints of the same name.
+fn owner_of(slice: &EndpointSlice, manager: &str) -> Option<ObjectKey> {
+    let labels = slice.metadata.labels.as_ref()?;
+    if labels.get(slices::MANAGED_BY).map(String::as_str) != Some(manager) {
+        return None;
+    }
+    Some(ObjectKey::new(slice.metadata.namespace.as_deref(), labels.get(slices::SERVICE)?.clone()))
 }
 
 fn is_headless(spec: &ServiceSpec) -> bool {

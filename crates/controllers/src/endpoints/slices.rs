@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     HEADLESS, Port, TRIGGER_TIME, addresses,
     hints::{self, Obstacle, Wish},
-    hostname, is_headless, may_serve,
+    hostname, is_headless, may_serve, owner_of,
     pack::pack,
     ports, selected_pods, selecting, services_of, trigger_time,
 };
@@ -44,14 +44,14 @@ pub(crate) async fn run(caches: Caches, deps: Deps, shutdown: CancellationToken)
     let nodes = caches.cache::<Node>();
     let slices = caches.cache::<EndpointSlice>();
     slices.index(BY_SERVICE, |slice| {
-        service_of(slice).map(|key| key.to_string()).into_iter().collect()
+        owner_of(slice, MANAGER).map(|key| key.to_string()).into_iter().collect()
     });
     let (by_pod, by_node) = (services.clone(), services.clone());
     Runtime::new(NAME, deps)
         .watch(&services, itself)
         .watch(&pods, move |change| services_of(&by_pod, change))
         .watch(&slices, |change| {
-            change.object().and_then(|slice| service_of(slice)).into_iter().collect()
+            change.object().and_then(|slice| owner_of(slice, MANAGER)).into_iter().collect()
         })
         .watch(&nodes, move |change| {
             // Only a node's being there, its zone and its CPUs matter, and all change rarely.
@@ -68,15 +68,6 @@ pub(crate) async fn run(caches: Caches, deps: Deps, shutdown: CancellationToken)
         })
         .run(Slices { services, pods, nodes, slices }, shutdown)
         .await;
-}
-
-/// The Service that one of our slices belongs to.
-fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
-    let labels = slice.metadata.labels.as_ref()?;
-    if labels.get(MANAGED_BY).map(String::as_str) != Some(MANAGER) {
-        return None;
-    }
-    Some(ObjectKey::new(slice.metadata.namespace.as_deref(), labels.get(SERVICE)?.clone()))
 }
 
 fn zone(node: &Node) -> Option<String> {

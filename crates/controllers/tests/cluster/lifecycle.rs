@@ -32,11 +32,13 @@ async fn wait_tainted(cluster: &Cluster, node: &str, effect: &str, tainted: bool
 /// Waits until a node has renewed its lease several times: long enough for others to be judged.
 async fn wait_renewals(cluster: &Cluster, node: &str, times: usize) {
     let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), "kube-node-lease");
-    let mut seen = std::collections::BTreeSet::new();
-    while seen.len() < times {
-        let lease = leases.get_opt(node).await.unwrap();
-        seen.extend(lease.and_then(|lease| lease.spec?.renew_time).map(|time| time.0));
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let mut last = None;
+    for _ in 0..times {
+        let renewed = cluster.until("the lease is renewed", || async {
+            let time = leases.get_opt(node).await?.and_then(|lease| lease.spec?.renew_time);
+            Ok(time.map(|time| time.0).filter(|time| Some(*time) != last))
+        });
+        last = Some(renewed.await);
     }
 }
 

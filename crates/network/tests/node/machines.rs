@@ -6,7 +6,7 @@ use std::{
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -25,6 +25,9 @@ use crate::{
 
 /// Nothing here takes longer to happen.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a pod must have done before it is enough.
+const SPOKEN: usize = 1000;
 
 /// Waits until `condition` holds.
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -249,24 +252,26 @@ impl Machine {
 impl Machine {
     /// Attaches a pod as the runtime does, which names it.
     pub(crate) fn pod_of(&self, namespace: &str, name: &str) -> Guest {
-        self.pod_that(namespace, name, |_| ()).0
+        self.pod_that(namespace, name, |done, _| done.store(SPOKEN, Ordering::Relaxed)).0
     }
 
-    /// As [`Machine::pod_of`]; `work` goes on in the pod from before it has a network until a
-    /// while after, when it is told to stop.
-    pub(crate) fn pod_that<T: Send + 'static>(
+    /// As [`Machine::pod_of`]; `work` goes on in the pod from before it has a network. It counts what
+    /// it has done, and is told to stop when it has done enough with the network. Returns the count.
+    pub(crate) fn pod_that(
         &self,
         namespace: &str,
         name: &str,
-        work: impl FnOnce(&AtomicBool) -> T + Send + 'static,
-    ) -> (Guest, T) {
+        work: impl FnOnce(&AtomicUsize, &AtomicBool) + Send + 'static,
+    ) -> (Guest, usize) {
         let inside = Namespace::new();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let working = inside.run(move || std::thread::spawn(move || work(&stopped)));
+        let progress = Arc::new((AtomicUsize::new(0), AtomicBool::new(false)));
+        let told = progress.clone();
+        let working = inside.run(move || std::thread::spawn(move || work(&told.0, &told.1)));
         let result = self.attach(namespace, name, &inside).expect("ADD");
-        std::thread::sleep(Duration::from_millis(50));
-        stop.store(true, Ordering::Relaxed);
+        let attached = progress.0.load(Ordering::Relaxed);
+        let done = || progress.0.load(Ordering::Relaxed);
+        until("the pod does its work", || done() >= attached + SPOKEN || working.is_finished());
+        progress.1.store(true, Ordering::Relaxed);
         let ips = result["ips"].as_array().expect("addresses").clone();
         let address = |ip: &Value| -> IpAddr {
             let text = ip["address"].as_str().expect("address");
@@ -274,7 +279,8 @@ impl Machine {
         };
         let addresses = ips.iter().map(address).collect();
         let guest = Guest { name: name.to_owned(), addresses, namespace: inside };
-        (guest, working.join().expect("the pod's work"))
+        working.join().expect("the pod's work");
+        (guest, done())
     }
 
     /// The error with which a pod's attachment fails.

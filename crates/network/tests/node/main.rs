@@ -7,6 +7,7 @@
 mod api;
 mod attach;
 mod balancer;
+mod enforcement;
 mod machines;
 mod nodes;
 mod policies;
@@ -51,10 +52,10 @@ const TESTS: &[Test] = &[
     ("nodes::packet_sizes_follow", nodes::packet_sizes_follow),
     ("nodes::nothing_is_left", nodes::nothing_is_left),
     ("policies::truth_table", policies::truth_table),
-    ("policies::connections_are_cut", policies::connections_are_cut),
-    ("policies::never_unpoliced", policies::never_unpoliced),
-    ("policies::the_node_passes", policies::the_node_passes),
-    ("policies::no_way_around", policies::no_way_around),
+    ("enforcement::connections_are_cut", enforcement::connections_are_cut),
+    ("enforcement::never_unpoliced", enforcement::never_unpoliced),
+    ("enforcement::the_node_passes", enforcement::the_node_passes),
+    ("enforcement::no_way_around", enforcement::no_way_around),
     ("attach::cleanup_leaves_nothing", attach::cleanup_leaves_nothing),
 ];
 

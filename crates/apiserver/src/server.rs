@@ -299,10 +299,10 @@ async fn dispatch(
     arrived: Arrived,
 ) -> Result<Response<Body>, Status> {
     let Arrived { parts, body, query, info, row } = arrived;
-    if info.path() == endpoints::tunnel::PATH {
-        return endpoints::tunnel::answer(core, &user, Request::from_parts(parts, body));
-    }
     if !info.is_resource() {
+        if info.path() == endpoints::tunnel::PATH {
+            return endpoints::tunnel::answer(core, &user, Request::from_parts(parts, body));
+        }
         return endpoints::nonresource(core, &parts, &query, info.path());
     }
     let row = row.ok_or_else(Status::no_such_path)?;

@@ -8,7 +8,7 @@ use std::{
         PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use hickory_proto::{
@@ -25,6 +25,9 @@ use crate::{
     search::{Searchers, next_names},
     wire::{Asking, Parsed, Transport, parse},
 };
+
+/// How long the rest of a search path is looked at: askers wait 5 s for all of it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything that answering needs.
 pub(crate) struct Desk {
@@ -167,6 +170,7 @@ impl Desk {
         let Some(target) = answer.follow.take() else { return asking.reply(answer) };
         match self.forwarder.resolve(target, asking.query.query_type()).await {
             Some(message) => {
+                answer.code = message.metadata.response_code;
                 answer.answers.extend(message.answers);
                 asking.reply(answer)
             }
@@ -176,8 +180,10 @@ impl Desk {
 
     /// What cannot be found out is left to the asker, who goes along the path by itself.
     async fn search_outside(&self, asking: Asking, absent: Answer, names: Vec<Name>) -> Vec<u8> {
+        let until = tokio::time::Instant::now() + PATIENCE;
         for name in names {
-            let found = self.forwarder.resolve(name.clone(), asking.query.query_type()).await;
+            let asked = self.forwarder.resolve(name.clone(), asking.query.query_type());
+            let Ok(found) = tokio::time::timeout_at(until, asked).await else { break };
             match found.as_ref().map(|message| message.metadata.response_code) {
                 Some(ResponseCode::NXDomain) => {}
                 Some(ResponseCode::NoError) => {

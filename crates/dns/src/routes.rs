@@ -15,7 +15,7 @@ use hickory_proto::rr::Name;
 const DNS_PORT: u16 = 53;
 /// More resolvers for one domain are not asked.
 const RESOLVERS: usize = 3;
-/// Texts of other lengths are refused.
+/// Longer texts are refused, in bytes.
 const LONGEST: usize = 64 << 10;
 
 /// Resolvers by domain.

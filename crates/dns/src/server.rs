@@ -116,7 +116,7 @@ impl Dns {
         tasks.spawn(follow(desk.clone(), caches.clone()));
         tasks.spawn(follow_searchers(desk.clone(), caches.clone(), options.node_name.clone()));
         tasks.spawn(follow_routes(desk.clone(), caches.clone(), not_ours));
-        tasks.spawn(keep_registered(caches.client(), options));
+        tasks.spawn(register_until_done(caches.client(), options));
         for (udp, tcp) in sockets {
             tasks.spawn(serve_udp(desk.clone(), udp));
             tasks.spawn(serve_tcp(desk.clone(), tcp));
@@ -135,7 +135,7 @@ impl Dns {
 }
 
 /// Registers until it works once.
-async fn keep_registered(client: kube::Client, options: DnsOptions) {
+async fn register_until_done(client: kube::Client, options: DnsOptions) {
     let mut wait = FIRST_RETRY;
     while let Err(error) = register(client.clone(), &options).await {
         match wait == LAST_RETRY {

@@ -95,10 +95,7 @@ impl NetworkOptions {
             Backend::Vxlan { id, .. } => id,
             Backend::HostGateway => 0,
         };
-        let number = format!(".{id}");
-        let room = DEVICE_NAME_BYTES.saturating_sub(number.len());
-        let stem = overlay_stem(&self.bridge);
-        format!("{}{number}", stem.get(..room).unwrap_or(stem))
+        overlay_name(&self.bridge, id)
     }
 
     /// Where address leases are kept.
@@ -111,8 +108,16 @@ impl NetworkOptions {
 pub(crate) const DEVICE_NAME_BYTES: usize = 15;
 
 /// What the names of VXLAN devices that go with a bridge begin with.
-pub(crate) fn overlay_stem(bridge: &str) -> &str {
+fn overlay_stem(bridge: &str) -> &str {
     bridge.trim_end_matches(|c: char| c.is_ascii_digit())
+}
+
+/// Name of the VXLAN device of a network's number that goes with a bridge.
+pub(crate) fn overlay_name(bridge: &str, id: u32) -> String {
+    let number = format!(".{id}");
+    let room = DEVICE_NAME_BYTES.saturating_sub(number.len());
+    let stem = overlay_stem(bridge);
+    format!("{}{number}", stem.get(..room).unwrap_or(stem))
 }
 
 /// An address as a number, whatever its family.

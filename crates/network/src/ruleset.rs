@@ -7,6 +7,8 @@
 
 use std::{collections::BTreeSet, fmt::Write, net::IpAddr};
 
+use nix::libc;
+
 use ipnet::IpNet;
 
 use crate::{cni::HostPort, options::NetworkOptions};
@@ -39,6 +41,45 @@ impl Family {
             Self::V4 => "ip",
             Self::V6 => "ip6",
         }
+    }
+}
+
+/// A protocol that has ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// The API's name of it.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        match name {
+            "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            "SCTP" => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+
+    /// nft's name of it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    /// Its number in an IP header.
+    pub(crate) fn number(self) -> u8 {
+        let number = match self {
+            Self::Tcp => libc::IPPROTO_TCP,
+            Self::Udp => libc::IPPROTO_UDP,
+            Self::Sctp => libc::IPPROTO_SCTP,
+        };
+        number as u8
     }
 }
 

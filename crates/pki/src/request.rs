@@ -90,7 +90,8 @@ fn key_name(public_key: &[u8]) -> String {
     hex(&digest::digest(&digest::SHA256, public_key).as_ref()[..16])
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -153,7 +153,7 @@ fn accepted(point: &[u8]) -> Option<Accepted> {
 pub fn random_secret(bytes: usize) -> Result<String, PkiError> {
     let mut secret = vec![0; bytes];
     fill(&mut secret).map_err(|_| PkiError::Key("the kernel gives no random bytes".into()))?;
-    Ok(secret.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::request::hex(&secret))
 }
 
 #[cfg(test)]

@@ -20,6 +20,11 @@ pub(crate) use generic::Generic;
 
 /// Hooks around a write. `object` is the object about to be stored, in its storage version.
 pub(crate) trait Strategy: Send + Sync + std::fmt::Debug {
+    /// Whether objects take addresses and ports of the cluster, in the transaction that writes them.
+    fn allocates(&self) -> bool {
+        false
+    }
+
     /// Puts a new object into its first state. By default the status is emptied where the kind
     /// has a status subresource, which `has_status` says.
     fn prepare_create(&self, object: &mut Value, user: &UserInfo, has_status: bool) {

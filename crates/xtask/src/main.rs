@@ -30,7 +30,7 @@ enum Task {
     Layers,
     /// Build the image archives of the sample website into dist/images.
     Images,
-    /// Measure a release build beside its budgets: `up`, `nodes`, `idle`, `pods` or `api`, with their options.
+    /// Measure a release build beside its budgets: `up`, `nodes`, `idle`, `pods`, `api` or `network`, with their options.
     Bench {
         /// The bench, and its options.
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]

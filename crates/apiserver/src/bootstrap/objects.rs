@@ -153,8 +153,8 @@ pub(crate) async fn endpoints(writer: &Writer, advertised: &Advertised) -> Resul
             let port = advertised.address.port();
             // Several servers may listen on several ports; they would correct each other for ever.
             let alone = advertised.servers.len() == 1;
-            if alone && stored["spec"]["ports"][0]["targetPort"] != port {
-                merged["spec"]["ports"][0]["targetPort"] = port.into();
+            if alone && let Some(first) = merged.pointer_mut("/spec/ports/0") {
+                first["targetPort"] = port.into();
             }
             (merged != *stored).then_some(merged)
         })

@@ -21,9 +21,10 @@ struct Entry {
 impl Tunnels {
     /// Takes a node's newest tunnel. An older one ends with the last of its connections.
     pub(crate) fn insert(&self, node: &str, tunnel: Tunnel) -> u64 {
+        let mut open = self.open.lock();
         let id = *self.changed.borrow() + 1;
-        self.open.lock().insert(node.to_owned(), Entry { id, tunnel });
-        self.changed.send_modify(|count| *count += 1);
+        open.insert(node.to_owned(), Entry { id, tunnel });
+        self.changed.send_replace(id);
         id
     }
 

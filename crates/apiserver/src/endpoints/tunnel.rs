@@ -24,8 +24,9 @@ pub(crate) fn answer(
     // Whoever may impersonate a node has not got its addresses.
     let by_certificate =
         user.first_extra(EXTRA_CREDENTIAL_ID).is_some_and(|id| id.starts_with("X509SHA256="));
-    let node = user.node().filter(|node| !node.is_empty() && by_certificate).map(str::to_owned);
-    let Some(node) = node else {
+    let posing = request.headers().keys().any(|name| name.as_str().starts_with("impersonate-"));
+    let node = user.node().filter(|node| !node.is_empty() && by_certificate && !posing);
+    let Some(node) = node.map(str::to_owned) else {
         return Err(Status::new(
             403,
             "Forbidden",

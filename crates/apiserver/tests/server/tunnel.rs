@@ -217,8 +217,10 @@ async fn nobody_but_a_node_opens_a_tunnel() {
     let cluster = Cluster::start().await;
     let server = cluster.listen(cluster.server.clone()).await;
     let upgrade = "Upgrade: skiff-tunnel/1\r\n";
-    let posing =
-        format!("{upgrade}Impersonate-User: system:node:n1\r\nImpersonate-Group: system:nodes\r\n");
+    let posing = format!(
+        "{upgrade}Impersonate-User: system:node:n1\r\nImpersonate-Group: system:nodes\r\n\
+         Impersonate-Extra-authentication.kubernetes.io%2Fcredential-id: X509SHA256=0\r\n"
+    );
     for (user, group, headers, expected) in [
         ("system:node:n1", "system:nodes", upgrade, "101"),
         ("system:node:n1", "system:nodes", "Upgrade: websocket\r\n", "400"),

@@ -37,11 +37,25 @@ const BOOTSTRAPPERS: &str = "system:bootstrappers";
 const NETWORK_PREFIX: &str = "skiff:network:";
 const NETWORKS: &str = "skiff:network";
 
+/// Requests that wait, by who asks.
+const PENDING_OF: &str = "pending-of";
+/// Approved requests for nodes' identities, by the identity.
+const APPROVED_FOR: &str = "approved-for";
+
 /// Runs the controller until `shutdown`.
 pub(crate) async fn run(caches: Caches, deps: Deps, shutdown: CancellationToken) {
     let requests = caches.cache::<CertificateSigningRequest>();
     let nodes = caches.cache::<Node>();
     let pending = requests.clone();
+    requests.index(PENDING_OF, |request| {
+        request.spec.username.clone().filter(|_| is_pending(request)).into_iter().collect()
+    });
+    requests.index(APPROVED_FOR, |request| {
+        let ours = request.spec.signer_name == KUBELET_CLIENT;
+        let approved = ours && condition(request, APPROVED).is_some();
+        let asked = approved.then(|| read(request).ok()).flatten();
+        asked.map(|asked| asked.subject.common_name).into_iter().collect()
+    });
     Runtime::new(NAME, deps)
         .watch(&requests, itself)
         // A serving certificate may be asked for before the Node has its addresses.
@@ -49,10 +63,8 @@ pub(crate) async fn run(caches: Caches, deps: Deps, shutdown: CancellationToken)
             let Some(node) = &change.after else { return Vec::new() };
             let user =
                 format!("{NODE_PREFIX}{}", node.metadata.name.as_deref().unwrap_or_default());
-            let waiting = pending.list().into_iter().filter(|request| {
-                is_pending(request) && request.spec.username.as_deref() == Some(&user)
-            });
-            waiting.map(|request| ObjectKey::of(&*request)).collect()
+            let waiting = pending.indexed(PENDING_OF, &user);
+            waiting.iter().map(|request| ObjectKey::of(&**request)).collect()
         })
         // One after the other: two machines that ask for one name at once must not both get it.
         .concurrent(1)
@@ -97,7 +109,7 @@ impl Reconciler for Approver {
             return Ok(Outcome::default());
         };
         let Ok(asked) = read(&request) else { return Ok(Outcome::default()) };
-        let (kind, reason, message) = match self.judge(&request, &asked) {
+        let (kind, reason, message) = match self.judge(&request, &asked, context.now) {
             Verdict::Leave => return Ok(Outcome::default()),
             Verdict::Approve(message) => (APPROVED, "AutoApproved", message.to_owned()),
             Verdict::Deny(reason, message) => (DENIED, reason, message),
@@ -124,7 +136,7 @@ impl Reconciler for Approver {
         );
         if kind == APPROVED && request.spec.signer_name == KUBELET_CLIENT {
             let mut given = self.given.lock();
-            given.retain(|_, (_, at)| is_recent(*at));
+            given.retain(|_, (_, at)| is_recent(*at, context.now));
             given.insert(asked.subject.common_name.clone(), (asked.key_name(), context.now));
         }
         Ok(Outcome { wrote, requeue_at: None })
@@ -132,12 +144,19 @@ impl Reconciler for Approver {
 }
 
 impl Approver {
-    fn judge(&self, request: &CertificateSigningRequest, asked: &SigningRequest) -> Verdict {
+    fn judge(
+        &self,
+        request: &CertificateSigningRequest,
+        asked: &SigningRequest,
+        now: Timestamp,
+    ) -> Verdict {
         let node = |name: &str| self.nodes.get(None, name);
         let granted = || {
             let given = self.given.lock().get(&asked.subject.common_name).cloned();
-            let given = given.filter(|(_, at)| is_recent(*at)).map(|(key, _)| key);
-            given.into_iter().chain(granted(&asked.subject, &self.requests.list())).collect()
+            let given = given.filter(|(_, at)| is_recent(*at, now)).map(|(key, _)| key);
+            let name = &asked.subject.common_name;
+            let approved = self.requests.indexed(APPROVED_FOR, name);
+            given.into_iter().chain(granted(&asked.subject, &approved, now)).collect()
         };
         judge(request, asked, node, granted)
     }
@@ -238,13 +257,17 @@ fn taken(
 }
 
 /// The keys that were given this identity a moment ago, and whose machines may not have registered yet.
-fn granted(subject: &Subject, requests: &[Arc<CertificateSigningRequest>]) -> Vec<String> {
+fn granted(
+    subject: &Subject,
+    requests: &[Arc<CertificateSigningRequest>],
+    now: Timestamp,
+) -> Vec<String> {
     let recent = requests.iter().filter(|request| {
         let approval = condition(request, APPROVED);
         request.spec.signer_name == KUBELET_CLIENT
             && approval
                 .and_then(|at| at.last_update_time.as_ref())
-                .is_some_and(|at| is_recent(at.0))
+                .is_some_and(|at| is_recent(at.0, now))
     });
     let asked = recent.filter_map(|request| read(request).ok());
     asked.filter(|asked| asked.subject == *subject).map(|asked| asked.key_name()).collect()
@@ -253,8 +276,8 @@ fn granted(subject: &Subject, requests: &[Arc<CertificateSigningRequest>]) -> Ve
 /// How long a machine may take from its certificate to its Node, in seconds.
 const REGISTRATION: i64 = 60;
 
-fn is_recent(time: Timestamp) -> bool {
-    Timestamp::now().as_second() - time.as_second() < REGISTRATION
+fn is_recent(time: Timestamp, now: Timestamp) -> bool {
+    now.as_second() - time.as_second() < REGISTRATION
 }
 
 /// Whether every name and address asked for is the node's.
@@ -334,7 +357,7 @@ mod tests {
         let node = |name: &str| (name == "b").then(|| Arc::new(known.clone()));
         let others: Vec<_> = others.iter().cloned().map(Arc::new).collect();
         let asked = read(request).unwrap();
-        judge(request, &asked, node, || granted(&asked.subject, &others))
+        judge(request, &asked, node, || granted(&asked.subject, &others, Timestamp::now()))
     }
 
     #[test]

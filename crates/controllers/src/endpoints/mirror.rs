@@ -13,7 +13,7 @@ use client::{Cache, Caches, EventKind, ObjectKey};
 use k8s_openapi::{
     api::{
         core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service},
-        discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
+        discovery::v1::{Endpoint, EndpointConditions, EndpointSlice},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -25,7 +25,7 @@ use super::{
     Port, TRIGGER_TIME, owner_of,
     pack::pack,
     protocol,
-    slices::{MANAGED_BY, SERVICE, slice_ports},
+    slices::{MANAGED_BY, SERVICE, endpoint_ports, slice_ports},
 };
 use crate::objects::{annotation, controller_reference, name};
 
@@ -135,8 +135,14 @@ pub(crate) fn plan(snapshot: &Snapshot) -> Plan {
         }
         new.extend(packed.new.into_iter().map(|contents| make(endpoints, &group, contents)));
     }
+    // What is no longer needed is used again, so that there is no moment without.
+    for slice in new {
+        match spare.iter().position(|spare| spare.address_type == slice.address_type) {
+            Some(at) => plan.actions.extend(change(spare.swap_remove(at), &slice)),
+            None => plan.act(Action::create(&slice)),
+        }
+    }
     plan.actions.extend(spare.into_iter().map(Action::delete));
-    plan.actions.extend(new.iter().map(Action::create));
     if left_out > 0 && !plan.actions.is_empty() {
         plan.note(
             endpoints,
@@ -207,12 +213,6 @@ fn make(endpoints: &Endpoints, (family, ports): &Group, contents: Vec<Endpoint>)
     let mut annotations = endpoints.metadata.annotations.clone().unwrap_or_default();
     annotations.remove(LAST_APPLIED);
     annotations.remove(TRIGGER_TIME);
-    let ports = ports.iter().map(|port| EndpointPort {
-        name: Some(port.name.clone()),
-        port: Some(port.port),
-        protocol: Some(port.protocol.clone()),
-        app_protocol: port.app_protocol.clone(),
-    });
     EndpointSlice {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-", name(&endpoints.metadata))),
@@ -224,7 +224,7 @@ fn make(endpoints: &Endpoints, (family, ports): &Group, contents: Vec<Endpoint>)
         },
         address_type: (*family).to_owned(),
         endpoints: Some(contents),
-        ports: Some(ports.collect()),
+        ports: Some(endpoint_ports(ports)),
     }
 }
 
@@ -233,6 +233,9 @@ fn change(slice: &EndpointSlice, wanted: &EndpointSlice) -> Option<Action> {
     let mut patch = json!({});
     if slice.endpoints != wanted.endpoints {
         patch["endpoints"] = json!(wanted.endpoints);
+    }
+    if slice_ports(slice) != slice_ports(wanted) {
+        patch["ports"] = json!(wanted.ports);
     }
     let both = |map: &Option<BTreeMap<String, String>>| json!(map.clone().unwrap_or_default());
     let (before, after) = (&slice.metadata, &wanted.metadata);

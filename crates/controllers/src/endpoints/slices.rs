@@ -332,6 +332,17 @@ fn labels(service: &Service, spec: &ServiceSpec) -> BTreeMap<String, String> {
     labels
 }
 
+/// Ports as a slice says them.
+pub(super) fn endpoint_ports(ports: &[Port]) -> Vec<EndpointPort> {
+    let say = |port: &Port| EndpointPort {
+        name: Some(port.name.clone()),
+        port: Some(port.port),
+        protocol: Some(port.protocol.clone()),
+        app_protocol: port.app_protocol.clone(),
+    };
+    ports.iter().map(say).collect()
+}
+
 fn make(
     service: &Service,
     spec: &ServiceSpec,
@@ -342,12 +353,6 @@ fn make(
 ) -> EndpointSlice {
     let annotations =
         trigger.map(|time| BTreeMap::from([(TRIGGER_TIME.to_owned(), time.to_owned())]));
-    let ports = ports.iter().map(|port| EndpointPort {
-        name: Some(port.name.clone()),
-        port: Some(port.port),
-        protocol: Some(port.protocol.clone()),
-        app_protocol: port.app_protocol.clone(),
-    });
     EndpointSlice {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-", name(&service.metadata))),
@@ -359,7 +364,7 @@ fn make(
         },
         address_type: family.to_owned(),
         endpoints: Some(endpoints),
-        ports: Some(ports.collect()),
+        ports: Some(endpoint_ports(ports)),
     }
 }
 

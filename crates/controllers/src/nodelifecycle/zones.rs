@@ -2,7 +2,7 @@
 //! them: a fault of many nodes at once is more likely one of the network than of the nodes.
 //!
 //! Counts and arithmetic; knows neither taints nor pods. Source of states and rates: upstream's
-//! zones; the share from which on nothing is evicted is ours (docs/adr/0010).
+//! zones; the share from which on nothing is evicted is ours (docs/adr/0015).
 
 use std::collections::HashMap;
 

@@ -162,6 +162,14 @@ fn unwanted(world: &World<'_>, ordered: bool, plan: &mut Plan) -> bool {
     };
     let mut condemned: Vec<&Arc<Pod>> = world.pods.iter().filter(beyond).collect();
     condemned.sort_by_key(|pod| std::cmp::Reverse(identity::ordinal(pod)));
+    // Claims first: a pod that goes before its claims follow it leaves them behind.
+    let before = plan.actions.len();
+    for pod in &condemned {
+        claims::retain(world, pod, plan);
+    }
+    if plan.actions.len() > before {
+        return true;
+    }
     // The lowest pod that does not work may go although it does not: it may be why others do not.
     let first_broken = first_broken(world, &condemned);
     for pod in &condemned {
@@ -181,7 +189,6 @@ fn unwanted(world: &World<'_>, ordered: bool, plan: &mut Plan) -> bool {
                 Availability::No => return true,
             }
         }
-        claims::retain(world, pod, plan);
         delete(world, pod, plan);
         if ordered {
             return true;

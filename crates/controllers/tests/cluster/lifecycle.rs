@@ -196,11 +196,15 @@ async fn a_stateful_set_is_updated_from_the_top_and_scaled_in_order() {
     let set = cluster.wait::<StatefulSet>("db", "running", is_running).await;
     let first = set.status.unwrap().current_revision.unwrap();
     let pods: Api<Pod> = cluster.api();
-    let created = |name: &'static str| {
+    // Addresses are numbered in the order in which pods become ready.
+    let turn = |name: &'static str| {
         let pods = pods.clone();
-        async move { pods.get(name).await.unwrap().metadata.creation_timestamp.unwrap().0 }
+        async move {
+            let ip = pods.get(name).await.unwrap().status.unwrap().pod_ip.unwrap();
+            ip.rsplit('.').next().unwrap().parse::<u32>().unwrap()
+        }
     };
-    assert!(created("db-0").await <= created("db-1").await);
+    assert!(turn("db-0").await < turn("db-1").await);
     let image = json!({ "spec": { "template": { "spec": { "containers": [
         { "name": "web", "image": "1.1.0" }] } } } });
     cluster.patch::<StatefulSet>("db", image).await;
@@ -213,7 +217,7 @@ async fn a_stateful_set_is_updated_from_the_top_and_scaled_in_order() {
         })
         .await;
     assert_eq!(set.status.unwrap().ready_replicas, Some(3));
-    assert!(created("db-2").await <= created("db-0").await, "from the top");
+    assert!(turn("db-2").await < turn("db-0").await, "from the top");
     cluster.patch::<StatefulSet>("db", json!({ "spec": { "replicas": 1 } })).await;
     cluster.wait_count::<Pod>(1).await;
     assert!(pods.get_opt("db-0").await.unwrap().is_some());

@@ -12,7 +12,7 @@ use client::{Caches, Change, Subscription};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use pki::{Authority, Profile, TokenKeys};
 use registry::{Rows, header_reader};
@@ -103,7 +103,10 @@ impl Cluster {
         let pods: Api<Pod> = self.api();
         let all = pods.list(&Default::default()).await.unwrap().items;
         for pod in all.iter().filter(|pod| pod.status.as_ref().is_none_or(|s| s.pod_ip.is_none())) {
-            let _ = pods.delete(&pod.name_any(), &DeleteParams::default()).await;
+            // One that became ready meanwhile stays.
+            let seen = Preconditions { uid: pod.uid(), resource_version: pod.resource_version() };
+            let params = DeleteParams { preconditions: Some(seen), ..DeleteParams::default() };
+            let _ = pods.delete(&pod.name_any(), &params).await;
         }
     }
 

@@ -107,7 +107,9 @@ impl Heartbeat {
             let nodes: Api<api::Node> = Api::all(self.client.clone());
             let patch = json!({ "metadata": { "annotations": fence::annotation(true, wanted) } });
             let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-            if nodes.patch(&self.options.node_name, &params, &patch).await.is_err() {
+            let told = nodes.patch(&self.options.node_name, &params, &patch);
+            // A request that hangs must not keep the next renewal from being sent.
+            if !matches!(timeout(Duration::from_secs(1), told).await, Ok(Ok(_))) {
                 return known;
             }
         }

@@ -72,13 +72,15 @@ pub(super) fn groups(
                 true => format!("{PREFIX}{}", word(address)),
                 false => format!("{PREFIX}{}", hash(&[&address.to_string()]) % SHARED),
             };
-            let group = groups.entry(name.clone()).or_default();
+            let group = groups.entry(name).or_insert_with_key(|name| {
+                let may = |node: &&String| serving.as_ref().is_none_or(|all| all.contains(*node));
+                let mut candidates: Vec<String> = nodes.iter().filter(may).cloned().collect();
+                // Each group has an order of its own, so that groups are spread over nodes and a
+                // node that goes leaves its groups to different ones.
+                candidates.sort_by_cached_key(|node| hash(&[name, node]));
+                Group { candidates, ..Group::default() }
+            });
             group.addresses.insert(address);
-            let may = |node: &&String| serving.as_ref().is_none_or(|all| all.contains(*node));
-            group.candidates = nodes.iter().filter(may).cloned().collect();
-            // Each group has an order of its own, so that groups are spread over nodes and a
-            // node that goes leaves its groups to different ones.
-            group.candidates.sort_by_key(|node| hash(&[&name, node]));
         }
     }
     groups

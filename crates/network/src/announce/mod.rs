@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use client::{Cache, Caches, ObjectKey, Select};
+use client::{Cache, Caches, ErrorExt, ObjectKey, Select};
 use k8s_openapi::{
     api::{
         coordination::v1::{Lease, LeaseSpec},
@@ -116,7 +116,7 @@ impl Announcer {
                     let select = Select::all().namespace(LEASE_NAMESPACE).labels(LABEL);
                     self.caches.selected::<Lease>(select)
                 });
-                if leases.is_ready() && sources.nodes.is_ready() {
+                if leases.is_ready() && sources.nodes.is_ready() && sources.slices.is_ready() {
                     let nodes = sources.nodes.list();
                     let able = nodes.iter().filter(|node| may_announce(node));
                     let able: BTreeSet<String> =
@@ -196,6 +196,8 @@ impl Announcer {
                 }
                 // Another was quicker: the next look at the lease says who.
                 Ok(Err(error)) if is_taken(&error) => {}
+                // Somebody removed it: the next write makes it again.
+                Ok(Err(error)) if error.is_not_found() => known.version = 0,
                 Ok(Err(error)) => tracing::debug!(%error, lease = name, "cannot write the lease"),
                 Err(_) => tracing::debug!(lease = name, "cannot write the lease in time"),
             }
@@ -221,7 +223,10 @@ impl Announcer {
         });
         for address in mine {
             if let Some(here) = self.here.get_mut(&address) {
-                here.go_on(address, now);
+                // The device may be another by now: it is looked for again.
+                if !here.go_on(address, now) {
+                    self.here.remove(&address);
+                }
                 continue;
             }
             let own = nodes.get(None, &self.node).map(|node| own_addresses(&node));
@@ -301,17 +306,22 @@ fn version(lease: &Lease) -> u64 {
 }
 
 impl Here {
-    fn go_on(&mut self, address: IpAddr, now: Instant) {
+    /// Keeps the address and says so; false if the device has it no more.
+    fn go_on(&mut self, address: IpAddr, now: Instant) -> bool {
         if now.duration_since(self.extended) >= EXTEND {
             match device::lend(self.device, address) {
                 Ok(()) => self.extended = now,
-                Err(error) => tracing::warn!(%error, %address, "cannot keep an address"),
+                Err(error) => {
+                    tracing::warn!(%error, %address, "cannot keep an address");
+                    return false;
+                }
             }
         }
         let due = if self.times < AT_FIRST { TICK * 2 } else { AGAIN };
         if now.duration_since(self.announced) >= due {
             self.announce(address, now);
         }
+        true
     }
 
     fn announce(&mut self, address: IpAddr, now: Instant) {

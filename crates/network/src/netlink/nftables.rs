@@ -56,11 +56,16 @@ const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
 
-/// `NFPROTO_INET` and `NFPROTO_BRIDGE`.
-const FAMILY_INET: u8 = 1;
-const FAMILY_BRIDGE: u8 = 7;
-/// Elements in one message: attributes are at most 64 KiB.
-const ELEMENTS_A_MESSAGE: usize = 400;
+/// The families of tables that are used: `NFPROTO_INET` and `NFPROTO_BRIDGE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TableFamily {
+    Inet = 1,
+    Bridge = 7,
+}
+const FAMILY_INET: u8 = TableFamily::Inet as u8;
+const FAMILY_BRIDGE: u8 = TableFamily::Bridge as u8;
+/// Elements in one message: attributes are at most 64 KiB, an element about 200 bytes.
+const ELEMENTS_A_MESSAGE: usize = 256;
 /// The room that a request for many elements takes in a socket's queue, by its length.
 const ROOM_FACTOR: usize = 2;
 
@@ -92,11 +97,12 @@ pub(crate) struct Element {
 }
 
 /// Whether table `inet name` exists.
-pub(crate) fn table_exists(name: &str) -> Result<bool, NetlinkError> {
-    let request = request(GET_TABLE, 0).string(TABLE_NAME, name);
+pub(crate) fn table_exists(name: &str, family: TableFamily) -> Result<bool, NetlinkError> {
+    let request = request_of(family as u8, GET_TABLE, 0).string(TABLE_NAME, name);
     match Socket::netfilter()?.query("look up the table", request) {
         Ok(_) => Ok(true),
-        Err(NetlinkError { errno: Errno::ENOENT, .. }) => Ok(false),
+        // A kernel without the family has no table of it.
+        Err(NetlinkError { errno: Errno::ENOENT | Errno::EAFNOSUPPORT, .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -114,7 +120,7 @@ pub(crate) struct Frame {
 /// The table's frame; `None` if there is no such table. (`nft` lists a table only with all its
 /// elements, even where it shows none.)
 pub(crate) fn frame(socket: &mut Socket, table: &str) -> Result<Option<Frame>, NetlinkError> {
-    if !table_exists(table)? {
+    if !table_exists(table, TableFamily::Inet)? {
         return Ok(None);
     }
     let mut frame = Frame::default();

@@ -15,7 +15,7 @@ use crate::{
         route::{self, Link},
         vxlan::{self, Vxlan},
     },
-    options::{Backend, NetworkOptions, gateway, overlay_stem},
+    options::{Backend, NetworkOptions, gateway, overlay_name},
     setup::SetupError,
 };
 
@@ -236,11 +236,9 @@ pub(crate) fn remove_all(
     for v6 in [false, true] {
         ip::remove_rule(socket, &rule(options, v6))?;
     }
-    let stem = overlay_stem(&options.bridge);
     let goes_with = |link: &&Link| {
-        let number = link.name.rsplit_once('.').filter(|(start, _)| stem.starts_with(start));
-        let digits = number.is_some_and(|(_, number)| number.parse::<u32>().is_ok());
-        link.kind == "vxlan" && digits
+        let id = link.name.rsplit_once('.').and_then(|(_, id)| id.parse().ok());
+        link.kind == "vxlan" && id.is_some_and(|id| overlay_name(&options.bridge, id) == link.name)
     };
     for link in route::links(socket)?.iter().filter(goes_with) {
         route::delete_link(socket, &link.name)?;

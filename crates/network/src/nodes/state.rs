@@ -168,6 +168,9 @@ impl State {
         kernel::change(&mut self.socket, &self.options, &way, &old, &new)?;
         // Where two claimed the same, the other has it now.
         let lost: Vec<&Entry> = old.difference(&new).collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
         let others = self.entries.iter().filter(|(other, _)| *other != name);
         let theirs = others.flat_map(|(_, entries)| entries).copied();
         let left = theirs.filter(|entry| lost.iter().any(|lost| kernel::same_key(lost, entry)));

@@ -16,6 +16,8 @@ use meta::Selector;
 
 use super::ranges::{self, Family, Range};
 
+use crate::ruleset::Protocol;
+
 /// Which way a rule looks, from the pods that the policy selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Direction {
@@ -67,33 +69,9 @@ pub(crate) enum Namespaces {
     Labelled(Selector),
 }
 
-/// A transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-impl Protocol {
-    /// From the API's word; absent means TCP.
-    pub(crate) fn read(word: Option<&str>) -> Option<Self> {
-        match word {
-            None | Some("" | "TCP") => Some(Self::Tcp),
-            Some("UDP") => Some(Self::Udp),
-            Some("SCTP") => Some(Self::Sctp),
-            Some(_) => None,
-        }
-    }
-
-    /// As nftables calls it.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        }
-    }
+/// A protocol from the API's word; absent means TCP.
+pub(crate) fn protocol(word: Option<&str>) -> Option<Protocol> {
+    Protocol::parse(word.filter(|word| !word.is_empty()).unwrap_or("TCP"))
 }
 
 /// Ports of one protocol.
@@ -204,7 +182,7 @@ fn read_block(block: &IPBlock) -> Option<(Family, Vec<Range>)> {
 }
 
 fn read_port(port: &NetworkPolicyPort) -> Option<Port> {
-    let protocol = Protocol::read(port.protocol.as_deref())?;
+    let protocol = protocol(port.protocol.as_deref())?;
     let number = |number: i32| u16::try_from(number).ok();
     let which = match &port.port {
         None => Which::All,

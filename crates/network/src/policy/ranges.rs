@@ -2,9 +2,11 @@
 //!
 //! Pure arithmetic. Knows nothing of policies; both families are numbers of 128 bits here.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+
+use crate::options::number;
 
 pub(crate) use crate::ruleset::Family;
 
@@ -52,13 +54,6 @@ pub(crate) fn text(family: Family, (first, last): Range) -> String {
         Family::V6 => Ipv6Addr::from(number).to_string(),
     };
     if first == last { address(first) } else { format!("{}-{}", address(first), address(last)) }
-}
-
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u32::from(address).into(),
-        IpAddr::V6(address) => address.into(),
-    }
 }
 
 #[cfg(test)]

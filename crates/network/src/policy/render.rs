@@ -5,9 +5,10 @@
 //! exist. Knows nothing of which pods there are.
 
 use super::{
-    model::{Direction, Port, Protocol, Rule, Selection, Which},
+    model::{Direction, Port, Rule, Selection, Which},
     ranges::{Family, Range},
 };
+use crate::ruleset::Protocol;
 
 /// What a set holds. Policies that mean the same share it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -112,7 +113,7 @@ fn port_conditions(rule: &Rule, set: &mut dyn FnMut(Members) -> String) -> Vec<C
     let Some(ports) = &rule.ports else { return always() };
     let mut conditions = Vec::new();
     for Port { protocol, which } in ports {
-        let word = protocol.word();
+        let word = protocol.name();
         let plain = |text: String| Condition { family: None, text };
         match which {
             Which::All => conditions.push(plain(format!("meta l4proto {word}"))),

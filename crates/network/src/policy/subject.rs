@@ -11,7 +11,8 @@ use std::{
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde::{Deserialize, Serialize};
 
-use super::model::Protocol;
+use super::model::protocol;
+use crate::ruleset::Protocol;
 
 /// Annotation by which the kubelet's own pods are known to the runtime, other than by their uid.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
@@ -66,7 +67,7 @@ impl Facts {
             .flat_map(|container| container.ports.iter().flatten())
             .filter_map(|port| {
                 let number = u16::try_from(port.container_port).ok()?;
-                Some((Protocol::read(port.protocol.as_deref())?, port.name.clone()?, number))
+                Some((protocol(port.protocol.as_deref())?, port.name.clone()?, number))
             })
             .collect();
         Some(Self {

@@ -10,7 +10,7 @@ use super::content::{Command, Content, Verb};
 use crate::{
     netlink::{
         NetlinkError, Socket,
-        nftables::{self, Element, Transaction},
+        nftables::{self, Element, TableFamily, Transaction},
         route,
     },
     nft::{self, NftError},
@@ -62,6 +62,9 @@ impl Tables {
         let verdicts = verdicts.take_change();
         let guard = guard.take_change();
         if let (Some(elements), Some(guarded)) = (verdicts.elements(), guard.elements()) {
+            if elements.is_empty() && guarded.is_empty() {
+                return Ok(());
+            }
             // By far the most changes are of this kind, and need no program to make them.
             let mut transaction = Transaction::new(&name);
             fill(&mut transaction, elements);
@@ -105,6 +108,11 @@ impl Tables {
 
     /// Removes both.
     pub(crate) async fn remove(&mut self) -> Result<(), PolicyTableError> {
+        if !nftables::table_exists(&name(&self.options), TableFamily::Inet)?
+            && !nftables::table_exists(&name(&self.options), TableFamily::Bridge)?
+        {
+            return Ok(());
+        }
         let [verdicts, guard] = remove(&self.options);
         self.apply(verdicts).await?;
         match self.apply(guard).await {
@@ -116,7 +124,7 @@ impl Tables {
 
     /// Whether the table is still there: others may flush everything.
     pub(crate) fn exists(&self) -> Result<bool, PolicyTableError> {
-        Ok(nftables::table_exists(&name(&self.options))?)
+        Ok(nftables::table_exists(&name(&self.options), TableFamily::Inet)?)
     }
 
     /// Hardware address of the bridge, where there is one.

@@ -268,6 +268,10 @@ impl Proxy {
             drop(events.so_far(self.table.address()));
         }
         if let Err(error) = outcome {
+            if matches!(error, TableError::Task) {
+                // What was planned went with it.
+                self.catalog.touch_all();
+            }
             self.unsure = true;
             let wait = self.retry;
             self.retry = (self.retry * 2).min(LAST_RETRY);
@@ -299,6 +303,9 @@ impl Proxy {
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot look up the service table; replacing it");
+                if matches!(error, TableError::Task) {
+                    self.catalog.touch_all();
+                }
                 self.unsure = true;
             }
         }

@@ -16,12 +16,12 @@ use k8s_openapi::api::{
 };
 
 use super::{
-    element::{Entry, Key, Place, Protocol, Value},
+    element::{Entry, Key, Place, Value},
     endpoints::{Chooser, Chosen, Target, choose},
     state::Slots,
     sticky,
 };
-use crate::ruleset::{Container, Family, MARK, MARK_OWN, Picker, REFUSE};
+use crate::ruleset::{Container, Family, MARK, MARK_OWN, Picker, Protocol, REFUSE};
 
 /// A Service with this label is another proxy's.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";

@@ -8,11 +8,11 @@ use std::{
     net::IpAddr,
 };
 
-use super::{
-    element::{Entry, Protocol},
-    endpoints::Target,
+use super::{element::Entry, endpoints::Target};
+use crate::{
+    netlink::conntrack,
+    ruleset::{Family, Protocol},
 };
-use crate::{netlink::conntrack, ruleset::Family};
 
 /// The UDP flows to forget: those that arrive at one of `entries` and are answered by none of its
 /// endpoints.

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::ServiceSpec;
 
-use super::{element::Protocol, endpoints::Target, plan::Fragment};
-use crate::ruleset::Family;
+use super::{endpoints::Target, plan::Fragment};
+use crate::ruleset::{Family, Protocol};
 
 /// How long a client stays with its endpoint when the Service does not say, in seconds.
 const AFFINITY_SECONDS: i32 = 10_800;

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     departed::Departed,
-    element::{Entry, Key, Place, Protocol, Value, encode},
+    element::{Entry, Key, Place, Value, encode},
     endpoints::Target,
     stale::{stale, through_service},
     state::{Delta, State},
@@ -24,7 +24,7 @@ use crate::{
     nft::{self, NftError},
     nodes,
     options::NetworkOptions,
-    ruleset::{self, Container, Family, Names, Picker},
+    ruleset::{self, Container, Family, Names, Picker, Protocol},
 };
 
 /// Changes of more elements than this are made on a thread that may wait.
@@ -171,7 +171,6 @@ fn replace(options: &NetworkOptions, state: &State) -> Result<Replaced, TableErr
     let present = nftables::frame(&mut socket, table)?;
     let reused = present.as_ref().map(|_| {
         nft::apply(&options.nft, &format!("flush table inet {table}\n{content}"))?;
-        drop(leases);
         synchronize(table, state, Socket::netfilter()?)
     });
     let (mut socket, _) = match reused {
@@ -184,6 +183,7 @@ fn replace(options: &NetworkOptions, state: &State) -> Result<Replaced, TableErr
             synchronize(table, state, Socket::netfilter()?)?
         }
     };
+    drop(leases);
     if let Some(present) = present {
         let present = Names { chains: present.chains, sets: present.sets, maps: present.maps };
         let gone = present.remove_unless(table, &wanted);

@@ -7,12 +7,12 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use serde_json::{Value, json};
 
 use super::{
-    element::{Entry, Key, Protocol, Value as Element, text},
+    element::{Entry, Key, Value as Element, text},
     endpoints::{Chooser, Target, choose},
     plan::{Fragment, Surroundings, plan},
     state::{Delta, State},
 };
-use crate::ruleset::{Container, Family};
+use crate::ruleset::{Container, Family, Protocol};
 
 fn around() -> Surroundings {
     Surroundings { node: "here".to_owned(), ..Surroundings::default() }

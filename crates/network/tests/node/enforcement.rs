@@ -122,6 +122,8 @@ pub(crate) fn never_unpoliced(_: &Node) {
             }
         });
         println!("  {name}: attached in {:.1?}, {sent} datagrams", began.elapsed());
+        let quiet = silence.load(Ordering::Relaxed);
+        until("all that was said is heard", || silence.load(Ordering::Relaxed) > quiet);
         (guest, heard.load(Ordering::Relaxed) - before)
     };
     let _free = speak("free");
@@ -130,8 +132,6 @@ pub(crate) fn never_unpoliced(_: &Node) {
     until("the policy is known", || {
         cluster.machines[0].output("nft", "list ruleset").contains("vmap @egress4")
     });
-    let before = silence.load(Ordering::Relaxed);
-    until("the last word is heard", || silence.load(Ordering::Relaxed) > before);
     for n in 0..ATTEMPTS {
         let (_guest, count) = speak(&format!("mute-{n}"));
         assert_eq!(count, 0, "mute-{n} was heard");

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use meta::time;
 use serde_json::Value;
 use store::{Durability, Expect, Guard, Key, Snapshot, Write};
@@ -24,6 +25,9 @@ use crate::registry::Registry;
 /// How often it is looked.
 const INTERVAL: Duration = Duration::from_secs(180);
 
+/// Repairs under way at once: the store writes down together what comes together.
+const AT_ONCE: usize = 64;
+
 /// Looks now and then until shutdown.
 pub(crate) async fn run(engine: &Registry, shutdown: &CancellationToken) {
     while shutdown.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
@@ -34,15 +38,15 @@ pub(crate) async fn run(engine: &Registry, shutdown: &CancellationToken) {
 /// Looks once. What does not succeed is found again the next time.
 pub(crate) async fn repair(engine: &Registry) {
     let now = time::seconds((engine.clock)());
-    let plan = plan(&engine.store.snapshot(), &now);
-    for repair in plan {
-        let Repair { what, claims } = repair;
+    let repairs = futures::stream::iter(plan(&engine.store.snapshot(), &now));
+    let make = |Repair { what, claims }| async move {
         let done = engine.store.commit(claims.guards, claims.writes, Durability::Durable).await;
         match done {
             Ok(_) => tracing::info!(repaired = what, "allocations of Services"),
             Err(error) => tracing::debug!(%error, what, "not repaired"),
         }
-    }
+    };
+    repairs.for_each_concurrent(AT_ONCE, make).await;
 }
 
 pub(super) struct Repair {
@@ -82,12 +86,10 @@ pub(super) fn plan(snapshot: &Snapshot<Header>, now: &str) -> Vec<Repair> {
     }
     let mut repairs = surplus(snapshot, &wanted, &owners);
     for (key, (owner, write)) in wanted {
-        let held = snapshot.get(&key);
-        let expect = match held {
-            None => Expect::Absent,
-            Some(_) => continue,
-        };
-        let guards = vec![Guard::new(key.clone(), expect), owner.guard.clone()];
+        if snapshot.get(&key).is_some() {
+            continue;
+        }
+        let guards = vec![Guard::new(key.clone(), Expect::Absent), owner.guard.clone()];
         let what = format!("{key} of {} was missing", name_of(&owner.service));
         repairs.push(Repair { what, claims: Claims { guards, writes: vec![write] } });
     }

@@ -171,13 +171,13 @@ async fn repair_makes_records_agree_with_services() {
     let writes = all.0.iter().map(|key| Write::delete(format!("{}{key}", claims::ADDRESSES)));
     let writes = writes.chain([Write::delete("/registry/services/default/goes")]).collect();
     bench.store.commit(vec![], writes, Durability::Durable).await.expect("broken");
-    bench.put(&format!("{}10.96.0.200", claims::ADDRESSES), json!({
-        "metadata": {"name": "10.96.0.200", "labels": {claims::MANAGED_BY: claims::MANAGER}},
+    bench.put(&format!("{}10.96.0.5", claims::ADDRESSES), json!({
+        "metadata": {"name": "10.96.0.5", "labels": {claims::MANAGED_BY: claims::MANAGER}},
         "spec": {"parentRef": {"resource": "services", "namespace": "x", "name": "y"}}
     }))
     .await;
-    bench.put(&format!("{}10.96.0.201", claims::ADDRESSES), json!({
-        "metadata": {"name": "10.96.0.201"}, "spec": {"parentRef": {"name": "somebody else's"}}
+    bench.put(&format!("{}10.96.0.6", claims::ADDRESSES), json!({
+        "metadata": {"name": "10.96.0.6"}, "spec": {"parentRef": {"name": "somebody else's"}}
     }))
     .await;
 
@@ -187,7 +187,7 @@ async fn repair_makes_records_agree_with_services() {
     }
     let port = stays["spec"]["ports"][0]["nodePort"].to_string();
     let address = stays["spec"]["clusterIP"].as_str().expect("address").to_owned();
-    let mut addresses = [address, "10.96.0.201".to_owned()];
+    let mut addresses = [address, "10.96.0.6".to_owned()];
     addresses.sort();
     assert_eq!(bench.keys(claims::ADDRESSES), addresses);
     assert_eq!(bench.keys(claims::PORTS), [port]);

@@ -267,9 +267,8 @@ pub(crate) async fn vanish(
     modified: Revision,
     object: &Value,
 ) -> Result<Revision, Failure> {
-    let claims = if create::is_service(context) {
-        let snapshot = context.engine.latest().await.map_err(Failure::Refused)?;
-        context.engine.allocator.release(&snapshot, object)
+    let claims = if context.stored.strategy.allocates() {
+        context.engine.allocator.release(&context.engine.store.snapshot(), object)
     } else {
         Claims::default()
     };

@@ -33,7 +33,7 @@ pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
     admit::mutate(context, subject, &mut object).await?;
     // What may have to be made again, under another name or address, is copied; nothing else.
     let generates = meta_text(&object, "name").is_empty();
-    let attempts = match (is_service(context), generates) {
+    let attempts = match (context.stored.strategy.allocates(), generates) {
         (true, _) => MOST_RETRIES,
         (false, true) => MOST_NAMES,
         (false, false) => 1,
@@ -87,22 +87,21 @@ fn prepare_create(context: &Context<'_>, object: &mut Value) -> bool {
     generated
 }
 
-/// Chooses the addresses and ports of a Service about to be written; other kinds need none.
+/// Chooses the addresses and ports of an object about to be written; most kinds need none.
 pub(super) async fn claim(
     context: &Context<'_>,
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<Claims, Status> {
-    if !is_service(context) {
+    if !context.stored.strategy.allocates() {
         return Ok(Claims::default());
     }
-    let snapshot = context.engine.latest().await?;
+    let snapshot = match old {
+        // A change was read from the newest already.
+        Some(_) => context.engine.store.snapshot(),
+        None => context.engine.latest().await?,
+    };
     context.engine.allocator.claim(&snapshot, object, old, &now(context))
-}
-
-/// Whether the write allocates addresses and ports.
-pub(super) fn is_service(context: &Context<'_>) -> bool {
-    context.stored.kind.group.is_empty() && context.stored.kind.kind == "Service"
 }
 
 /// The time of the write, as `metadata` spells it.

@@ -14,6 +14,10 @@ use crate::request::UserInfo;
 pub(super) struct Service;
 
 impl Strategy for Service {
+    fn allocates(&self) -> bool {
+        true
+    }
+
     fn prepare_create(&self, object: &mut Value, _: &UserInfo, _: bool) {
         object["status"] = serde_json::json!({"loadBalancer": {}});
         normalize_cluster_ips(object, None);

@@ -182,16 +182,20 @@ async fn tell_nodes(
 ) -> anyhow::Result<()> {
     let info = plan.info()?;
     let client = identity::client(api, "system:apiserver", &["system:masters"]);
-    info.publish(client.clone()).await?;
     let server = &info.servers[0];
     let cluster = json!({"server": server, "certificate-authority-data": STANDARD.encode(authority.certificate())});
     let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "clusters": [{"name": "", "cluster": cluster}]});
     let data = [("kubeconfig".to_owned(), format!("{kubeconfig:#}\n"))].into();
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
-    publish(&maps, "cluster-info", data).await.context("write kube-public/cluster-info")?;
-    dns::register_service(client, &info.dns_addresses)
-        .await
-        .context("make the Service of the cluster's DNS")
+    let authority = publish(&maps, "cluster-info", data);
+    let dns = dns::register_service(client.clone(), &info.dns_addresses);
+    // All at once: the store writes down together what comes together.
+    tokio::try_join!(
+        info.publish(client),
+        async { authority.await.context("write kube-public/cluster-info") },
+        async { dns.await.context("make the Service of the cluster's DNS") },
+    )?;
+    Ok(())
 }
 
 async fn listen(server: Server, api: ApiServer, shutdown: CancellationToken) -> Part {

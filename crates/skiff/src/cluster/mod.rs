@@ -132,14 +132,14 @@ pub(crate) async fn agent(
     let (node, join) = (&node, agent::Join { servers: server, token });
     run(&layout, description, ports, shutdown, async |instance, parts, shutdown| {
         let runtime = node::Runtime::start(node);
-        let joined = match agent::join(node, join, parts, shutdown).await {
-            Ok(joined) => joined,
-            Err(error) => {
+        let ended = shutdown.run_until_cancelled(agent::join(node, join, parts, shutdown)).await;
+        let (access, info) = match ended {
+            Some(Ok(joined)) => joined,
+            ended => {
                 let _ = runtime.wait().await;
-                return Err(error);
+                return ended.map_or(Ok((None, Ok(()))), |refused| refused.map(|_| (None, Ok(()))));
             }
         };
-        let (access, info) = joined;
         Ok((None, node::start(node, runtime, access, info, instance, parts, shutdown).await))
     })
     .await

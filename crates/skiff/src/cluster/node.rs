@@ -1,7 +1,7 @@
 //! The node: container runtime, kubelet, pod network, service proxy, DNS. The same in every role:
 //! only how it reaches the API server and by which identities differs ([`Access`]).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -213,7 +213,7 @@ fn start_kubelet(
         labels: node.labels(),
         taints: node.flags.node_taints.clone(),
         log_dir: node.layout.pod_logs(),
-        listen: ([0, 0, 0, 0], node.flags.kubelet_port).into(),
+        listen: (any(&node.addresses), node.flags.kubelet_port).into(),
         cluster_dns: info.dns_addresses.clone(),
         cluster_domain: info.dns_domain.clone(),
         cgroup_root: format!("/{}", node.flags.cgroup),
@@ -230,6 +230,12 @@ fn start_kubelet(
         }
         ("the kubelet", outcome.map_err(Into::into))
     });
+}
+
+/// The unspecified address on which all of these are listened to.
+fn any(addresses: &[IpAddr]) -> IpAddr {
+    let v6 = addresses.iter().any(IpAddr::is_ipv6);
+    if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
 /// What the cluster's DNS counts, as the kubelet tells it.
@@ -362,10 +368,10 @@ impl Network {
         if !node.flags.no_service_proxy {
             let proxy = Proxy::new(options.clone(), caches.clone());
             let (stop, programmed) = (round.clone(), proxy.programmed());
-            tokio::spawn(async move {
+            tokio::spawn(round.clone().run_until_cancelled_owned(async move {
                 programmed.cancelled().await;
                 led.cancel();
-            });
+            }));
             parts.spawn(
                 async move { ("the service proxy", proxy.run(stop).await.map_err(Into::into)) },
             );

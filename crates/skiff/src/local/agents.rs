@@ -84,7 +84,11 @@ impl Agents {
         for agent in self.agents {
             all.spawn(agent.keep(shutdown.clone()));
         }
-        while all.join_next().await.is_some() {}
+        while let Some(ended) = all.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "what keeps an agent running has ended badly");
+            }
+        }
         // Where there are no others, this is still a part that ends when all do.
         shutdown.cancelled().await;
     }
@@ -169,6 +173,7 @@ impl Agent {
             .with_context(|| format!("open {}", path.display()))?;
         let executable = std::env::current_exe().context("find this executable")?;
         let mut command = self.machine.command(executable);
+        let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
         command
             .arg("agent")
             .args(["--server", &self.told.server, "--node-name", &node.name])
@@ -177,7 +182,7 @@ impl Agent {
             .arg("--data-dir")
             .arg(node.layout.root())
             .args(["--log", &self.told.log])
-            .args(for_agents(std::env::args().skip(1)))
+            .args(for_agents(words))
             .envs(self.token().await?.map(|token| ("SKIFF_TOKEN", token)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("share the log")?)

@@ -1,9 +1,12 @@
 //! How machines become nodes and stay it: tokens, identities, their renewal, and what a node does while
 //! no server answers.
 
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use testkit::{Cluster, ClusterOptions, Machine, eventually, eventually_ok, website_images};
 
@@ -25,17 +28,44 @@ fn token(cluster: &Cluster, arguments: &[&str]) -> String {
     outcome.out.trim().to_owned()
 }
 
-/// `skiff agent` on a machine of its own, which fails.
-fn refused(machine: &Machine, server: &str, token: &str, name: &str) -> String {
-    let directory = tempfile::Builder::new().prefix("skiff-").tempdir().expect("a directory");
+/// `skiff agent` on a machine.
+fn agent(machine: &Machine, server: &str, token: &str, name: &str, data: &Path) -> Command {
     let mut command = machine.command(crate::SKIFF);
     command.args(["agent", "--server", server, "--token", token, "--node-name", name]);
     command.args(["--cgroup", &format!("skiff-test-{}-{}", std::process::id(), machine.name())]);
-    command.arg("--data-dir").arg(directory.path());
+    command.arg("--data-dir").arg(data);
+    command
+}
+
+/// `skiff agent` on a machine of its own, which fails.
+fn refused(machine: &Machine, server: &str, token: &str, name: &str) -> String {
+    let directory = tempfile::Builder::new().prefix("skiff-").tempdir().expect("a directory");
+    let command = agent(machine, server, token, name, directory.path());
     let Outcome { code, err, .. } = finish(command, "");
     assert_eq!(code, Some(1), "{err}");
     let last = err.lines().last().unwrap_or_default();
     last.strip_prefix("skiff: ").unwrap_or_else(|| panic!("no reason: {err}")).to_owned()
+}
+
+/// A server that does not answer may answer later: the agent says so once, and ends when told to.
+fn tries_on(machine: &Machine, server: &str, token: &str) {
+    let directory = tempfile::Builder::new().prefix("skiff-").tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let mut command = agent(machine, server, token, "stranger", directory.path());
+    command.stderr(std::fs::File::create(&log).expect("a log"));
+    let mut process = command.spawn().expect("start an agent");
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    eventually("the agent to try on", PATIENCE, || {
+        said().contains(&format!("trying on: no server answers at {server}"))
+    });
+    let pid = Pid::from_raw(process.id().cast_signed());
+    kill(pid, Signal::SIGTERM).expect("stop the agent");
+    let mut ended = None;
+    eventually("the agent to end", PATIENCE, || {
+        ended = process.try_wait().expect("watch the agent");
+        ended.is_some()
+    });
+    assert!(ended.is_some_and(|status| status.success()), "{}", said());
 }
 
 #[test]
@@ -62,8 +92,7 @@ fn who_may_not_join_is_told_why() {
     assert!(said.contains(&format!("a node named {name} exists")), "{said}");
     assert!(said.contains(&format!("kubectl delete node {name}")), "{said}");
 
-    let said = refused(&machine, "https://10.77.0.2:7", &good, "stranger");
-    assert!(said.contains("no server answers at https://10.77.0.2:7"), "{said}");
+    tries_on(&machine, "https://10.77.0.2:7", &good);
 
     let short = token(&cluster, &["--ttl", "1s", "--description", "short"]);
     eventually("an expired token to be removed", PATIENCE, || {

@@ -163,7 +163,9 @@ fn attempts(cluster: &Cluster) -> Vec<(Shown, String, Value, &'static str)> {
 fn listening(cluster: &Cluster) {
     let mut ss = cluster.node(1).command("ss");
     ss.args(["-Htuln"]);
-    let sockets = finish(ss, "").out;
+    let found = finish(ss, "");
+    assert!(found.code == Some(0) && found.out.contains(":10250"), "{found:?}");
+    let sockets = found.out;
     let strangers: Vec<&str> = sockets
         .lines()
         .filter(|line| {

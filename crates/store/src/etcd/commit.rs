@@ -255,10 +255,7 @@ impl<N: Send + Sync + 'static> Shared<N> {
 }
 
 fn lost<N>(failure: Failure) -> CommitError<N> {
-    match failure {
-        Failure::NoSpace => CommitError::Full,
-        failure => CommitError::Io(format!(
-            "etcd does not answer ({failure}); whether the write took place is not known"
-        )),
-    }
+    CommitError::Io(format!(
+        "etcd does not answer ({failure}); whether the write took place is not known"
+    ))
 }

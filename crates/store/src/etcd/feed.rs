@@ -191,7 +191,6 @@ fn apply<N: Send + Sync + 'static>(
 /// Reads everything again. What happened in between is not known: watches end
 /// and revisions before are gone.
 async fn begin_anew<N: Send + Sync + 'static>(shared: &Shared<N>) {
-    shared.pending.missed();
     let Shared { members, coding, pending, options, .. } = shared;
     match list(members, coding, pending, 0, options.patience).await {
         Ok(snapshot) => {
@@ -199,6 +198,8 @@ async fn begin_anew<N: Send + Sync + 'static>(shared: &Shared<N>) {
                 revision = %snapshot.revision(),
                 "etcd has compacted what this server had not seen; everything was read again"
             );
+            // Whatever of ours is not among this may have taken place unseen.
+            pending.missed();
             shared.hub.replace(snapshot);
         }
         Err(ListError::Etcd(failure)) => {

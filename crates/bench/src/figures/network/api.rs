@@ -84,7 +84,10 @@ async fn measure(
     let mut times = Vec::new();
     for request in requests {
         // What came before has come to rest.
-        while changes.recv_timeout(Duration::from_millis(300)).is_ok() {}
+        let limit = Instant::now() + TIMEOUT;
+        while changes.recv_timeout(Duration::from_millis(300)).is_ok() {
+            anyhow::ensure!(Instant::now() < limit, "the kernel's rules do not come to rest");
+        }
         let begin = Instant::now();
         connection.exchange(request).await?;
         let changed = changes.recv_timeout(Duration::from_secs(10));

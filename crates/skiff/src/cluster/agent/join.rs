@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow, bail};
 use client::{Caches, Remote, ServerAddress, Servers};
 use http::header::DATE;
+use http_body_util::{BodyExt, Limited};
 use pki::{Identity, JoinToken};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -27,6 +28,10 @@ use crate::cluster::{Part, step};
 
 /// How long the cluster may take to give a new machine an identity.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Pauses between attempts, the first and the longest.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How long a server may take to tell its authority, and how long that may be, in bytes.
+const AUTHORITY: (Duration, usize) = (Duration::from_secs(10), 1 << 20);
 /// By how much clocks may differ: certificates are valid from five minutes ago.
 const SKEW: Duration = Duration::from_secs(240);
 
@@ -62,7 +67,9 @@ pub(in crate::cluster) async fn join(
     let known = saved_identity(node, &files)?;
     let authority = match (&known, &join.token) {
         (Some(_), token) => saved_authority(&files, token.as_ref())?,
-        (None, Some(token)) => trusted_authority(&servers, token, &files).await?,
+        (None, Some(token)) => {
+            insist(async || trusted_authority(&servers, token, &files).await).await?
+        }
         (None, None) => bail!(
             "this machine has not joined a cluster yet: give --token as `skiff token create` on a server prints it"
         ),
@@ -71,7 +78,8 @@ pub(in crate::cluster) async fn join(
         Some(identity) => identity,
         None => {
             let token = join.token.as_ref().context("a token is there")?;
-            let identity = first_identity(node, &servers, token, &authority, &files).await?;
+            let ask = async || first_identity(node, &servers, token, &authority, &files).await;
+            let identity = insist(ask).await?;
             servers::save(&files.servers, &servers.addresses())?;
             step("the cluster knows this node");
             identity
@@ -138,9 +146,25 @@ fn saved_authority(files: &Files, token: Option<&JoinToken>) -> anyhow::Result<S
 }
 
 fn authority_hash(pem: &str) -> anyhow::Result<String> {
-    let der = CertificateDer::from_pem_slice(pem.as_bytes())
-        .map_err(|error| anyhow!("the authority's certificate cannot be read: {error}"))?;
-    Ok(pki::authority_hash(&der)?)
+    Ok(pki::authority_hash(&der(pem)?)?)
+}
+
+/// Tries until it works, or is refused: a cluster that starts, restarts or is cut off answers later.
+async fn insist<T>(mut attempt: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let (mut pause, mut said) = (AGAIN.0, String::new());
+    loop {
+        let error = match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(error) if error.is::<Refused>() => return Err(error),
+            Err(error) => format!("{error:#}"),
+        };
+        if error != said {
+            tracing::warn!("not joined yet, trying on: {error}");
+            said = error;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(AGAIN.1);
+    }
 }
 
 /// The cluster's authority, as a server tells it to anybody, if it is the one the token was made for.
@@ -153,24 +177,30 @@ async fn trusted_authority(
     let request = http::Request::get("/api/v1/namespaces/kube-public/configmaps/cluster-info")
         .body(kube::client::Body::empty())
         .context("ask for the cluster's authority")?;
-    let response = client.send(request).await.map_err(|error| unreachable(servers, &error))?;
-    check_clock(response.headers().get(DATE).and_then(|date| date.to_str().ok()))?;
-    if !response.status().is_success() {
+    let told = async {
+        let response = client.send(request).await.map_err(|error| unreachable(servers, &error))?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, AUTHORITY.1).collect().await;
+        let body = body.map_err(|error| anyhow!("read the cluster's authority: {error}"))?;
+        anyhow::Ok((head, body.to_bytes()))
+    };
+    let told = tokio::time::timeout(AUTHORITY.0, told).await;
+    let (head, bytes) = told.context("the server does not tell its authority in time")??;
+    check_clock(head.headers.get(DATE).and_then(|date| date.to_str().ok()))?;
+    if !head.status.is_success() {
         bail!(
             "the server does not tell its authority (HTTP {}): is it a server of skiff, and is it ready?",
-            response.status()
+            head.status
         );
     }
-    let bytes =
-        response.into_body().collect_bytes().await.context("read the cluster's authority")?;
     let text = read_authority(&bytes).context("read the cluster's authority")?;
     let found = authority_hash(&text)?;
     if found != token.authority {
-        bail!(
+        bail!(Refused(format!(
             "the server's authority is not the one the token was made for (its hash is {found}, the token says {}): \
              the token is another cluster's, or somebody stands between this machine and the server",
             token.authority
-        );
+        )));
     }
     pki::write_public(&files.authority, text.as_bytes())?;
     Ok(text)
@@ -254,14 +284,21 @@ async fn first_identity(
         Ok(Err(error)) => error,
     };
     if let Some(refused) = error.downcast_ref::<Refused>() {
-        bail!("the cluster refuses this machine: {refused}");
+        bail!(Refused(format!("the cluster refuses this machine: {refused}")));
     }
     match error.downcast_ref::<kube::Error>() {
-        Some(kube::Error::Api(status)) if status.code == 401 => bail!(
+        Some(kube::Error::Api(status)) if status.code == 401 => bail!(Refused(format!(
             "the server does not accept the token {}: it is wrong, was deleted, or has expired; \
              `skiff token create` on a server prints a new one",
             token.id
-        ),
+        ))),
+        // What was found missing, busy, taken or too much may be so no longer.
+        Some(kube::Error::Api(status))
+            if (400..500).contains(&status.code)
+                && !matches!(status.code, 404 | 408 | 409 | 429) =>
+        {
+            bail!(Refused(format!("{error:#}")))
+        }
         Some(kube::Error::Api(_)) | None => Err(error),
         Some(other) => Err(unreachable(servers, other)),
     }
@@ -299,10 +336,11 @@ impl Joined<'_> {
         let asked = async {
             match network_identity {
                 Some(identity) => Ok(identity),
-                None => obtain(&client, &Wanted::network(self.node), &self.files.directory).await,
+                None => insist(async || self.obtain_network(&client).await).await,
             }
         };
-        let (network_identity, info) = tokio::try_join!(asked, self.info(&client))?;
+        let info = insist(async || self.info(&client).await);
+        let (network_identity, info) = tokio::try_join!(asked, info)?;
         present(&network_certificate, &network_identity)?;
         let serving = Certificate::pending();
         let serving_identity =
@@ -371,6 +409,13 @@ impl Joined<'_> {
         Ok((certificate, Remote::new(self.servers.clone(), &tls, None)))
     }
 
+    async fn obtain_network(&self, client: &kube::Client) -> anyhow::Result<Identity> {
+        let wanted = Wanted::network(self.node);
+        let asked = obtain(client, &wanted, &self.files.directory);
+        let in_time = tokio::time::timeout(PATIENCE, asked).await;
+        in_time.context("the cluster has not given this node's network an identity")?
+    }
+
     /// What an earlier run obtained, if it may still be shown.
     fn saved(&self, wanted: &Wanted) -> Option<Identity> {
         let path = self.files.directory.join(format!("{}.pem", wanted.name));
@@ -393,7 +438,11 @@ impl Joined<'_> {
             let (client, saved) = (client.clone(), known.clone());
             tokio::spawn(async move {
                 match ClusterInfo::fetch(client).await {
-                    Ok(now) if now != saved => {
+                    // Each server says its own address there; agents learn of all elsewhere.
+                    Ok(now)
+                        if ClusterInfo { servers: saved.servers.clone(), ..now.clone() }
+                            != saved =>
+                    {
                         tracing::warn!(
                             "what the cluster's nodes agree on has changed: restart this agent"
                         );

@@ -44,10 +44,10 @@ pub(super) async fn obtain(
     Ok(identity)
 }
 
-/// A request that somebody decided against.
+/// What somebody decided against: asking again would not help.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Refused(String);
+pub(super) struct Refused(pub(super) String);
 
 async fn ask(client: &kube::Client, wanted: &Wanted, key: &NewKey) -> anyhow::Result<String> {
     let requests: Api<CertificateSigningRequest> = Api::all(client.clone());

@@ -171,11 +171,15 @@ async fn repair_makes_records_agree_with_services() {
     let writes = all.0.iter().map(|key| Write::delete(format!("{}{key}", claims::ADDRESSES)));
     let writes = writes.chain([Write::delete("/registry/services/default/goes")]).collect();
     bench.store.commit(vec![], writes, Durability::Durable).await.expect("broken");
-    bench.put(&format!("{}10.96.0.5", claims::ADDRESSES), json!({
-        "metadata": {"name": "10.96.0.5", "labels": {claims::MANAGED_BY: claims::MANAGER}},
-        "spec": {"parentRef": {"resource": "services", "namespace": "x", "name": "y"}}
-    }))
-    .await;
+    bench
+        .put(
+            &format!("{}10.96.0.5", claims::ADDRESSES),
+            json!({
+                "metadata": {"name": "10.96.0.5", "labels": {claims::MANAGED_BY: claims::MANAGER}},
+                "spec": {"parentRef": {"resource": "services", "namespace": "x", "name": "y"}}
+            }),
+        )
+        .await;
     bench.put(&format!("{}10.96.0.6", claims::ADDRESSES), json!({
         "metadata": {"name": "10.96.0.6"}, "spec": {"parentRef": {"name": "somebody else's"}}
     }))

@@ -57,6 +57,8 @@ fn row(line: &str, storages: &mut BTreeMap<String, Arc<Storage>>) -> Row {
         type_name: type_name.to_owned(),
         selectable: words(selectable),
         generation: traits.contains(&"generation"),
+        generation_at_birth: !traits.contains(&"unborn"),
+        status_keeps: traits.iter().find_map(|t| kept_by_status(t)).unwrap_or_default(),
         returned: traits.contains(&"returned"),
         conditional: traits.contains(&"conditional"),
         upsert: traits.contains(&"upsert"),
@@ -93,6 +95,13 @@ fn read_storage(cell: &str, kind: &GroupVersionKind, traits: &[&str]) -> Storage
         durability: durability.unwrap_or(Durability::Durable),
         sealed: traits.contains(&"sealed"),
         ttl,
+    }
+}
+
+fn kept_by_status(cell: &str) -> Option<&'static [&'static str]> {
+    match cell.strip_prefix("keeps:")? {
+        "labels" => Some(&["labels"]),
+        _ => Some(&["labels", "annotations", "finalizers", "ownerReferences"]),
     }
 }
 

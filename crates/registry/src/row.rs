@@ -89,6 +89,10 @@ pub struct Row {
     pub selectable: Vec<String>,
     /// Whether a change of the specification bumps `metadata.generation`.
     pub generation: bool,
+    /// Whether an object has a generation before its specification changes for the first time.
+    pub generation_at_birth: bool,
+    /// Fields of the metadata that a write of the status leaves as they were.
+    pub status_keeps: &'static [&'static str],
     /// Whether a deletion answers with the deleted object rather than with a `Status`.
     pub returned: bool,
     /// Whether an update must carry a resourceVersion.

@@ -4,7 +4,8 @@
 //! store.
 
 pub(crate) mod certificate;
-mod generic;
+mod device;
+pub(crate) mod generic;
 pub(crate) mod namespace;
 mod node;
 pub(crate) mod pod;
@@ -41,11 +42,15 @@ pub(crate) trait Strategy: Send + Sync + std::fmt::Debug {
         }
     }
 
-    /// Restores what an update of the status may not change. By default everything but status
-    /// and annotations.
+    /// Restores what a write of the status may not change. By default everything but the status
+    /// and the metadata that the row does not keep.
     fn prepare_status(&self, object: &mut Value, old: &Value) {
         generic::keep_all_but_status(object, old);
-        generic::keep_metadata(object, old, &["labels"]);
+    }
+
+    /// Writes the time of a write where one is wanted and none is said.
+    fn stamp(&self, object: &mut Value, old: &Value, now: &dyn Fn() -> String) {
+        let _ = (object, old, now);
     }
 
     /// Whether the change of specification between the two objects bumps the generation.
@@ -95,13 +100,12 @@ pub(crate) fn of(kind: &GroupVersionKind) -> &'static dyn Strategy {
         ("", "PersistentVolume" | "PersistentVolumeClaim") => &generic::Volume,
         ("apps", "Deployment") => &workload::Deployment,
         ("certificates.k8s.io", "CertificateSigningRequest") => &certificate::Request,
-        (
-            "admissionregistration.k8s.io"
-            | "discovery.k8s.io"
-            | "resource.k8s.io"
-            | "scheduling.k8s.io",
-            _,
-        ) => &generic::Whole,
+        ("admissionregistration.k8s.io", _) => &generic::Whole,
+        ("apiregistration.k8s.io", _) => &generic::ApiService,
+        ("discovery.k8s.io", _) => &generic::EndpointSlice,
+        ("resource.k8s.io", "ResourceClaim") => &device::Claim,
+        ("resource.k8s.io", "ResourceSlice") => &device::Slice,
+        ("scheduling.k8s.io", _) => &generic::Unchanging,
         ("", "PodTemplate") => &generic::Whole,
         _ => &Generic,
     }

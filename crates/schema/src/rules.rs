@@ -4,23 +4,34 @@
 //! objects or the request. Metadata is the engine's business, names apart: which are allowed depends on the
 //! kind. A kind that is not built in has no rules, and every function here does nothing for it.
 
+mod admission;
 mod allocation;
 mod at;
 mod batch;
 mod certificates;
+mod classes;
 mod cluster;
+mod conditions;
 mod config;
+mod csi;
 mod default;
+mod devices;
 mod endpoints;
 mod enums;
 mod event;
 mod fixed;
+mod flow;
 mod generic;
+mod ingress;
 mod metadata;
 mod networking;
+mod pem;
 mod pod;
+mod policies;
 mod rbac;
+mod registration;
 mod resources;
+mod reviews;
 mod selector;
 mod service;
 mod storage;
@@ -38,6 +49,17 @@ struct Hooks {
     validate: fn(&Value, &mut Vec<FieldError>),
     validate_update: fn(&Value, &Value, &mut Vec<FieldError>),
     validate_status: fn(&Value, &Value, &mut Vec<FieldError>),
+}
+
+impl Hooks {
+    /// Names are subdomains; nothing else is said.
+    const BASE: Self = Self {
+        name: metadata::subdomain,
+        prepare_create: |_| {},
+        validate: |_, _| {},
+        validate_update: |_, _, _| {},
+        validate_status: |_, _, _| {},
+    };
 }
 
 /// What is wrong with a name of an object of that kind, or with a `generateName` prefix.
@@ -82,6 +104,14 @@ pub fn validate_update(kind: &GroupVersionKind, new: &Value, old: &Value) -> Vec
     errors
 }
 
+/// Everything wrong with a decision about a certificate request; metadata apart.
+#[must_use]
+pub fn validate_approval(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    certificates::validate_approval(new, old, &mut errors);
+    errors
+}
+
 /// Adds what a check says of fields that nothing was said of yet.
 fn add_missing(errors: &mut Vec<FieldError>, check: impl FnOnce(&mut Vec<FieldError>)) {
     let mut more = Vec::new();
@@ -98,5 +128,7 @@ pub fn validate_status(kind: &GroupVersionKind, new: &Value, old: &Value) -> Vec
     errors
 }
 
+#[cfg(test)]
+mod fixtures;
 #[cfg(test)]
 mod tests;

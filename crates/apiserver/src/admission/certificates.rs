@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use meta::{FieldError, Status};
 use pki::SigningRequest;
 use registry::{Admit, Attributes as Write, Operation, Row};
 use serde_json::Value;
@@ -83,7 +84,7 @@ impl Admit for SignerRight {
     }
 }
 
-/// CertificateSubjectRestriction.
+/// CertificateSubjectRestriction; and what is no request at all, or not of the one who holds its key, is refused.
 pub(super) struct SubjectRestriction;
 
 impl Admit for SubjectRestriction {
@@ -96,20 +97,27 @@ impl Admit for SubjectRestriction {
     }
 
     fn validate<'a>(&'a self, write: &'a Write<'a>, object: Option<&'a Value>) -> Admitted<'a> {
-        let Some(object) = object.filter(|o| text(&o["spec"], "signerName") == CLIENT) else {
-            return fine();
-        };
+        let Some(object) = object else { return fine() };
         let asked = BASE64_STANDARD
             .decode(text(&object["spec"], "request"))
-            .ok()
-            .and_then(|bytes| SigningRequest::from_pem(&bytes).ok());
-        let masters = |asked: SigningRequest| {
-            asked.subject.organizations.iter().any(|group| group == MASTERS)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| SigningRequest::from_pem(&bytes).map_err(|error| error.to_string()));
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(why) => return decided(Err(unreadable(object, why))),
         };
-        if !asked.is_some_and(masters) {
+        let client = text(&object["spec"], "signerName") == CLIENT;
+        if !client || !asked.subject.organizations.iter().any(|group| group == MASTERS) {
             return fine();
         }
         let why = format!("use of {CLIENT} signer with {MASTERS} group is not allowed");
         decided(Err(forbid(write, Some(object), why)))
     }
+}
+
+fn unreadable(object: &Value, why: String) -> Status {
+    let request = &object["spec"]["request"];
+    let error = FieldError::invalid("spec.request", request.clone(), why);
+    let name = text(&object["metadata"], "name");
+    Status::invalid((GROUP, "CertificateSigningRequest"), name, vec![error])
 }

@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use codec::{Accepted, BodyFormat};
 use http::{Request, Response, StatusCode, header};
-use meta::{GroupResource, Status};
-use registry::{Action, Params, PatchType, Row};
+use meta::{GroupResource, GroupVersionKind, Status};
+use registry::{Action, Params, PatchType, Row, Verb};
 use serde_json::Value;
 use serve::{Body, body::ReadError};
 
@@ -124,36 +124,34 @@ async fn question(
         .row
         .subresource(context.info.subresource())
         .map_or(&context.row.kind, |subresource| &subresource.kind);
-    let mut object: Value = serde_json::from_slice(&bytes).map_err(|error| {
-        Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): {error}",
-            kind.kind
-        ))
-    })?;
-    let (given_version, given_kind) = (&object["apiVersion"], &object["kind"]);
-    let wrong = |given: &Value, wanted: &str| !given.is_null() && given.as_str() != Some(wanted);
-    if !object.is_object()
-        || wrong(given_version, &kind.api_version())
-        || wrong(given_kind, &kind.kind)
-    {
-        return Err(Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): got apiVersion {given_version}, kind {given_kind}",
-            kind.kind
-        )));
-    }
-    for part in ["metadata", "spec"] {
-        if !object[part].is_object() {
-            object[part] = Value::Object(serde_json::Map::new());
-        }
-    }
-    object["apiVersion"] = kind.api_version().into();
-    object["kind"] = kind.kind.as_str().into();
+    let object = posed(context, kind, &bytes)?;
     let answered = if context.info.subresource() == "token" {
         token::create(core, context, object, jiff::Timestamp::now())?
     } else {
         reviews::answer(core, context, object)?
     };
     encode::value(wants, StatusCode::CREATED, &answered)
+}
+
+/// The question in a body, complete and by the rules of its kind.
+fn posed(
+    context: &Context<'_>,
+    kind: &GroupVersionKind,
+    bytes: &[u8],
+) -> Result<Value, Status> {
+    let params = Params::parse(Verb::Create, context.query.pairs())?;
+    let mut object = schema::decode(kind, bytes, params.field_validation)
+        .map_err(|error| Status::bad_request(error.to_string()))?
+        .value;
+    for part in ["metadata", "spec"] {
+        if !object[part].is_object() {
+            object[part] = Value::Object(serde_json::Map::new());
+        }
+    }
+    reviews::place(context, &mut object)?;
+    schema::rules::default(kind, &mut object);
+    let errors = schema::rules::validate(kind, &object);
+    if errors.is_empty() { Ok(object) } else { Err(reviews::refuse(kind, errors)) }
 }
 
 /// The body, JSON whatever syntax it came in.

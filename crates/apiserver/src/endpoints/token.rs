@@ -3,7 +3,7 @@
 //! Refuses to know how tokens are signed.
 
 use jiff::Timestamp;
-use meta::{FieldError, GroupResource, Status};
+use meta::{GroupResource, Status};
 use registry::UserInfo;
 use serde_json::{Value, json};
 
@@ -17,10 +17,6 @@ use crate::{
 
 /// Lifetime of a token that asks for none, in seconds.
 const DEFAULT_SECONDS: i64 = 3600;
-/// The shortest lifetime, in seconds.
-const SHORTEST: i64 = 600;
-/// The longest lifetime, in seconds.
-const LONGEST: i64 = 1 << 32;
 /// What tokens mounted by admission really live, in seconds: clients that never reread the file must not fail.
 const EXTENDED: i64 = 365 * 24 * 3600;
 
@@ -39,7 +35,6 @@ pub(crate) fn create(
     let accounts = &core.service_accounts;
     let spec = &mut object["spec"];
     let seconds = spec["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
-    check_lifetime(name, seconds)?;
     let mut audiences: Vec<String> = spec["audiences"]
         .as_array()
         .into_iter()
@@ -85,16 +80,6 @@ pub(crate) fn create(
     object["metadata"]["creationTimestamp"] =
         Timestamp::from_second(now).map(meta::time::seconds).unwrap_or_default().into();
     Ok(object)
-}
-
-fn check_lifetime(name: &str, seconds: i64) -> Result<(), Status> {
-    let detail = match seconds {
-        ..SHORTEST => "may not specify a duration less than 10 minutes",
-        SHORTEST..=LONGEST => return Ok(()),
-        _ => "may not specify a duration larger than 2^32 seconds",
-    };
-    let error = FieldError::invalid("spec.expirationSeconds", seconds, detail);
-    Err(Status::invalid(("authentication.k8s.io", "TokenRequest"), name, vec![error]))
 }
 
 /// Looks up what the token is to be bound to.

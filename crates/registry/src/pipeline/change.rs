@@ -12,7 +12,7 @@ use crate::allocate::Claims;
 use crate::convert;
 use crate::object::{Object, complete, encode, meta_text, metadata, parse};
 use crate::outcome::{Answer, Outcome};
-use crate::strategy::{certificate, namespace, pod};
+use crate::strategy::{certificate, generic, namespace, pod};
 
 /// Which part of an object a write may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,13 +222,17 @@ fn prepare_update(context: &Context<'_>, part: Part, object: &mut Value, old: &V
         Part::Main => {
             row.strategy.prepare_update(object, old, row.has_status());
         }
-        Part::Status => row.strategy.prepare_status(object, old),
+        Part::Status => {
+            row.strategy.prepare_status(object, old);
+            generic::keep_metadata(object, old, row.status_keeps);
+        }
         Part::Approval => certificate::prepare_approval(object, old),
         Part::EphemeralContainers => pod::prepare_ephemeral(object, old),
         Part::Resize => pod::prepare_resize(object, old),
         Part::Finalize => namespace::prepare_finalize(object, old),
         Part::Any | Part::Binding => {}
     }
+    row.strategy.stamp(object, old, &|| create::now(context));
     if !matches!(part, Part::Status | Part::Approval | Part::Finalize | Part::Binding) {
         prepare::bump_generation(row, object, old);
     }
@@ -243,7 +247,8 @@ fn validate_change(
 ) -> Result<(), Status> {
     match part {
         Part::Main | Part::Finalize => validate::update(context, object, old),
-        Part::Status | Part::Approval => validate::status(context, object, old),
+        Part::Status => validate::status(context, object, old),
+        Part::Approval => validate::approval(context, object, old),
         Part::EphemeralContainers => validate::part(context, object, old, pod::validate_ephemeral),
         Part::Resize => validate::part(context, object, old, pod::validate_resize),
         Part::Any | Part::Binding => Ok(()),

@@ -84,6 +84,7 @@ fn prepare_create(context: &Context<'_>, object: &mut Value) -> bool {
     let row = &context.stored;
     row.strategy.prepare_create(object, &context.request.user, row.has_status());
     schema::rules::prepare_create(&row.kind, object);
+    row.strategy.stamp(object, &Value::Null, &|| now(context));
     generated
 }
 

@@ -22,7 +22,7 @@ pub(super) fn fill_system_fields(context: &Context<'_>, object: &mut Value) {
     }
     meta.insert("uid".to_owned(), names::uid().into());
     meta.insert("creationTimestamp".to_owned(), time::seconds(context.now).into());
-    if context.stored.generation {
+    if context.stored.generation && context.stored.generation_at_birth {
         meta.insert("generation".to_owned(), 1.into());
     }
 }

@@ -1,6 +1,6 @@
 //! Stage seven: the rules of the kind and of metadata.
 
-use meta::{FieldError, Status};
+use meta::{FieldError, GroupVersionKind, Status};
 use serde_json::Value;
 
 use super::{Context, metadata};
@@ -9,9 +9,10 @@ use crate::object::meta_text;
 /// Checks a new object.
 pub(super) fn create(context: &Context<'_>, object: &Value) -> Result<(), Status> {
     let row = &context.stored;
-    let check_name = |name: &str, prefix| schema::rules::check_name(&row.kind, name, prefix);
+    let kind = kind(context);
+    let check_name = |name: &str, prefix| schema::rules::check_name(kind, name, prefix);
     let mut errors = metadata::validate(object, row.namespaced(), &check_name);
-    errors.extend(schema::rules::validate(&row.kind, object));
+    errors.extend(schema::rules::validate(kind, object));
     errors.extend(row.strategy.validate_create(object));
     refuse(context, object, errors)
 }
@@ -20,7 +21,7 @@ pub(super) fn create(context: &Context<'_>, object: &Value) -> Result<(), Status
 pub(super) fn update(context: &Context<'_>, object: &Value, old: &Value) -> Result<(), Status> {
     let row = &context.stored;
     let mut errors = metadata::validate_update(object, old);
-    errors.extend(schema::rules::validate_update(&row.kind, object, old));
+    errors.extend(schema::rules::validate_update(kind(context), object, old));
     errors.extend(row.strategy.validate_update(object, old));
     refuse(context, object, errors)
 }
@@ -30,6 +31,19 @@ pub(super) fn status(context: &Context<'_>, object: &Value, old: &Value) -> Resu
     let mut errors = metadata::validate_update(object, old);
     errors.extend(schema::rules::validate_status(&context.stored.kind, object, old));
     refuse(context, object, errors)
+}
+
+/// Checks a certificate request about which somebody decides.
+pub(super) fn approval(context: &Context<'_>, object: &Value, old: &Value) -> Result<(), Status> {
+    let mut errors = metadata::validate_update(object, old);
+    errors.extend(schema::rules::validate_approval(object, old));
+    refuse(context, object, errors)
+}
+
+/// Whose rules hold: those of the stored kind, unless another group serves it with rules of its own.
+fn kind<'a>(context: &'a Context<'_>) -> &'a GroupVersionKind {
+    let (served, stored) = (&context.row().kind, &context.stored.kind);
+    if served.group == stored.group { stored } else { served }
 }
 
 /// Checks a pod of which a part changed that an update may not change: the whole by the rules of

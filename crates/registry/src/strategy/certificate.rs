@@ -36,17 +36,48 @@ impl Strategy for Request {
 
     fn prepare_status(&self, object: &mut Value, old: &Value) {
         super::generic::keep_all_but_status(object, old);
-        super::generic::keep_metadata(object, old, &["labels"]);
-        // Approved and Denied belong to the approval subresource.
-        let decided = |c: &Value| matches!(c["type"].as_str(), Some("Approved" | "Denied"));
-        let conditions =
-            |v: &Value| v["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let mut kept: Vec<Value> = conditions(old).into_iter().filter(decided).collect();
-        kept.extend(conditions(object).into_iter().filter(|c| !decided(c)));
-        if !kept.is_empty() {
-            child(object, "status").insert("conditions".to_owned(), kept.into());
+        for kind in ["Approved", "Denied"] {
+            keep_decision(object, old, kind);
         }
     }
+
+    fn stamp(&self, object: &mut Value, old: &Value, now: &dyn Fn() -> String) {
+        let conditions = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+        for condition in conditions.into_iter().flatten() {
+            let unset = |condition: &Value, field: &str| condition[field].is_null();
+            if unset(condition, "lastUpdateTime") {
+                condition["lastUpdateTime"] = now().into();
+            }
+            if unset(condition, "lastTransitionTime") {
+                let same = |before: &&Value| {
+                    ["type", "status"].iter().all(|field| before[field] == condition[field])
+                };
+                let before = old["status"]["conditions"].as_array().into_iter().flatten();
+                let since = before.filter(same).map(|before| &before["lastTransitionTime"]);
+                let since = since.filter(|since| !since.is_null()).next();
+                condition["lastTransitionTime"] = since.cloned().unwrap_or_else(|| now().into());
+            }
+        }
+    }
+}
+
+/// A decision that was made stays as it is; rules refuse that one comes or goes.
+fn keep_decision(object: &mut Value, old: &Value, kind: &str) {
+    let of_kind = |condition: &&Value| condition["type"] == kind;
+    let before: Vec<Value> =
+        conditions(old).iter().filter(of_kind).cloned().collect();
+    if conditions(object).iter().filter(of_kind).count() != before.len() {
+        return;
+    }
+    let list = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+    let now = list.into_iter().flatten().filter(|condition| condition["type"] == kind);
+    for (now, before) in now.zip(before) {
+        *now = before;
+    }
+}
+
+fn conditions(request: &Value) -> &[Value] {
+    request["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Restores what an approval may not change: everything but the conditions.

@@ -1,52 +1,54 @@
 //! Rules of ServiceCIDRs and IPAddresses (KEP-1880).
 
-use std::net::IpAddr;
-
 use meta::{FieldError, names};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::Hooks;
 use super::at::{At, Errors, is_ipv6};
-use super::{Hooks, metadata};
+use super::metadata::{IMMUTABLE, immutable};
 use crate::view::View;
-
-const IMMUTABLE: &str = "field is immutable";
 
 /// `networking.k8s.io/v1 ServiceCIDR`.
 pub(super) const SERVICE_CIDR: Hooks = Hooks {
-    name: metadata::subdomain,
-    prepare_create: |_| {},
     validate: |object, errors| ranges(&At::root(object).field("spec"), errors),
     validate_update: ranges_stay,
-    validate_status: |_, _, _| {},
+    ..Hooks::BASE
 };
 
 /// `networking.k8s.io/v1 IPAddress`: its name is the address.
 pub(super) const IP_ADDRESS: Hooks = Hooks {
     name: address,
-    prepare_create: |_| {},
     validate: |object, errors| parent(&At::root(object).field("spec"), errors),
-    validate_update: |object, _, errors| parent(&At::root(object).field("spec"), errors),
-    validate_status: |_, _, _| {},
+    validate_update: |object, old, errors| {
+        let spec = At::root(object).field("spec");
+        parent(&spec, errors);
+        let path = spec.path.child("parentRef");
+        immutable(spec.at("parentRef"), old.at("spec").at("parentRef"), path, errors);
+    },
+    ..Hooks::BASE
 };
 
 fn ranges(spec: &At<'_>, errors: &mut Errors) {
-    let (list, texts) = (spec.path.child("cidrs"), spec.items("cidrs"));
-    let address = |text: &'_ Value| text.as_str().and_then(|t| t.split('/').next()).map(is_ipv6);
-    let families: Vec<Option<bool>> = texts.iter().map(address).collect();
-    match texts.len() {
-        0 => errors.push(FieldError::required(&list, "at least one CIDR required")),
-        3.. => {
-            errors.push(FieldError::invalid(
-                &list,
-                spec.value.clone(),
-                "may only hold up to 2 values",
-            ));
-        }
-        2 if families[0] == families[1] => {
-            let text = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96";
-            errors.push(FieldError::invalid(&list, spec.value.clone(), text));
-        }
-        _ => spec.each("cidrs").for_each(|cidr| cidr.cidr(errors)),
+    let (list, texts) = (spec.field("cidrs"), spec.items("cidrs"));
+    if texts.is_empty() {
+        return list.required("at least one CIDR required", errors);
+    }
+    if texts.len() > 2 {
+        let value = json!({"CIDRs": list.value});
+        let text = "may only hold up to 2 values";
+        return errors.push(FieldError::invalid(&list.path, value, text));
+    }
+    spec.each("cidrs").for_each(|cidr| cidr.canonical_cidr(errors));
+    let family = |text: &Value| {
+        let (ip, _) = super::at::lenient_cidr(text.as_str()?)?;
+        Some(is_ipv6(&ip.to_string()))
+    };
+    if let [first, second] = texts
+        && family(first).is_some()
+        && family(first) == family(second)
+    {
+        let text = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        list.invalid(text, errors);
     }
 }
 
@@ -54,27 +56,25 @@ fn ranges(spec: &At<'_>, errors: &mut Errors) {
 fn ranges_stay(new: &Value, old: &Value, errors: &mut Errors) {
     let (after, before) = (At::root(new).field("spec"), old.at("spec"));
     let (now, then) = (after.items("cidrs"), before.items("cidrs"));
-    let list = after.path.child("cidrs");
     let second_comes = now.len() == 2 && then.len() == 1;
     if now.len() != then.len() && !second_comes {
-        errors.push(FieldError::invalid(&list, Value::Array(now.to_vec()), IMMUTABLE));
-        return;
+        return after.field("cidrs").invalid(IMMUTABLE, errors);
     }
-    for (index, (now, then)) in now.iter().zip(then).enumerate() {
-        if now != then {
-            errors.push(FieldError::invalid(list.index(index), now.clone(), IMMUTABLE));
+    for (cidr, then) in after.each("cidrs").zip(then) {
+        if cidr.value != then {
+            cidr.invalid(IMMUTABLE, errors);
         }
     }
-    ranges(&after, errors);
+    if second_comes {
+        ranges(&after, errors);
+    }
 }
 
 /// An address as it is written shortest.
 fn address(name: &str, _: bool) -> Vec<String> {
-    match name.parse::<IpAddr>() {
-        Ok(ip) if ip.to_string() == name => Vec::new(),
-        Ok(_) => vec!["must be a canonical form IP address".to_owned()],
-        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
-    }
+    let (mut errors, value) = (Errors::new(), Value::from(name));
+    At::root(&value).canonical_ip(&mut errors);
+    errors.into_iter().map(|error| error.detail).collect()
 }
 
 fn parent(spec: &At<'_>, errors: &mut Errors) {
@@ -82,22 +82,11 @@ fn parent(spec: &At<'_>, errors: &mut Errors) {
     if parent.value.is_null() {
         return parent.required("", errors);
     }
-    let group = parent.field("group");
-    if !group.str().is_empty() {
-        group.check(names::is_dns1123_subdomain, errors);
-    }
+    parent.field("group").optional(names::is_dns1123_subdomain, errors);
     for field in ["resource", "name"] {
-        let at = parent.field(field);
-        if at.str().is_empty() {
-            at.required("", errors);
-        } else {
-            at.check(names::is_path_segment, errors);
-        }
+        parent.field(field).required_name(names::is_path_segment, errors);
     }
-    let namespace = parent.field("namespace");
-    if !namespace.str().is_empty() {
-        namespace.check(names::is_path_segment, errors);
-    }
+    parent.field("namespace").optional(names::is_path_segment, errors);
 }
 
 #[cfg(test)]

@@ -111,6 +111,45 @@ impl<'a> At<'a> {
         }
     }
 
+    /// The text must be one of these, if it is there at all.
+    pub(crate) fn known(&self, supported: &[&str], errors: &mut Errors) {
+        if !self.value.is_null() && !supported.contains(&self.str()) {
+            self.unsupported(supported, errors);
+        }
+    }
+
+    /// The text must pass a check, if there is any.
+    pub(crate) fn optional(&self, check: impl FnOnce(&str) -> Vec<String>, errors: &mut Errors) {
+        if !self.str().is_empty() {
+            self.check(check, errors);
+        }
+    }
+
+    /// The text must not be longer than this many bytes.
+    pub(crate) fn no_longer(&self, limit: usize, errors: &mut Errors) {
+        if self.str().len() > limit {
+            errors.push(FieldError::too_long(&self.path, limit));
+        }
+    }
+
+    /// The list here must not have more items than this; `true` if it has not.
+    pub(crate) fn no_more(&self, limit: usize, errors: &mut Errors) -> bool {
+        let count = self.value.as_array().map_or(0, Vec::len);
+        if count > limit {
+            errors.push(FieldError::too_many(&self.path, count, limit));
+        }
+        count <= limit
+    }
+
+    /// The name of a storage or device driver: a domain, in any case.
+    pub(crate) fn driver(&self, errors: &mut Errors) {
+        if self.str().is_empty() {
+            return self.required("", errors);
+        }
+        self.no_longer(63, errors);
+        self.check(|name| names::is_dns1123_subdomain(&name.to_lowercase()), errors);
+    }
+
     /// The text must be there and pass a check.
     pub(crate) fn required_name(
         &self,
@@ -177,23 +216,43 @@ impl<'a> At<'a> {
         }
     }
 
+    /// The text must be an IP address as it is written shortest.
+    pub(crate) fn canonical_ip(&self, errors: &mut Errors) -> bool {
+        let fine = self.ip(errors);
+        match self.str().parse::<IpAddr>().map(|ip| ip.to_string()) {
+            Ok(shortest) if fine && shortest != self.str() => {
+                self.invalid_text(format!("must be in canonical form ({shortest:?})"), errors);
+                false
+            }
+            _ => fine,
+        }
+    }
+
     /// The text must be a CIDR.
     pub(crate) fn cidr(&self, errors: &mut Errors) {
-        let parsed = self.str().split_once('/').and_then(|(ip, bits)| {
-            let (ip, bits) = (ip.parse::<IpAddr>().ok()?, bits.parse::<u32>().ok()?);
-            (bits <= if ip.is_ipv4() { 32 } else { 128 }).then_some((ip, bits))
-        });
-        match parsed {
-            None => {
-                self.invalid_text(
-                    "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
-                    errors,
-                );
+        let Some((ip, bits)) = lenient_cidr(self.str()) else {
+            let text = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            return self.invalid_text(text, errors);
+        };
+        let (address, length) = self.str().split_once('/').unwrap_or_default();
+        if address.parse::<IpAddr>().is_err() || (length.len() > 1 && length.starts_with('0')) {
+            self.invalid_text("must not have leading 0s in IP or prefix length", errors);
+        } else if matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some()) {
+            self.invalid_text("must not have an IPv4-mapped IPv6 address", errors);
+        } else if masked(ip, bits) != ip {
+            self.invalid_text("must not have bits set beyond the prefix length", errors);
+        }
+    }
+
+    /// The text must be a CIDR as it is written shortest.
+    pub(crate) fn canonical_cidr(&self, errors: &mut Errors) {
+        let before = errors.len();
+        self.cidr(errors);
+        if let (true, Some((ip, bits))) = (errors.len() == before, lenient_cidr(self.str())) {
+            let shortest = format!("{ip}/{bits}");
+            if shortest != self.str() {
+                self.invalid_text(format!("must be in canonical form ({shortest:?})"), errors);
             }
-            Some((ip, bits)) if has_bits_beyond(ip, bits) => {
-                self.invalid_text("must not have bits set beyond the prefix length", errors);
-            }
-            Some(_) => {}
         }
     }
 
@@ -232,6 +291,9 @@ impl<'a> At<'a> {
 pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 
 fn without_zeros(text: &str) -> String {
+    if text.contains(':') {
+        return text.to_owned();
+    }
     let parts: Vec<&str> = text
         .split('.')
         .map(|part| match part.trim_start_matches('0') {
@@ -242,10 +304,28 @@ fn without_zeros(text: &str) -> String {
     parts.join(".")
 }
 
-fn has_bits_beyond(ip: IpAddr, bits: u32) -> bool {
+/// A range of addresses, as Go's oldest parser reads it: zeros may lead.
+pub(crate) fn lenient_cidr(text: &str) -> Option<(IpAddr, u32)> {
+    let (ip, bits) = text.split_once('/')?;
+    if !bits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let (ip, bits) = (without_zeros(ip).parse::<IpAddr>().ok()?, bits.parse::<u32>().ok()?);
+    (bits <= if ip.is_ipv4() { 32 } else { 128 }).then_some((ip, bits))
+}
+
+/// The first address of a range.
+pub(crate) fn masked(ip: IpAddr, bits: u32) -> IpAddr {
+    let (four, six) = (32_u32.saturating_sub(bits), 128_u32.saturating_sub(bits));
     match ip {
-        IpAddr::V4(ip) => u32::from(ip).checked_shl(bits).unwrap_or(0) != 0,
-        IpAddr::V6(ip) => u128::from(ip).checked_shl(bits).unwrap_or(0) != 0,
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(four).unwrap_or_default();
+            IpAddr::V4((u32::from(ip) & mask).into())
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(six).unwrap_or_default();
+            IpAddr::V6((u128::from(ip) & mask).into())
+        }
     }
 }
 
@@ -322,6 +402,20 @@ mod tests {
             ["f: Invalid value: \"10.0.0.1/24\": must not have bits set beyond the prefix length"]
         );
         assert_eq!(said(cidr, json!("0.0.0.0/0")), Vec::<String>::new());
+        for (text, problem) in [
+            ("10.0.0.0/08", "must not have leading 0s in IP or prefix length"),
+            ("010.0.0.0/8", "must not have leading 0s in IP or prefix length"),
+            ("::ffff:10.0.0.0/104", "must not have an IPv4-mapped IPv6 address"),
+            ("10.0.0.0/+8", "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
+            ("10.0.0.0/33", "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
+        ] {
+            assert_eq!(said(cidr, json!(text)), [format!("f: Invalid value: {text:?}: {problem}")]);
+        }
+        let canonical = |at: &At<'_>, errors: &mut Errors| at.canonical_cidr(errors);
+        assert_eq!(
+            said(canonical, json!("2001:db8:0::/64")),
+            ["f: Invalid value: \"2001:db8:0::/64\": must be in canonical form (\"2001:db8::/64\")"]
+        );
         let endpoint = |at: &At<'_>, errors: &mut Errors| at.endpoint_ip(errors);
         assert_eq!(said(endpoint, json!("127.0.0.1")).len(), 1);
     }

@@ -1,21 +1,25 @@
-//! Rules of certificate requests, beyond what the type graph says.
+//! Rules of certificate requests.
 
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use meta::{FieldError, names};
 use serde_json::Value;
 
-use super::Hooks;
 use super::at::{At, Errors};
-use super::metadata;
-use crate::view::View;
+use super::pem::blocks;
+use super::{Hooks, metadata};
+use crate::view::{View, same};
 
 /// `certificates.k8s.io/v1 CertificateSigningRequest`.
 pub(super) const REQUEST: Hooks = Hooks {
     // Kubelets derive names from hashes.
     name: metadata::path_segment,
-    prepare_create: |_| {},
-    validate,
-    validate_update: |new, old, errors| decisions(new, old, errors),
-    validate_status: |new, old, errors| decisions(new, old, errors),
+    validate: |request, errors| self::request(request, Kept::default(), errors),
+    validate_update: |new, old, errors| update(new, old, By::Anybody, errors),
+    validate_status: |new, old, errors| update(new, old, By::Signer, errors),
+    ..Hooks::BASE
 };
 
 /// What a certificate may be for.
@@ -46,118 +50,225 @@ const USAGES: [&str; 23] = [
 ];
 /// The shortest life that may be asked for, in seconds.
 const SHORTEST: i64 = 600;
+const LONGEST_DOMAIN: usize = 253;
 /// The longest signer name: a domain, a slash and a path.
 const LONGEST_SIGNER: usize = 571;
+const LEGACY: &str = "kubernetes.io/legacy-unknown";
+/// Conditions that are never taken back.
+const FINAL: [&str; 3] = ["Approved", "Denied", "Failed"];
+const DECISIONS: [&str; 2] = ["Approved", "Denied"];
 
-fn validate(request: &Value, errors: &mut Errors) {
-    let spec = At::root(request).field("spec");
-    if spec.str_of("request").is_empty() {
-        errors.push(FieldError::required(spec.path.child("request"), ""));
-    }
-    let mut seen: Vec<&str> = Vec::new();
-    for usage in spec.each("usages") {
-        if !USAGES.contains(&usage.str()) {
-            errors.push(FieldError::not_supported(&usage.path, usage.value.clone(), &USAGES));
-        } else if seen.contains(&usage.str()) {
-            errors.push(FieldError::duplicate(&usage.path, usage.value.clone()));
+/// Who writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Anybody,
+    /// Through the status: the certificate comes from there.
+    Signer,
+    /// Through the approval: decisions come from there.
+    Approver,
+}
+
+/// Checks a decision.
+pub(super) fn validate_approval(new: &Value, old: &Value, errors: &mut Errors) {
+    update(new, old, By::Approver, errors);
+}
+
+/// What a request had before it was refused, and may keep.
+#[derive(Clone, Copy, Default)]
+struct Kept {
+    both_decisions: bool,
+    legacy_signer: bool,
+    repeated_conditions: bool,
+    nameless_conditions: bool,
+    certificate: bool,
+    unknown_usages: bool,
+    repeated_usages: bool,
+}
+
+impl Kept {
+    fn of(new: &Value, old: &Value) -> Self {
+        let (status, spec) = (old.at("status"), old.at("spec"));
+        let mut types = BTreeSet::new();
+        let mut repeated = |text: &'_ str| !types.insert(text.to_owned());
+        let kinds = || status.items("conditions").iter().map(|at| at.text("type"));
+        let usages = || spec.items("usages").iter().map(|usage| usage.as_str().unwrap_or_default());
+        let certificate = |request: &Value| request.at("status").text("certificate").to_owned();
+        let (then, now) = (certificate(old), certificate(new));
+        Self {
+            both_decisions: DECISIONS.iter().all(|kind| kinds().any(|known| known == *kind)),
+            legacy_signer: spec.text("signerName") == LEGACY,
+            repeated_conditions: kinds().any(&mut repeated),
+            nameless_conditions: kinds().any(str::is_empty),
+            certificate: then == now || wrong_certificate(&then).is_some(),
+            unknown_usages: usages().any(|usage| !USAGES.contains(&usage)),
+            repeated_usages: usages().collect::<BTreeSet<_>>().len() != usages().count(),
         }
-        seen.push(usage.str());
     }
-    if seen.is_empty() {
-        errors.push(FieldError::required(spec.path.child("usages"), ""));
+}
+
+fn request(request: &Value, kept: Kept, errors: &mut Errors) {
+    let (spec, status) = (At::root(request).field("spec"), At::root(request).field("status"));
+    let asked = spec.field("request");
+    let text = STANDARD.decode(asked.str()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    if blocks(&text).next().is_none_or(|block| block.kind != "CERTIFICATE REQUEST") {
+        asked.invalid("PEM block type must be CERTIFICATE REQUEST", errors);
     }
-    signer(&spec.field("signerName"), errors);
+    if spec.items("usages").is_empty() {
+        spec.field("usages").required("", errors);
+    }
+    for usage in spec.each("usages").filter(|_| !kept.unknown_usages) {
+        usage.known(&USAGES, errors);
+    }
+    let mut seen = BTreeSet::new();
+    for usage in spec.each("usages").filter(|_| !kept.repeated_usages) {
+        if !seen.insert(usage.str()) {
+            usage.duplicate(errors);
+        }
+    }
+    let signer = spec.field("signerName");
+    if signer.str() == LEGACY && !kept.legacy_signer {
+        signer.invalid("the legacy signerName is not allowed via this API version", errors);
+    } else {
+        signer_name(&signer, errors);
+    }
     let seconds = spec.field("expirationSeconds");
-    if seconds.value.as_i64().is_some_and(|seconds| seconds < SHORTEST) {
-        let text = "may not specify a duration less than 600 seconds (10 minutes)";
-        errors.push(FieldError::invalid(&seconds.path, seconds.value.clone(), text));
+    if !seconds.value.is_null() && seconds.number() < SHORTEST {
+        seconds
+            .invalid("may not specify a duration less than 600 seconds (10 minutes)", errors);
+    }
+    conditions(&status, kept, errors);
+    if !kept.certificate
+        && let Some(problem) = wrong_certificate(status.str_of("certificate"))
+    {
+        let path = status.path.child("certificate");
+        errors.push(FieldError::invalid(path, "<certificate data>", problem));
     }
 }
 
-fn signer(name: &At<'_>, errors: &mut Errors) {
-    let text = name.str();
+/// Checks the name of a signer: a domain, a slash and a path.
+pub(super) fn signer_name(at: &At<'_>, errors: &mut Errors) {
+    let (domain, path) = match at.str().split_once('/') {
+        _ if at.str().is_empty() => return at.required("", errors),
+        Some((domain, path)) if !path.contains('/') => (domain, path),
+        _ => {
+            let text = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+            return at.invalid(text, errors);
+        }
+    };
+    if domain.len() > LONGEST_DOMAIN {
+        errors.push(FieldError::too_long(&at.path, LONGEST_DOMAIN));
+    }
+    first_wrong_label(at, domain, names::is_dns1123_label, errors);
+    if !domain.contains('.') {
+        let text = "should be a domain with at least two segments separated by dots";
+        errors.push(FieldError::invalid(&at.path, domain, text));
+    }
+    first_wrong_label(at, path, names::is_dns1123_subdomain, errors);
+    at.no_longer(LONGEST_SIGNER, errors);
+}
+
+fn first_wrong_label(at: &At<'_>, text: &str, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
+    let wrong = |label: &&str| !check(label).is_empty();
+    let Some(label) = text.split('.').find(wrong) else { return };
+    for problem in check(label) {
+        let problem = format!("validating label {label:?}: {problem}");
+        errors.push(FieldError::invalid(&at.path, text, problem));
+    }
+}
+
+/// What is wrong with an issued certificate, which is base64 of PEM.
+fn wrong_certificate(text: &str) -> Option<String> {
     if text.is_empty() {
-        errors.push(FieldError::required(&name.path, ""));
-        return;
+        return None;
     }
-    let problem = match text.split_once('/') {
-        _ if text.len() > LONGEST_SIGNER => {
-            Some(format!("must be no more than {LONGEST_SIGNER} bytes"))
+    let bytes = STANDARD.decode(text).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let mut any = false;
+    for block in blocks(&text) {
+        any = true;
+        if block.kind != "CERTIFICATE" {
+            return Some(format!(
+                "only CERTIFICATE PEM blocks are allowed, found {:?}",
+                block.kind
+            ));
         }
-        Some((domain, path)) if !path.is_empty() && !path.contains('/') => {
-            let labels = path.split('.').flat_map(names::is_dns1123_label);
-            names::is_dns1123_subdomain(domain).into_iter().chain(labels).next()
+        if block.has_headers {
+            return Some("no PEM block headers are permitted".to_owned());
         }
-        _ => Some(
-            "must be a fully qualified domain and path of the form 'example.com/signer-name'"
-                .to_owned(),
-        ),
+        if !is_sequence(&block.bytes) {
+            return Some("x509: malformed certificate".to_owned());
+        }
+    }
+    (!any).then(|| "must contain at least one CERTIFICATE PEM block".to_owned())
+}
+
+/// Whether bytes are one ASN.1 sequence, which every certificate is.
+fn is_sequence(bytes: &[u8]) -> bool {
+    let (length, content) = match bytes {
+        [0x30, short @ 0..=0x7f, content @ ..] => (usize::from(*short), content),
+        [0x30, long @ 0x81..=0x84, rest @ ..] if rest.len() >= usize::from(long & 0xf) => {
+            let (length, content) = rest.split_at(usize::from(long & 0xf));
+            (length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)), content)
+        }
+        _ => return false,
     };
-    if let Some(problem) = problem {
-        errors.push(FieldError::invalid(&name.path, text, problem));
+    length == content.len()
+}
+
+fn conditions(status: &At<'_>, kept: Kept, errors: &mut Errors) {
+    let (mut seen, list) = (BTreeSet::new(), status.path.child("conditions"));
+    for condition in status.each("conditions") {
+        let (kind, state) = (condition.field("type"), condition.field("status"));
+        if kind.str().is_empty() && !kept.nameless_conditions {
+            kind.required("", errors);
+        }
+        let allowed: &[&str] =
+            if FINAL.contains(&kind.str()) { &["True"] } else { &["False", "True", "Unknown"] };
+        state.one_of(allowed, errors);
+        let other = match kind.str() {
+            "Approved" => "Denied",
+            "Denied" => "Approved",
+            _ => "",
+        };
+        if !kept.both_decisions && seen.contains(other) && !other.is_empty() {
+            let text = "Approved and Denied conditions are mutually exclusive";
+            errors.push(FieldError::invalid(&list, kind.str(), text));
+        }
+        if !seen.insert(kind.str()) && !kept.repeated_conditions {
+            errors.push(FieldError::duplicate(&kind.path, kind.str()));
+        }
     }
 }
 
-/// A decision stands, and there is only one.
-fn decisions(new: &Value, old: &Value, errors: &mut Errors) {
-    let has = |request: &Value, kind: &str| {
-        let conditions = request.at("status").at("conditions").as_array();
-        conditions.into_iter().flatten().any(|condition| condition.text("type") == kind)
+fn update(new: &Value, old: &Value, by: By, errors: &mut Errors) {
+    request(new, Kept::of(new, old), errors);
+    let path = At::root(new).field("status").path;
+    let of = |request: &Value, kind: &str| -> Vec<Value> {
+        let list = request.at("status").items("conditions");
+        list.iter().filter(|condition| condition.text("type") == kind).cloned().collect()
     };
-    for kind in ["Approved", "Denied", "Failed"] {
-        if has(old, kind) && !has(new, kind) {
-            let text = format!("updates may not remove a condition of type {kind:?}");
-            errors.push(FieldError::forbidden("status.conditions", text));
+    let mut forbid = |field: &str, text: String| {
+        errors.push(FieldError::forbidden(path.child(field), text));
+    };
+    for kind in FINAL {
+        if of(new, kind).len() < of(old, kind).len() {
+            forbid("conditions", format!("updates may not remove a condition of type {kind:?}"));
         }
     }
-    if has(new, "Approved") && has(new, "Denied") {
-        let text = "Approved and Denied conditions are mutually exclusive";
-        errors.push(FieldError::invalid("status.conditions", "Denied", text));
+    for kind in DECISIONS.into_iter().filter(|_| by != By::Approver) {
+        let (now, then) = (of(new, kind), of(old, kind));
+        if now.len() > then.len() {
+            forbid("conditions", format!("updates may not add a condition of type {kind:?}"));
+        } else if now.len() == then.len() && !same(&now.into(), &then.into()) {
+            forbid("conditions", format!("updates may not modify a condition of type {kind:?}"));
+        }
     }
     let certificate = |request: &Value| request.at("status").text("certificate").to_owned();
-    if !certificate(old).is_empty() && certificate(new) != certificate(old) {
-        let text = "certificate is immutable once set";
-        errors.push(FieldError::forbidden("status.certificate", text));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn check(change: impl FnOnce(&mut Value)) -> String {
-        let mut request = json!({"spec": {"request": "LS0t", "signerName": "example.com/signer", "usages": ["client auth"]}});
-        change(&mut request["spec"]);
-        let mut errors = Errors::new();
-        validate(&request, &mut errors);
-        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    }
-
-    #[test]
-    fn requests_say_what_they_want_and_of_whom() {
-        assert_eq!(check(|_| ()), "");
-        assert!(check(|spec| spec["usages"] = json!([])).contains("spec.usages: Required value"));
-        assert!(check(|spec| spec["usages"] = json!(["fun"])).contains("Unsupported value"));
-        assert!(check(|spec| spec["usages"] = json!(["any", "any"])).contains("Duplicate value"));
-        assert!(check(|spec| spec["signerName"] = json!("signer")).contains("fully qualified"));
-        assert!(check(|spec| spec["expirationSeconds"] = json!(599)).contains("600 seconds"));
-    }
-
-    #[test]
-    fn decisions_stand() {
-        let with = |kinds: &[&str]| {
-            let conditions: Vec<Value> = kinds.iter().map(|kind| json!({"type": kind})).collect();
-            json!({"status": {"conditions": conditions}})
-        };
-        let check = |new: &[&str], old: &[&str]| {
-            let mut errors = Errors::new();
-            decisions(&with(new), &with(old), &mut errors);
-            errors.len()
-        };
-        assert_eq!(check(&["Approved"], &[]), 0);
-        assert_eq!(check(&["Approved", "Denied"], &["Approved"]), 1);
-        assert_eq!(check(&[], &["Denied"]), 1);
+    let (now, then) = (certificate(new), certificate(old));
+    if now != then && by != By::Signer {
+        forbid("certificate", "updates may not set certificate content".to_owned());
+    } else if now != then && !then.is_empty() {
+        forbid("certificate", "updates may not modify existing certificate content".to_owned());
     }
 }

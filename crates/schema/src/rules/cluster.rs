@@ -1,4 +1,4 @@
-//! Rules of Namespaces, Nodes, PriorityClasses and Leases.
+//! Rules of Namespaces, Nodes and ServiceAccounts.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use meta::{FieldError, names};
 use serde_json::Value;
 
 use super::at::{At, Errors, is_ipv6};
-use super::metadata::{self, immutable};
+use super::metadata;
 use super::{Hooks, pod::quantity_value};
 use crate::view::View;
 
@@ -133,84 +133,6 @@ fn amounts(root: &At<'_>, errors: &mut Errors) {
             let path = status.path.child(list).child(name);
             quantity_value(name, amount.as_str().unwrap_or_default(), &path, errors);
         }
-    }
-}
-
-/// The greatest value that users may give a priority class.
-const HIGHEST_PRIORITY: i64 = 1_000_000_000;
-
-/// Classes of the system and their values.
-const SYSTEM_CLASSES: &[(&str, i64)] =
-    &[("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
-
-/// `scheduling.k8s.io/v1 PriorityClass`.
-pub(super) const PRIORITY_CLASS: Hooks = Hooks {
-    validate: priority_class,
-    validate_update: |new, old, errors| {
-        if new.int("value").unwrap_or_default() != old.int("value").unwrap_or_default() {
-            errors.push(FieldError::forbidden("value", "may not be changed in an update."));
-        }
-        immutable(
-            new.at("preemptionPolicy"),
-            old.at("preemptionPolicy"),
-            "preemptionPolicy",
-            errors,
-        );
-    },
-    ..BASE
-};
-
-fn priority_class(class: &Value, errors: &mut Errors) {
-    let (name, value) = (class.at("metadata").text("name"), class.int("value").unwrap_or_default());
-    if name.starts_with("system-") {
-        let known = SYSTEM_CLASSES.iter().find(|(known, _)| *known == name);
-        let problem = match known {
-            None => Some(format!("{name} is not a known system priority class")),
-            Some((_, wanted)) if *wanted != value => {
-                Some(format!("value of {name} PriorityClass must be {wanted}"))
-            }
-            Some(_) if class.flag("globalDefault") => {
-                Some(format!("globalDefault of {name} PriorityClass must be false"))
-            }
-            Some(_) => None,
-        };
-        if let Some(problem) = problem {
-            let text = "priority class names with 'system-' prefix are reserved for system use only. error:";
-            errors.push(FieldError::forbidden("metadata.name", format!("{text} {problem}")));
-        }
-    } else if value > HIGHEST_PRIORITY {
-        let text =
-            format!("maximum allowed value of a user defined priority is {HIGHEST_PRIORITY}");
-        errors.push(FieldError::forbidden("value", text));
-    }
-    if let Some(policy) = At::root(class).some("preemptionPolicy") {
-        policy.one_of(&["PreemptLowerPriority", "Never"], errors);
-    }
-}
-
-/// `coordination.k8s.io/v1 Lease`.
-pub(super) const LEASE: Hooks =
-    Hooks { validate: lease, validate_update: |new, _, errors| lease(new, errors), ..BASE };
-
-fn lease(lease: &Value, errors: &mut Errors) {
-    let spec = At::root(lease).field("spec");
-    if let Some(duration) =
-        spec.some("leaseDurationSeconds").filter(|duration| duration.number() <= 0)
-    {
-        duration.invalid("must be greater than 0", errors);
-    }
-    spec.field("leaseTransitions").not_negative(errors);
-    if let Some(strategy) = spec.some("strategy") {
-        let at = At { value: strategy.value, path: strategy.path.child("strategy") };
-        if at.str().contains('/') {
-            at.check(names::is_qualified_name, errors);
-        } else if at.str() != "OldestEmulationVersion" {
-            at.unsupported(&["OldestEmulationVersion"], errors);
-        }
-    }
-    let holder = spec.field("preferredHolder");
-    if !holder.str().is_empty() && spec.str_of("strategy").is_empty() {
-        holder.forbidden("may only be specified if `strategy` is defined", errors);
     }
 }
 

@@ -25,6 +25,8 @@ struct Step {
     stated: Vec<(&'static str, Value)>,
     /// Whether anything at or below this type has defaults.
     reached: bool,
+    /// Fields that are there even if nobody names them, and have defaults in them.
+    always: Vec<(&'static str, &'static Type)>,
 }
 
 static STEPS: LazyLock<Vec<Step>> = LazyLock::new(steps);
@@ -42,9 +44,16 @@ fn steps() -> Vec<Step> {
             }
         }
         if !changed {
-            return steps;
+            break;
         }
     }
+    for of in types::all() {
+        let structs = of.fields.iter().filter(|field| field.default == Some("{}"));
+        let inner = structs.filter_map(|field| Some((field.name, field.of.object()?)));
+        steps[usize::from(of.id)].always =
+            inner.filter(|(_, inner)| steps[usize::from(inner.id)].reached).collect();
+    }
+    steps
 }
 
 fn step(of: &Type) -> Step {
@@ -61,7 +70,7 @@ fn step(of: &Type) -> Step {
         })
         .collect();
     let reached = fill.is_some() || !stated.is_empty();
-    Step { fill, stated, reached }
+    Step { fill, stated, reached, always: Vec::new() }
 }
 
 /// Defaults an object of a built-in type in place.
@@ -76,6 +85,15 @@ pub(super) fn default(of: &Type, value: &mut Value) {
     }
     for (name, value) in &step.stated {
         fill_in(object, name, value.clone());
+    }
+    for (name, inner) in &step.always {
+        if !object.contains_key(*name) {
+            let mut value = Value::Object(Map::new());
+            default(inner, &mut value);
+            if value.as_object().is_some_and(|filled| !filled.is_empty()) {
+                object.insert((*name).to_owned(), value);
+            }
+        }
     }
     for field in of.fields {
         if field.of.object().is_some_and(|inner| STEPS[usize::from(inner.id)].reached)
@@ -100,6 +118,13 @@ fn walk(of: &Of, value: &mut Value) {
 /// Sets a field that is absent, null or empty text.
 pub(super) fn fill_in(object: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
     if object.get(key).is_none_or(|old| old.is_null() || old == "") {
+        object.insert(key.to_owned(), value.into());
+    }
+}
+
+/// Sets a field that is absent or null: Go tells it from an empty one.
+pub(super) fn fill_nil(object: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
+    if object.get(key).is_none_or(Value::is_null) {
         object.insert(key.to_owned(), value.into());
     }
 }

@@ -1,7 +1,9 @@
 //! Rules of Endpoints and EndpointSlices.
 
+use std::collections::BTreeSet;
+
 use meta::{FieldError, names};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::at::{At, Errors, PROTOCOLS, is_ipv6};
 use super::metadata::{self, immutable};
@@ -92,16 +94,15 @@ fn slice_ports(slice: &Value, errors: &mut Errors) {
     if count > MOST {
         return errors.push(FieldError::too_many("ports", count, MOST));
     }
-    let mut known = Vec::new();
+    let mut known = BTreeSet::new();
     for port in At::root(slice).each("ports") {
         let name = port.field("name");
         if !name.str().is_empty() {
             name.check(names::is_dns1123_label, errors);
         }
-        if known.contains(&name.str()) {
+        if !known.insert(name.str()) {
             errors.push(FieldError::duplicate(&name.path, name.str()));
         }
-        known.push(name.str());
         protocol(&port, errors);
     }
 }
@@ -140,25 +141,43 @@ fn slice_endpoints(slice: &Value, errors: &mut Errors) {
 
 fn endpoint_address(list: &At<'_>, address: &At<'_>, family: &str, errors: &mut Errors) {
     match family {
-        "IPv4" | "IPv6" if address.ip(errors) => {
-            if is_ipv6(address.str()) != (family == "IPv6") {
+        "IPv4" | "IPv6" => {
+            let six = family == "IPv6";
+            let fine = if six { address.canonical_ip(errors) } else { address.ip(errors) };
+            if !fine {
+                return;
+            }
+            if is_ipv6(address.str()) != six {
                 let text = format!("must be an {family} address");
                 errors.push(FieldError::invalid(&list.path, address.str(), text));
             }
             address.endpoint_ip(errors);
         }
-        "FQDN" => {
-            let name = json!(address.str().strip_suffix('.').unwrap_or(address.str()));
-            let at = At { value: &name, path: address.path.clone() };
-            at.check(names::is_dns1123_subdomain, errors);
-            if name.as_str().is_some_and(|name| !name.contains('.')) {
-                at.invalid(
-                    "should be a domain with at least two segments separated by dots",
-                    errors,
-                );
-            }
-        }
+        "FQDN" => domain(address, errors),
         _ => {}
+    }
+}
+
+/// A domain of at least two parts; a dot may end it.
+fn domain(at: &At<'_>, errors: &mut Errors) {
+    let name = at.str().strip_suffix('.').unwrap_or(at.str());
+    let mut complain = |value: &str, text: String| {
+        errors.push(FieldError::invalid(&at.path, value, text));
+    };
+    let problems = names::is_dns1123_subdomain(name);
+    if at.str().is_empty() {
+        at.required("", errors);
+    } else if !problems.is_empty() {
+        complain(name, problems.join(","));
+    } else if !name.contains('.') {
+        let text = "should be a domain with at least two segments separated by dots";
+        complain(name, text.to_owned());
+    } else if let Some((label, problems)) = name
+        .split('.')
+        .map(|label| (label, names::is_dns1123_label(label)))
+        .find(|(_, problems)| !problems.is_empty())
+    {
+        complain(label, problems.join(","));
     }
 }
 

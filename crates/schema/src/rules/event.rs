@@ -1,10 +1,10 @@
-//! Rules of Events, in both groups that serve them.
+//! Rules of Events, in both groups that serve them. All read events as they are stored.
 
 use meta::{FieldError, names};
 use serde_json::Value;
 
 use super::at::{At, Errors};
-use super::metadata::{self, immutable};
+use super::metadata::immutable;
 use super::{Hooks, pod::qualified_name};
 use crate::view::{View, same};
 
@@ -13,41 +13,26 @@ const LONGEST_NOTE: usize = 1024;
 
 /// `v1 Event`: the old rules, for clients that never changed.
 pub(super) const EVENT: Hooks = Hooks {
-    name: metadata::subdomain,
-    prepare_create: |_| {},
-    validate: |event, errors| common(event, &CORE, errors),
-    validate_update: |new, _, errors| common(new, &CORE, errors),
-    validate_status: |_, _, _| {},
+    validate: |event, errors| common(event, "reportingComponent", errors),
+    validate_update: |new, _, errors| common(new, "reportingComponent", errors),
+    ..Hooks::BASE
 };
 
-/// `events.k8s.io/v1 Event`.
+/// `events.k8s.io/v1 Event`, in the form in which it is stored: that of `v1`.
 pub(super) const NEW_EVENT: Hooks = Hooks {
-    name: metadata::subdomain,
-    prepare_create: |_| {},
     validate: |event, errors| {
-        common(event, &NEW, errors);
+        common(event, "reportingController", errors);
         strict(event, errors);
     },
     validate_update,
-    validate_status: |_, _, _| {},
+    ..Hooks::BASE
 };
 
-/// What the two groups call the same fields.
-struct Names {
-    object: &'static str,
-    message: &'static str,
-    controller: &'static str,
-}
-
-const CORE: Names =
-    Names { object: "involvedObject", message: "message", controller: "reportingComponent" };
-const NEW: Names =
-    Names { object: "regarding", message: "note", controller: "reportingController" };
-
-fn common(event: &Value, called: &Names, errors: &mut Errors) {
+/// `controller` is what the group calls the reporting controller.
+fn common(event: &Value, controller: &str, errors: &mut Errors) {
     let root = At::root(event);
     let namespace = event.at("metadata").text("namespace");
-    let object = event.at(called.object).text("namespace");
+    let object = event.at("involvedObject").text("namespace");
     let modern = event.has("eventTime");
     let fits = match (object, modern) {
         ("", false) => matches!(namespace, "" | "default"),
@@ -60,10 +45,8 @@ fn common(event: &Value, called: &Names, errors: &mut Errors) {
         errors.push(FieldError::invalid("involvedObject.namespace", object, text));
     }
     if modern {
-        let controller = At {
-            value: root.value.at(called.controller),
-            path: root.path.child(called.controller),
-        };
+        let stored = root.value.at("reportingComponent");
+        let controller = At { value: stored, path: root.path.child(controller) };
         if controller.str().is_empty() {
             controller.required("", errors);
         }
@@ -78,7 +61,7 @@ fn common(event: &Value, called: &Names, errors: &mut Errors) {
                 errors.push(FieldError::invalid(&at.path, "", text));
             }
         }
-        if event.text(called.message).len() > LONGEST_NOTE {
+        if event.text("message").len() > LONGEST_NOTE {
             let text = format!("can have at most {LONGEST_NOTE} characters");
             errors.push(FieldError::invalid("message", "", text));
         }
@@ -97,16 +80,12 @@ fn strict(event: &Value, errors: &mut Errors) {
     if !matches!(kind, "Normal" | "Warning") {
         errors.push(FieldError::invalid("type", "", format!("has invalid value: {kind}")));
     }
-    for (field, old) in [
-        ("deprecatedFirstTimestamp", "firstTimestamp"),
-        ("deprecatedLastTimestamp", "lastTimestamp"),
-        ("deprecatedCount", "count"),
-    ] {
+    for field in ["firstTimestamp", "lastTimestamp", "count"] {
         if event.has(field) && *event.at(field) != 0 {
-            errors.push(FieldError::invalid(old, "", "needs to be unset"));
+            errors.push(FieldError::invalid(field, "", "needs to be unset"));
         }
     }
-    let source = event.at("deprecatedSource");
+    let source = event.at("source");
     if !source.text("component").is_empty() || !source.text("host").is_empty() {
         errors.push(FieldError::invalid("source", "", "needs to be unset"));
     }
@@ -126,25 +105,27 @@ fn series(event: &Value, errors: &mut Errors) {
 }
 
 fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
-    common(new, &NEW, errors);
+    common(new, "reportingController", errors);
     if !same(new.at("series"), old.at("series")) {
         series(new, errors);
     }
-    for (field, shown) in [
-        ("regarding", "involvedObject"),
-        ("reason", "reason"),
-        ("note", "message"),
-        ("deprecatedSource", "source"),
-        ("deprecatedFirstTimestamp", "firstTimestamp"),
-        ("deprecatedLastTimestamp", "lastTimestamp"),
-        ("deprecatedCount", "count"),
-        ("type", "type"),
-        ("eventTime", "eventTime"),
-        ("action", "action"),
-        ("related", "related"),
-        ("reportingController", "reportingController"),
-        ("reportingInstance", "reportingInstance"),
+    for field in [
+        "involvedObject",
+        "reason",
+        "message",
+        "source",
+        "firstTimestamp",
+        "lastTimestamp",
+        "count",
+        "reason",
+        "type",
+        "eventTime",
+        "action",
+        "related",
     ] {
-        immutable(new.at(field), old.at(field), shown, errors);
+        immutable(new.at(field), old.at(field), field, errors);
     }
+    let (now, then) = (new.at("reportingComponent"), old.at("reportingComponent"));
+    immutable(now, then, "reportingController", errors);
+    immutable(new.at("reportingInstance"), old.at("reportingInstance"), "reportingInstance", errors);
 }

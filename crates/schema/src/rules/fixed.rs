@@ -19,18 +19,6 @@ fn of(kind: &GroupVersionKind) -> &'static [&'static str] {
             "spec.managedBy",
             "spec.successPolicy",
         ],
-        ("networking.k8s.io", "IngressClass") => &["spec.controller"],
-        ("networking.k8s.io", "IPAddress") => &["spec.parentRef"],
-        ("node.k8s.io", "RuntimeClass") => &["handler"],
-        ("resource.k8s.io", "ResourceClaim" | "ResourceClaimTemplate") => &["spec"],
-        ("resource.k8s.io", "ResourceSlice") => &["spec.driver", "spec.pool.name", "spec.nodeName"],
-        ("storage.k8s.io", "StorageClass") => {
-            &["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"]
-        }
-        ("storage.k8s.io", "VolumeAttachment") => &["spec"],
-        ("storage.k8s.io", "VolumeAttributesClass") => &["driverName", "parameters"],
-        ("storage.k8s.io", "CSIStorageCapacity") => &["nodeTopology", "storageClassName"],
-        ("storage.k8s.io", "CSIDriver") => &["spec.attachRequired", "spec.volumeLifecycleModes"],
         _ => &[],
     }
 }

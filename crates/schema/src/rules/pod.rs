@@ -18,7 +18,8 @@ use super::at::{At, Errors};
 use super::{Hooks, metadata};
 use crate::view::View;
 
-pub(super) use resources::quantity_value;
+pub(super) use affinity::{node_selector, tolerations};
+pub(super) use resources::{is_extended, is_native, limits, quantity_value};
 pub(super) use security::qualified_name;
 
 /// `v1 Pod`.

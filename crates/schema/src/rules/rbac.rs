@@ -1,22 +1,16 @@
 //! Rules of roles and role bindings.
 
 use meta::{FieldError, Selector, names};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::at::{At, Errors};
-use super::selector::label_selector;
+use super::selector::{Lenient, is_invalid, label_selector_with};
 use super::{Hooks, metadata};
 use crate::view::{View, same};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-const BASE: Hooks = Hooks {
-    name: metadata::path_segment,
-    prepare_create: |_| {},
-    validate: |_, _| {},
-    validate_update: |_, _, _| {},
-    validate_status: |_, _, _| {},
-};
+const BASE: Hooks = Hooks { name: metadata::path_segment, ..Hooks::BASE };
 
 /// `rbac.authorization.k8s.io/v1 Role`.
 pub(super) const ROLE: Hooks = Hooks {
@@ -27,8 +21,12 @@ pub(super) const ROLE: Hooks = Hooks {
 
 /// `rbac.authorization.k8s.io/v1 ClusterRole`.
 pub(super) const CLUSTER_ROLE: Hooks = Hooks {
-    validate: cluster_role,
-    validate_update: |new, _, errors| cluster_role(new, errors),
+    validate: |role, errors| cluster_role(role, Lenient::default(), errors),
+    validate_update: |new, old, errors| {
+        let selectors = old.at("aggregationRule").items("clusterRoleSelectors");
+        let values = selectors.iter().any(is_invalid);
+        cluster_role(new, Lenient { values, ..Lenient::default() }, errors);
+    },
     ..BASE
 };
 
@@ -52,7 +50,7 @@ pub(super) const CLUSTER_ROLE_BINDING: Hooks = Hooks {
     ..BASE
 };
 
-fn cluster_role(role: &Value, errors: &mut Errors) {
+fn cluster_role(role: &Value, lenient: Lenient, errors: &mut Errors) {
     rules(role, false, errors);
     let Some(aggregation) = At::root(role).some("aggregationRule") else { return };
     if aggregation.items("clusterRoleSelectors").is_empty() {
@@ -60,9 +58,10 @@ fn cluster_role(role: &Value, errors: &mut Errors) {
         aggregation.field("clusterRoleSelectors").required(text, errors);
     }
     for selector in aggregation.each("clusterRoleSelectors") {
-        label_selector(&selector, errors);
+        label_selector_with(&selector, lenient, errors);
         if Selector::from_label_selector(selector.value).is_err() {
-            selector.invalid("invalid label selector.", errors);
+            let text = "invalid label selector.";
+            errors.push(FieldError::invalid(&selector.path, Value::Null, text));
         }
     }
 }
@@ -140,11 +139,12 @@ fn subject(subject: &At<'_>, namespaced: bool, errors: &mut Errors) {
 }
 
 fn unchanged_role(new: &Value, old: &Value, errors: &mut Errors) {
-    if !same(new.at("roleRef"), old.at("roleRef")) {
-        errors.push(FieldError::invalid(
-            "roleRef",
-            new.at("roleRef").clone(),
-            "cannot change roleRef",
-        ));
+    let role = new.at("roleRef");
+    if !same(role, old.at("roleRef")) {
+        // Upstream shows the fields by their names in Go.
+        let shown = json!({
+            "APIGroup": role.text("apiGroup"), "Kind": role.text("kind"), "Name": role.text("name"),
+        });
+        errors.push(FieldError::invalid("roleRef", shown, "cannot change roleRef"));
     }
 }

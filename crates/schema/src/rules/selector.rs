@@ -7,30 +7,60 @@ use super::at::{At, Errors};
 use super::metadata;
 use crate::view::View;
 
+/// What is let pass in selectors.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Lenient {
+    /// Values that are no label values: the object had such before.
+    pub(crate) values: bool,
+    /// Operators that nobody knows yet.
+    pub(crate) operators: bool,
+}
+
 /// Checks a label selector object; an absent one is fine.
 pub(crate) fn label_selector(at: &At<'_>, errors: &mut Errors) {
+    label_selector_with(at, Lenient::default(), errors);
+}
+
+/// Checks a label selector object less strictly.
+pub(crate) fn label_selector_with(at: &At<'_>, lenient: Lenient, errors: &mut Errors) {
     metadata::labels(at.entries("matchLabels"), &at.path.child("matchLabels"), errors);
     for requirement in at.each("matchExpressions") {
-        let values = requirement.items("values");
-        match requirement.str_of("operator") {
-            "In" | "NotIn" if values.is_empty() => requirement
-                .field("values")
-                .required("must be specified when `operator` is 'In' or 'NotIn'", errors),
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                requirement.field("values").forbidden(
-                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-                    errors,
-                )
-            }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            _ => {
-                requirement.field("operator").invalid_text("not a valid selector operator", errors)
-            }
-        }
-        requirement.field("key").check(names::is_qualified_name, errors);
-        for value in requirement.each("values") {
+        self::requirement(&requirement, lenient, errors);
+    }
+}
+
+/// Whether anything is wrong with a selector: updates then tolerate values that are.
+pub(crate) fn is_invalid(selector: &Value) -> bool {
+    let mut errors = Errors::new();
+    label_selector(&At::root(selector), &mut errors);
+    !errors.is_empty()
+}
+
+/// Checks one requirement of a label selector.
+pub(crate) fn requirement(at: &At<'_>, lenient: Lenient, errors: &mut Errors) {
+    operator(at, lenient, errors);
+    at.field("key").check(names::is_qualified_name, errors);
+    if !lenient.values {
+        for value in at.each("values") {
             value.check(names::is_label_value, errors);
         }
+    }
+}
+
+/// Checks that a requirement has the values which its operator needs.
+pub(crate) fn operator(at: &At<'_>, lenient: Lenient, errors: &mut Errors) {
+    let (values, none) = (at.field("values"), at.items("values").is_empty());
+    match at.str_of("operator") {
+        "In" | "NotIn" if none => {
+            values.required("must be specified when `operator` is 'In' or 'NotIn'", errors);
+        }
+        "Exists" | "DoesNotExist" if !none => {
+            let text = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            values.forbidden(text, errors);
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        _ if lenient.operators => {}
+        _ => at.field("operator").invalid_text("not a valid selector operator", errors),
     }
 }
 

@@ -3,23 +3,15 @@
 use meta::GroupVersionKind;
 
 use super::{
-    Hooks, allocation, batch, certificates, cluster, config, endpoints, event, metadata,
-    networking, pod, rbac, service, storage, workload,
+    Hooks, admission, allocation, batch, certificates, classes, cluster, config, csi, devices,
+    endpoints, event, flow, ingress, networking, pod, policies, rbac, registration, reviews,
+    service, storage, workload,
 };
 use crate::types::{self, Type};
 
-/// What kinds without rules of their own do.
-const NONE: Hooks = Hooks {
-    name: metadata::subdomain,
-    prepare_create: |_| {},
-    validate: |_, _| {},
-    validate_update: |_, _, _| {},
-    validate_status: |_, _, _| {},
-};
-
 /// The functions of a kind.
 pub(super) fn hooks(kind: &GroupVersionKind) -> Hooks {
-    own(kind).or_else(|| added(kind)).unwrap_or(NONE)
+    own(kind).or_else(|| added(kind)).unwrap_or(Hooks::BASE)
 }
 
 /// The type of a built-in kind that is validated from the type graph too.
@@ -42,18 +34,54 @@ fn own(kind: &GroupVersionKind) -> Option<Hooks> {
         ("", "Secret") => config::SECRET,
         ("", "Service") => service::SERVICE,
         ("", "ServiceAccount") => cluster::SERVICE_ACCOUNT,
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => policies::MUTATING,
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding") => {
+            policies::MUTATING_BINDING
+        }
+        (
+            "admissionregistration.k8s.io",
+            "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration",
+        ) => admission::WEBHOOKS,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => policies::VALIDATING,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => {
+            policies::VALIDATING_BINDING
+        }
+        ("apiregistration.k8s.io", "APIService") => registration::API_SERVICE,
         ("apps", "DaemonSet") => workload::DAEMON_SET,
         ("apps", "Deployment") => workload::DEPLOYMENT,
         ("apps", "ReplicaSet") => workload::REPLICA_SET,
         ("apps", "StatefulSet") => workload::STATEFUL_SET,
-        ("coordination.k8s.io", "Lease") => cluster::LEASE,
+        ("authentication.k8s.io", "TokenRequest") => reviews::TOKEN,
+        ("authorization.k8s.io", "LocalSubjectAccessReview") => reviews::LOCAL,
+        ("authorization.k8s.io", "SelfSubjectAccessReview") => reviews::SELF,
+        ("authorization.k8s.io", "SubjectAccessReview") => reviews::SUBJECT,
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificates::REQUEST,
+        ("coordination.k8s.io", "Lease") => classes::LEASE,
         ("discovery.k8s.io", "EndpointSlice") => endpoints::ENDPOINT_SLICE,
         ("events.k8s.io", "Event") => event::NEW_EVENT,
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flow::FLOW_SCHEMA,
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => flow::PRIORITY_LEVEL,
+        ("networking.k8s.io", "IPAddress") => allocation::IP_ADDRESS,
+        ("networking.k8s.io", "Ingress") => ingress::INGRESS,
+        ("networking.k8s.io", "IngressClass") => ingress::INGRESS_CLASS,
+        ("networking.k8s.io", "NetworkPolicy") => networking::NETWORK_POLICY,
+        ("networking.k8s.io", "ServiceCIDR") => allocation::SERVICE_CIDR,
+        ("node.k8s.io", "RuntimeClass") => classes::RUNTIME_CLASS,
         ("rbac.authorization.k8s.io", "ClusterRole") => rbac::CLUSTER_ROLE,
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => rbac::CLUSTER_ROLE_BINDING,
         ("rbac.authorization.k8s.io", "Role") => rbac::ROLE,
         ("rbac.authorization.k8s.io", "RoleBinding") => rbac::ROLE_BINDING,
-        ("scheduling.k8s.io", "PriorityClass") => cluster::PRIORITY_CLASS,
+        ("resource.k8s.io", "DeviceClass") => devices::CLASS,
+        ("resource.k8s.io", "ResourceClaim") => devices::CLAIM,
+        ("resource.k8s.io", "ResourceClaimTemplate") => devices::TEMPLATE,
+        ("resource.k8s.io", "ResourceSlice") => devices::SLICE,
+        ("scheduling.k8s.io", "PriorityClass") => classes::PRIORITY_CLASS,
+        ("storage.k8s.io", "CSIDriver") => csi::CSI_DRIVER,
+        ("storage.k8s.io", "CSINode") => csi::CSI_NODE,
+        ("storage.k8s.io", "CSIStorageCapacity") => csi::STORAGE_CAPACITY,
+        ("storage.k8s.io", "StorageClass") => csi::STORAGE_CLASS,
+        ("storage.k8s.io", "VolumeAttachment") => csi::VOLUME_ATTACHMENT,
+        ("storage.k8s.io", "VolumeAttributesClass") => csi::ATTRIBUTES_CLASS,
         _ => return None,
     })
 }
@@ -66,11 +94,6 @@ fn added(kind: &GroupVersionKind) -> Option<Hooks> {
         ("autoscaling", "HorizontalPodAutoscaler") => storage::POD_AUTOSCALER,
         ("batch", "CronJob") => batch::CRON_JOB,
         ("batch", "Job") => batch::JOB,
-        ("certificates.k8s.io", "CertificateSigningRequest") => certificates::REQUEST,
-        ("networking.k8s.io", "IPAddress") => allocation::IP_ADDRESS,
-        ("networking.k8s.io", "Ingress") => networking::INGRESS,
-        ("networking.k8s.io", "NetworkPolicy") => networking::NETWORK_POLICY,
-        ("networking.k8s.io", "ServiceCIDR") => allocation::SERVICE_CIDR,
         ("policy", "PodDisruptionBudget") => storage::POD_DISRUPTION_BUDGET,
         _ => return None,
     })

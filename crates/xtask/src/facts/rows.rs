@@ -16,9 +16,10 @@ const HEADER: &str = "\
 # Rows of the built-in kinds, written by `cargo xtask facts`. Columns, `-` where empty:
 # apiVersion, kind, plural, singular, scope, verbs, short names, categories,
 # subresources (name[=kind]:verbs), type name, storage (key segment[@apiVersion]),
-# selectable fields, traits (generation, relaxed[:namespace], sealed, ttl:seconds,
-# returned: a deletion answers with the object, conditional: updates need a resourceVersion,
-# upsert: an update may create)
+# selectable fields, traits (generation, unborn: none before the first change, relaxed[:namespace],
+# sealed, ttl:seconds, returned: a deletion answers with the object, conditional: updates need a
+# resourceVersion, upsert: an update may create, keeps:labels and keeps:metadata: what a write of
+# the status leaves alone)
 ";
 
 /// Resources whose specification changes bump `metadata.generation`.
@@ -42,11 +43,11 @@ const GENERATION: &[&str] = &[
     "networking.k8s.io/ingressclasses",
     "networking.k8s.io/ingresses",
     "networking.k8s.io/networkpolicies",
-    "networking.k8s.io/servicecidrs",
     "policy/poddisruptionbudgets",
     "resource.k8s.io/deviceclasses",
     "resource.k8s.io/resourceslices",
     "scheduling.k8s.io/priorityclasses",
+    "storage.k8s.io/csidrivers",
     "/pods",
     "/podtemplates",
     "/replicationcontrollers",
@@ -105,6 +106,24 @@ const UPSERT: &[&str] = &[
     "rbac.authorization.k8s.io/clusterroles",
     "rbac.authorization.k8s.io/rolebindings",
     "rbac.authorization.k8s.io/roles",
+];
+
+/// Resources that have no generation before their specification changes.
+const UNBORN: &[&str] = &["storage.k8s.io/csidrivers"];
+
+/// Resources of which a write of the status leaves the labels alone.
+const KEEPS_LABELS: &[&str] = &["apps/deployments"];
+
+/// Resources of which a write of the status leaves the metadata alone.
+const KEEPS_METADATA: &[&str] = &[
+    "admissionregistration.k8s.io/validatingadmissionpolicies",
+    "apiextensions.k8s.io/customresourcedefinitions",
+    "apiregistration.k8s.io/apiservices",
+    "flowcontrol.apiserver.k8s.io/flowschemas",
+    "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations",
+    "networking.k8s.io/servicecidrs",
+    "resource.k8s.io/resourceclaims",
+    "storage.k8s.io/volumeattachments",
 ];
 
 /// Kinds that are questions or commands, not objects.
@@ -193,6 +212,9 @@ fn traits(group: &str, resource: &str) -> String {
         ("returned", RETURNED),
         ("conditional", CONDITIONAL),
         ("upsert", UPSERT),
+        ("unborn", UNBORN),
+        ("keeps:labels", KEEPS_LABELS),
+        ("keeps:metadata", KEEPS_METADATA),
     ];
     for (trait_name, set) in sets {
         if set.contains(&name.as_str()) {

@@ -2,15 +2,18 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Fill, fill_in, fill_zero};
+use super::{Fill, fill_in, fill_nil, fill_zero};
 use crate::view::View;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// The defaults of a type of this file.
 pub(super) fn of(name: &str) -> Option<Fill> {
+    if name == "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.ServiceReference" {
+        return Some(|service| fill_nil(service, "port", 443));
+    }
     Some(match name.strip_prefix("io.k8s.api.")? {
-        "networking.v1.NetworkPolicyPort" => |port| fill_in(port, "protocol", "TCP"),
+        "networking.v1.NetworkPolicyPort" => |port| fill_nil(port, "protocol", "TCP"),
         "networking.v1.NetworkPolicySpec" => |spec| {
             if spec.items("policyTypes").is_empty() {
                 let egress = !spec.items("egress").is_empty();
@@ -19,11 +22,11 @@ pub(super) fn of(name: &str) -> Option<Fill> {
             }
         },
         "networking.v1.IngressClassParametersReference" => {
-            |reference| fill_in(reference, "scope", "Cluster")
+            |reference| fill_nil(reference, "scope", "Cluster")
         }
         "discovery.v1.EndpointPort" => |port| {
-            fill_in(port, "name", "");
-            fill_in(port, "protocol", "TCP");
+            fill_nil(port, "name", "");
+            fill_nil(port, "protocol", "TCP");
         },
         "rbac.v1.RoleRef" => |reference| fill_in(reference, "apiGroup", RBAC),
         "rbac.v1.Subject" => |subject| {
@@ -32,39 +35,39 @@ pub(super) fn of(name: &str) -> Option<Fill> {
             }
         },
         "scheduling.v1.PriorityClass" => {
-            |class| fill_in(class, "preemptionPolicy", "PreemptLowerPriority")
+            |class| fill_nil(class, "preemptionPolicy", "PreemptLowerPriority")
         }
         "storage.v1.StorageClass" => |class| {
-            fill_in(class, "reclaimPolicy", "Delete");
-            fill_in(class, "volumeBindingMode", "Immediate");
+            fill_nil(class, "reclaimPolicy", "Delete");
+            fill_nil(class, "volumeBindingMode", "Immediate");
         },
         "storage.v1.CSIDriverSpec" => csi_driver,
-        "authentication.v1.TokenRequestSpec" => |spec| fill_in(spec, "expirationSeconds", 3600),
+        "authentication.v1.TokenRequestSpec" => |spec| fill_nil(spec, "expirationSeconds", 3600),
         "admissionregistration.v1.ValidatingWebhook" => webhook,
         "admissionregistration.v1.MutatingWebhook" => |hook| {
             webhook(hook);
-            fill_in(hook, "reinvocationPolicy", "Never");
+            fill_nil(hook, "reinvocationPolicy", "Never");
         },
         "admissionregistration.v1.RuleWithOperations"
-        | "admissionregistration.v1.NamedRuleWithOperations" => |rule| fill_in(rule, "scope", "*"),
-        "admissionregistration.v1.ServiceReference" => |service| fill_in(service, "port", 443),
+        | "admissionregistration.v1.NamedRuleWithOperations" => |rule| fill_nil(rule, "scope", "*"),
+        "admissionregistration.v1.ServiceReference" => |service| fill_nil(service, "port", 443),
         "admissionregistration.v1.ValidatingAdmissionPolicySpec"
         | "admissionregistration.v1.MutatingAdmissionPolicySpec" => {
-            |spec| fill_in(spec, "failurePolicy", "Fail")
+            |spec| fill_nil(spec, "failurePolicy", "Fail")
         }
         "admissionregistration.v1.MatchResources" => |resources| {
-            fill_in(resources, "matchPolicy", "Equivalent");
-            fill_in(resources, "namespaceSelector", json!({}));
-            fill_in(resources, "objectSelector", json!({}));
+            fill_nil(resources, "matchPolicy", "Equivalent");
+            fill_nil(resources, "namespaceSelector", json!({}));
+            fill_nil(resources, "objectSelector", json!({}));
         },
         "flowcontrol.v1.FlowSchemaSpec" => |spec| fill_zero(spec, "matchingPrecedence", 1000),
         "flowcontrol.v1.ExemptPriorityLevelConfiguration" => |level| {
-            fill_in(level, "nominalConcurrencyShares", 0);
-            fill_in(level, "lendablePercent", 0);
+            fill_nil(level, "nominalConcurrencyShares", 0);
+            fill_nil(level, "lendablePercent", 0);
         },
         "flowcontrol.v1.LimitedPriorityLevelConfiguration" => |level| {
-            fill_in(level, "nominalConcurrencyShares", 30);
-            fill_in(level, "lendablePercent", 0);
+            fill_nil(level, "nominalConcurrencyShares", 30);
+            fill_nil(level, "lendablePercent", 0);
         },
         "flowcontrol.v1.QueuingConfiguration" => |queuing| {
             fill_zero(queuing, "handSize", 8);
@@ -82,20 +85,20 @@ pub(super) fn of(name: &str) -> Option<Fill> {
 }
 
 fn csi_driver(spec: &mut Map<String, Value>) {
-    fill_in(spec, "attachRequired", true);
+    fill_nil(spec, "attachRequired", true);
     for flag in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
-        fill_in(spec, flag, false);
+        fill_nil(spec, flag, false);
     }
-    fill_in(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+    fill_nil(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
     if spec.items("volumeLifecycleModes").is_empty() {
         spec.insert("volumeLifecycleModes".to_owned(), json!(["Persistent"]));
     }
 }
 
 fn webhook(hook: &mut Map<String, Value>) {
-    fill_in(hook, "failurePolicy", "Fail");
-    fill_in(hook, "matchPolicy", "Equivalent");
-    fill_in(hook, "namespaceSelector", json!({}));
-    fill_in(hook, "objectSelector", json!({}));
-    fill_in(hook, "timeoutSeconds", 10);
+    fill_nil(hook, "failurePolicy", "Fail");
+    fill_nil(hook, "matchPolicy", "Equivalent");
+    fill_nil(hook, "namespaceSelector", json!({}));
+    fill_nil(hook, "objectSelector", json!({}));
+    fill_nil(hook, "timeoutSeconds", 10);
 }

@@ -46,7 +46,7 @@ fn weight(term: &At<'_>, errors: &mut Errors) {
 }
 
 /// Checks a node selector.
-fn node_selector(selector: &At<'_>, errors: &mut Errors) {
+pub(in crate::rules) fn node_selector(selector: &At<'_>, errors: &mut Errors) {
     if selector.items("nodeSelectorTerms").is_empty() {
         let text = "must have at least one node selector term";
         return selector.field("nodeSelectorTerms").required(text, errors);
@@ -151,7 +151,7 @@ fn label_keys(term: &At<'_>, errors: &mut Errors) {
 }
 
 /// Checks `spec.tolerations`.
-pub(super) fn tolerations(spec: &At<'_>, errors: &mut Errors) {
+pub(in crate::rules) fn tolerations(spec: &At<'_>, errors: &mut Errors) {
     for toleration in spec.each("tolerations") {
         let (key, operator) = (toleration.field("key"), toleration.field("operator"));
         let (value, effect) = (toleration.str_of("value"), toleration.field("effect"));

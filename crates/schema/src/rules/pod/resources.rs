@@ -49,11 +49,11 @@ fn is_huge_page(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
-fn is_native(name: &str) -> bool {
+pub(in crate::rules) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-fn is_extended(name: &str) -> bool {
+pub(in crate::rules) fn is_extended(name: &str) -> bool {
     let quota = format!("requests.{name}");
     !is_native(name)
         && !name.starts_with("requests.")
@@ -225,12 +225,21 @@ pub(super) fn pod_level(spec: &At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Checks `spec.overhead` as the limits they are.
-pub(super) fn overhead(spec: &At<'_>, errors: &mut Errors) {
-    let path = spec.path.child("overhead").child("limits");
-    for (name, amount) in spec.entries("overhead") {
+/// Checks amounts that are limits, though nothing runs that they limit: what a pod takes beside its containers.
+pub(in crate::rules) fn limits(map: &Map<String, Value>, owner: &FieldPath, errors: &mut Errors) {
+    let path = owner.child("limits");
+    for (name, amount) in map {
         let path = path.key(name);
         container_resource(name, &path, errors);
         quantity_value(name, amount.as_str().unwrap_or_default(), &path, errors);
     }
+    let any = |test: &dyn Fn(&str) -> bool| map.keys().any(|name| test(name));
+    if any(&is_huge_page) && !any(&|name| matches!(name, "cpu" | "memory")) {
+        errors.push(FieldError::forbidden(owner, "HugePages require cpu or memory"));
+    }
+}
+
+/// Checks `spec.overhead`.
+pub(super) fn overhead(spec: &At<'_>, errors: &mut Errors) {
+    limits(spec.entries("overhead"), &spec.path.child("overhead"), errors);
 }

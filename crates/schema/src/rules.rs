@@ -75,6 +75,14 @@ pub fn default(kind: &GroupVersionKind, object: &mut Value) {
     }
 }
 
+/// The status of a new object of that kind, as it is shown before anybody has filled it in.
+#[must_use]
+pub fn new_status(kind: &GroupVersionKind) -> Value {
+    let of = crate::types::by_kind(&kind.group, &kind.version, &kind.kind);
+    let status = of.and_then(|of| of.field("status")?.of.object());
+    Value::Object(status.map(default::zero).unwrap_or_default())
+}
+
 /// Prepares a new object after mutating admission: aliases follow what admission set.
 pub fn prepare_create(kind: &GroupVersionKind, object: &mut Value) {
     (table::hooks(kind).prepare_create)(object);

@@ -83,6 +83,9 @@ fn prepare_create(context: &Context<'_>, object: &mut Value) -> bool {
     let generated = prepare::generate_name(object);
     let row = &context.stored;
     row.strategy.prepare_create(object, &context.request.user, row.has_status());
+    if object["status"].as_object().is_some_and(serde_json::Map::is_empty) {
+        object["status"] = schema::rules::new_status(&row.kind);
+    }
     schema::rules::prepare_create(&row.kind, object);
     row.strategy.stamp(object, &Value::Null, &|| now(context));
     generated

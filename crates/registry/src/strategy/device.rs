@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(new["status"].get("devices"), None);
         let mut kept = old.clone();
         Claim.prepare_status(&mut kept, &old);
-        assert_eq!(kept, old);
+        assert_eq!(kept["status"], old["status"]);
     }
 
     #[test]

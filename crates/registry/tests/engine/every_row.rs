@@ -113,7 +113,7 @@ pub(crate) fn content(row: &Row) -> Value {
 }
 
 /// A PEM request, base64 as JSON carries bytes; its content is not looked at here.
-const CSR: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIUE1IY0NBUUF3RlRFVE1CRUdBMVVFQXd3S2RHVnpkQzFqYkdsbGJuUXdXVEFUQmdjcWhrak9QUUlCQmdncQpoa2pPUFFNQkJ3TkNBQVEKLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg==";
+const CSR: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIUAotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K";
 
 pub(crate) fn name(row: &Row) -> &'static str {
     match row.kind.kind.as_str() {

@@ -5,4 +5,5 @@ mod bad_input;
 mod common;
 mod every_row;
 mod pipeline;
+mod strategies;
 mod watch;

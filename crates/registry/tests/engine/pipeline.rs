@@ -120,7 +120,7 @@ macro_rules! fixtures {
     )* };
 }
 
-fixtures!(create, update, patch, delete, subresources, reads, services, conversion);
+fixtures!(create, update, patch, delete, subresources, reads, services, conversion, strategies);
 
 #[tokio::test]
 async fn every_fixture_is_run() {

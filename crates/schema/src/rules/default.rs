@@ -104,6 +104,19 @@ pub(super) fn default(of: &Type, value: &mut Value) {
     }
 }
 
+/// An object in which nobody has said anything, with what is shown even then.
+pub(super) fn zero(of: &Type) -> Map<String, Value> {
+    let shown = |field: &types::Field| {
+        let value = match (field.default?, field.of.object()) {
+            ("{}", Some(inner)) => Value::Object(zero(inner)),
+            (text @ ("0" | "false" | "\"\""), None) => serde_json::from_str(text).ok()?,
+            _ => return None,
+        };
+        Some((field.name.to_owned(), value))
+    };
+    of.fields.iter().filter_map(shown).collect()
+}
+
 fn walk(of: &Of, value: &mut Value) {
     match (of, value) {
         (Of::Object(id), value) => default(types::by_id(*id), value),

@@ -249,10 +249,49 @@ async fn certificates_are_approved_and_signed_by_whom_the_signer_allows() {
     let done = approved("approver").await;
     assert_eq!(done.code, StatusCode::OK, "{}", done.text());
     let mut signed = done.json();
-    signed["status"]["certificate"] = BASE64_STANDARD.encode("no certificate").into();
+    let certificate = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    signed["status"]["certificate"] = BASE64_STANDARD.encode(certificate).into();
     let refused = cluster.user("approver", &[]).put(&format!("{path}/jane/status"), &signed).await;
     let refusal = "user not permitted to sign requests with signerName";
     assert!(refused.message().contains(refusal), "{}", refused.message());
+}
+
+#[tokio::test]
+async fn questions_are_checked_by_the_rules_of_their_kinds() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let ask = async |path: &str, spec: serde_json::Value| {
+        let answer = admin.post(path, &json!({"spec": spec})).await;
+        (answer.code.as_u16(), answer.message().to_owned())
+    };
+    let reviews = "/apis/authorization.k8s.io/v1";
+    assert_eq!(
+        ask(&format!("{reviews}/subjectaccessreviews"), json!({})).await,
+        (422, format!("{}{}", ".authorization.k8s.io \"\" is invalid: ", "[spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified, spec.user: Invalid value: \"\": at least one of user or group must be specified]"))
+    );
+    let local = format!("{reviews}/namespaces/default/localsubjectaccessreviews");
+    let elsewhere = json!({"user": "u", "resourceAttributes": {"namespace": "other"}});
+    assert_eq!(
+        ask(&local, elsewhere).await,
+        (422, format!("{}{}", ".authorization.k8s.io \"\" is invalid: ", "spec.resourceAttributes.namespace: Invalid value: \"other\": must match metadata.namespace"))
+    );
+    let token = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    until(async || {
+        ask(token, json!({"expirationSeconds": 1})).await
+            == (422, format!("{}{}", "TokenRequest.authentication.k8s.io \"\" is invalid: ", "spec.expirationSeconds: Invalid value: 1: may not specify a duration less than 10 minutes"))
+    })
+    .await;
+    let (code, message) =
+        ask(&format!("{reviews}/selfsubjectaccessreviews"), json!({"resourceAttributes": 1})).await;
+    assert_eq!(code, 400, "{message}");
+    let request = BASE64_STANDARD
+        .encode("-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n");
+    let spec = json!({"request": request, "usages": ["client auth"], "signerName": "example.com/s"});
+    let wanted = json!({"metadata": {"name": "odd"}, "spec": spec});
+    let refused =
+        admin.post("/apis/certificates.k8s.io/v1/certificatesigningrequests", &wanted).await;
+    assert_eq!(refused.code, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(refused.message().contains("spec.request: Invalid value"), "{}", refused.message());
 }
 
 #[tokio::test]

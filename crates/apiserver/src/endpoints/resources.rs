@@ -134,11 +134,7 @@ async fn question(
 }
 
 /// The question in a body, complete and by the rules of its kind.
-fn posed(
-    context: &Context<'_>,
-    kind: &GroupVersionKind,
-    bytes: &[u8],
-) -> Result<Value, Status> {
+fn posed(context: &Context<'_>, kind: &GroupVersionKind, bytes: &[u8]) -> Result<Value, Status> {
     let params = Params::parse(Verb::Create, context.query.pairs())?;
     let mut object = schema::decode(kind, bytes, params.field_validation)
         .map_err(|error| Status::bad_request(error.to_string()))?

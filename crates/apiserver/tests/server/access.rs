@@ -267,13 +267,27 @@ async fn questions_are_checked_by_the_rules_of_their_kinds() {
     let reviews = "/apis/authorization.k8s.io/v1";
     assert_eq!(
         ask(&format!("{reviews}/subjectaccessreviews"), json!({})).await,
-        (422, format!("{}{}", ".authorization.k8s.io \"\" is invalid: ", "[spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified, spec.user: Invalid value: \"\": at least one of user or group must be specified]"))
+        (
+            422,
+            format!(
+                "{}{}",
+                ".authorization.k8s.io \"\" is invalid: ",
+                "[spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified, spec.user: Invalid value: \"\": at least one of user or group must be specified]"
+            )
+        )
     );
     let local = format!("{reviews}/namespaces/default/localsubjectaccessreviews");
     let elsewhere = json!({"user": "u", "resourceAttributes": {"namespace": "other"}});
     assert_eq!(
         ask(&local, elsewhere).await,
-        (422, format!("{}{}", ".authorization.k8s.io \"\" is invalid: ", "spec.resourceAttributes.namespace: Invalid value: \"other\": must match metadata.namespace"))
+        (
+            422,
+            format!(
+                "{}{}",
+                ".authorization.k8s.io \"\" is invalid: ",
+                "spec.resourceAttributes.namespace: Invalid value: \"other\": must match metadata.namespace"
+            )
+        )
     );
     let token = "/api/v1/namespaces/default/serviceaccounts/default/token";
     until(async || {
@@ -286,7 +300,8 @@ async fn questions_are_checked_by_the_rules_of_their_kinds() {
     assert_eq!(code, 400, "{message}");
     let request = BASE64_STANDARD
         .encode("-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n");
-    let spec = json!({"request": request, "usages": ["client auth"], "signerName": "example.com/s"});
+    let spec =
+        json!({"request": request, "usages": ["client auth"], "signerName": "example.com/s"});
     let wanted = json!({"metadata": {"name": "odd"}, "spec": spec});
     let refused =
         admin.post("/apis/certificates.k8s.io/v1/certificatesigningrequests", &wanted).await;

@@ -64,8 +64,7 @@ impl Strategy for Request {
 /// A decision that was made stays as it is; rules refuse that one comes or goes.
 fn keep_decision(object: &mut Value, old: &Value, kind: &str) {
     let of_kind = |condition: &&Value| condition["type"] == kind;
-    let before: Vec<Value> =
-        conditions(old).iter().filter(of_kind).cloned().collect();
+    let before: Vec<Value> = conditions(old).iter().filter(of_kind).cloned().collect();
     if conditions(object).iter().filter(of_kind).count() != before.len() {
         return;
     }

@@ -65,9 +65,7 @@ mod tests {
     #[test]
     fn a_device_that_is_given_back_loses_its_state() {
         let result = json!({"driver": "d", "pool": "p", "device": "one"});
-        let claim = |results: Value, devices: Value| {
-            json!({"status": {"allocation": {"devices": {"results": results}}, "devices": devices}})
-        };
+        let claim = |results: Value, devices: Value| json!({"status": {"allocation": {"devices": {"results": results}}, "devices": devices}});
         let old = claim(json!([result]), json!([result]));
         let mut new = claim(json!([]), json!([result]));
         Claim.prepare_status(&mut new, &old);

@@ -110,7 +110,10 @@ impl Subject<'_> {
         changed["metadata"]["labels"] = json!({"main": "a"});
         let (_, after) = self.put(&self.named(), &changed).await.expect(place);
         if self.row.kind.kind != "Node" {
-            assert_eq!(after["status"], there["status"], "{place}: a status written with the object");
+            assert_eq!(
+                after["status"], there["status"],
+                "{place}: a status written with the object"
+            );
         }
         let mut changed = after.clone();
         changed["metadata"]["labels"] = json!({"status": "b"});

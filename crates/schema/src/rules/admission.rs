@@ -50,8 +50,7 @@ impl Kept {
             let speaks = |version: &Value| REVIEWS.contains(&version.as_str().unwrap_or_default());
             !reviews.is_empty() && !reviews.iter().any(speaks)
         };
-        let selects_oddly =
-            |hook: &Value| SELECTORS.iter().any(|field| is_invalid(hook.at(field)));
+        let selects_oddly = |hook: &Value| SELECTORS.iter().any(|field| is_invalid(hook.at(field)));
         let (now, then) = (conditions(new.items("webhooks")), conditions(hooks));
         Self {
             side_effects: hooks.iter().any(|hook| !HARMLESS.contains(&hook.text("sideEffects"))),
@@ -154,7 +153,8 @@ fn https(at: &At<'_>, errors: &mut Errors) {
     let (scheme, rest) = rest.split_once(':').unwrap_or(("", rest));
     let authority = rest.strip_prefix("//").unwrap_or_default();
     let authority = authority.split('/').next().unwrap_or_default();
-    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+    let (user, host) =
+        authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
     let mut complain =
         |value: &str, text: String| errors.push(FieldError::invalid(&at.path, value, text));
     if !scheme.eq_ignore_ascii_case("https") {

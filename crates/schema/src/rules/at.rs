@@ -414,7 +414,9 @@ mod tests {
         let canonical = |at: &At<'_>, errors: &mut Errors| at.canonical_cidr(errors);
         assert_eq!(
             said(canonical, json!("2001:db8:0::/64")),
-            ["f: Invalid value: \"2001:db8:0::/64\": must be in canonical form (\"2001:db8::/64\")"]
+            [
+                "f: Invalid value: \"2001:db8:0::/64\": must be in canonical form (\"2001:db8::/64\")"
+            ]
         );
         let endpoint = |at: &At<'_>, errors: &mut Errors| at.endpoint_ip(errors);
         assert_eq!(said(endpoint, json!("127.0.0.1")).len(), 1);

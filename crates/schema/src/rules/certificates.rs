@@ -134,8 +134,7 @@ fn request(request: &Value, kept: Kept, errors: &mut Errors) {
     }
     let seconds = spec.field("expirationSeconds");
     if !seconds.value.is_null() && seconds.number() < SHORTEST {
-        seconds
-            .invalid("may not specify a duration less than 600 seconds (10 minutes)", errors);
+        seconds.invalid("may not specify a duration less than 600 seconds (10 minutes)", errors);
     }
     conditions(&status, kept, errors);
     if !kept.certificate
@@ -152,7 +151,8 @@ pub(super) fn signer_name(at: &At<'_>, errors: &mut Errors) {
         _ if at.str().is_empty() => return at.required("", errors),
         Some((domain, path)) if !path.contains('/') => (domain, path),
         _ => {
-            let text = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+            let text =
+                "must be a fully qualified domain and path of the form 'example.com/signer-name'";
             return at.invalid(text, errors);
         }
     };

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use meta::{FieldError, FieldPath, Quantity, names};
 use serde_json::{Map, Value};
 
+use super::Hooks;
 use super::at::{At, Errors, NOT_NEGATIVE};
 use super::metadata::immutable;
 use super::selector::{Lenient, is_invalid, label_selector_with};
-use super::Hooks;
 use crate::view::{View, same};
 
 /// How many bytes parameters, or the metadata of an attachment, may have together.
@@ -79,8 +79,7 @@ pub(super) const CSI_NODE: Hooks =
 pub(super) const STORAGE_CAPACITY: Hooks = Hooks {
     validate: |capacity, errors| self::capacity(capacity, Lenient::default(), errors),
     validate_update: |new, old, errors| {
-        let lenient =
-            Lenient { values: is_invalid(old.at("nodeTopology")), ..Lenient::default() };
+        let lenient = Lenient { values: is_invalid(old.at("nodeTopology")), ..Lenient::default() };
         capacity(new, lenient, errors);
         for field in ["nodeTopology", "storageClassName"] {
             immutable(new.at(field), old.at(field), field, errors);
@@ -311,4 +310,3 @@ fn capacity(capacity: &Value, lenient: Lenient, errors: &mut Errors) {
         amount.invalid(NOT_NEGATIVE, errors);
     }
 }
-

@@ -127,5 +127,10 @@ fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
     }
     let (now, then) = (new.at("reportingComponent"), old.at("reportingComponent"));
     immutable(now, then, "reportingController", errors);
-    immutable(new.at("reportingInstance"), old.at("reportingInstance"), "reportingInstance", errors);
+    immutable(
+        new.at("reportingInstance"),
+        old.at("reportingInstance"),
+        "reportingInstance",
+        errors,
+    );
 }

@@ -48,7 +48,11 @@ fn run(case: &str) -> Option<String> {
     let same = said.len() == expected.len()
         && said.iter().zip(&expected).all(|(said, expected)| agrees(said, expected));
     (!same).then(|| {
-        format!("{head}\n{json}\nexpected\n  {}\ngot\n  {}", expected.join("\n  "), said.join("\n  "))
+        format!(
+            "{head}\n{json}\nexpected\n  {}\ngot\n  {}",
+            expected.join("\n  "),
+            said.join("\n  ")
+        )
     })
 }
 

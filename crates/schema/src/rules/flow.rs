@@ -29,9 +29,8 @@ pub(super) const PRIORITY_LEVEL: Hooks = Hooks {
 const EXEMPT: &str = "exempt";
 const CATCH_ALL: &str = "catch-all";
 
-const VERBS: &[&str] = &[
-    "create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch",
-];
+const VERBS: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
 const SUBJECTS: [(&str, &str); 3] =
     [("ServiceAccount", "serviceAccount"), ("User", "user"), ("Group", "group")];
 const LAST_PRECEDENCE: i64 = 10_000;
@@ -278,9 +277,9 @@ fn level_spec(spec: &At<'_>, name: &str, errors: &mut Errors) {
                 exempt.forbidden("must be nil if the type is Limited", errors);
             }
             match limited {
-                None => spec
-                    .field("limited")
-                    .required("must not be empty when type is Limited", errors),
+                None => {
+                    spec.field("limited").required("must not be empty when type is Limited", errors)
+                }
                 Some(limited) => self::limited(&limited, errors),
             }
         }

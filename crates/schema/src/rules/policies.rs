@@ -6,9 +6,7 @@ use meta::{FieldError, names};
 use serde_json::Value;
 
 use super::Hooks;
-use super::admission::{
-    FAILURE_POLICIES, match_conditions, match_resources, reinvocation_policy,
-};
+use super::admission::{FAILURE_POLICIES, match_conditions, match_resources, reinvocation_policy};
 use super::at::{At, Errors};
 use super::conditions::conditions;
 use super::selector::label_selector;
@@ -136,8 +134,26 @@ fn variable(at: &At<'_>, errors: &mut Errors) {
 
 fn is_cel_identifier(name: &str) -> bool {
     const RESERVED: &[&str] = &[
-        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for",
-        "function", "if", "import", "let", "loop", "package", "namespace", "return", "var", "void",
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
         "while",
     ];
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';

@@ -115,7 +115,8 @@ fn local(review: &Value, errors: &mut Errors) {
     }
     let path = At::root(spec).field("nonResourceAttributes");
     if !path.value.is_null() {
-        let path = At { value: path.value, path: meta::FieldPath::new("spec.nonResourceAttributes") };
+        let path =
+            At { value: path.value, path: meta::FieldPath::new("spec.nonResourceAttributes") };
         path.invalid("disallowed on this kind of request", errors);
     }
 }

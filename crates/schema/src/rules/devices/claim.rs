@@ -69,9 +69,10 @@ impl<'a> Names<'a> {
                 errors.push(FieldError::invalid(&at.path, part, problem));
             }
         }
-        let known = self.0.get(request).is_some_and(|known| {
-            alternative.is_none_or(|alternative| known.contains(alternative))
-        });
+        let known = self
+            .0
+            .get(request)
+            .is_some_and(|known| alternative.is_none_or(|alternative| known.contains(alternative)));
         if !known {
             at.invalid_text(text, errors);
         }

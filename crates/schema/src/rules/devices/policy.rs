@@ -22,7 +22,8 @@ pub(super) fn request_policy(capacity: &str, policy: &At<'_>, errors: &mut Error
         return policy.forbidden(text, errors);
     }
     let default = policy.field("default");
-    let mut need = |what: &str| default.required(&format!("required when {what} is defined"), errors);
+    let mut need =
+        |what: &str| default.required(&format!("required when {what} is defined"), errors);
     match (amount(&default), many, range) {
         (None, true, _) => need("validValues"),
         (None, false, Some(_)) => need("validRange"),

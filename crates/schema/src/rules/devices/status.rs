@@ -147,4 +147,3 @@ fn interface_address(at: &At<'_>, errors: &mut Errors) {
         at.invalid(format!("must be in canonical form ({canonical:?})"), errors);
     }
 }
-

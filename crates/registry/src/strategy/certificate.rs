@@ -53,8 +53,8 @@ impl Strategy for Request {
                     ["type", "status"].iter().all(|field| before[field] == condition[field])
                 };
                 let before = old["status"]["conditions"].as_array().into_iter().flatten();
-                let since = before.filter(same).map(|before| &before["lastTransitionTime"]);
-                let since = since.filter(|since| !since.is_null()).next();
+                let mut since = before.filter(same).map(|before| &before["lastTransitionTime"]);
+                let since = since.find(|since| !since.is_null());
                 condition["lastTransitionTime"] = since.cloned().unwrap_or_else(|| now().into());
             }
         }

@@ -260,7 +260,7 @@ async fn certificates_are_approved_and_signed_by_whom_the_signer_allows() {
 async fn questions_are_checked_by_the_rules_of_their_kinds() {
     let cluster = Cluster::start().await;
     let admin = cluster.admin();
-    let ask = async |path: &str, spec: serde_json::Value| {
+    let ask = async |path: &str, spec: Value| {
         let answer = admin.post(path, &json!({"spec": spec})).await;
         (answer.code.as_u16(), answer.message().to_owned())
     };

@@ -23,7 +23,7 @@ const EXTRA: &str = "impersonate-extra-";
 ///
 /// # Errors
 /// 400 for headers that are no UTF-8, 500 for headers without a user, 403 if `real` may not impersonate what they name.
-pub(crate) fn impersonate(
+pub(crate) async fn impersonate(
     headers: &HeaderMap,
     real: &Arc<UserInfo>,
     authorizer: &Authorizer,
@@ -52,7 +52,8 @@ pub(crate) fn impersonate(
         return Err(Status::internal("requested impersonation without impersonating a user"));
     }
     let wanted = UserInfo { name, uid, groups, extra };
-    permitted(&wanted, real, authorizer)?;
+    // Boxed: it is rare, and would make every request larger.
+    Box::pin(permitted(&wanted, real, authorizer)).await?;
     Ok(Some(Arc::new(completed(wanted))))
 }
 
@@ -64,35 +65,44 @@ fn utf8(name: &str, value: &HeaderValue) -> Result<String, Status> {
         .map_err(|_| Status::bad_request(format!("header {name:?} is no valid UTF-8")))
 }
 
-fn permitted(wanted: &UserInfo, real: &UserInfo, authorizer: &Authorizer) -> Result<(), Status> {
-    let ask = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
-        let attributes = Attributes {
-            verb: "impersonate",
-            resource_request: true,
-            group,
-            version: "v1",
-            resource,
-            subresource,
-            namespace,
-            name,
-            ..Attributes::default()
-        };
-        authorizer.check(real, &attributes)
+async fn permitted(
+    wanted: &UserInfo,
+    real: &UserInfo,
+    authorizer: &Authorizer,
+) -> Result<(), Status> {
+    const AUTHENTICATION: &str = "authentication.k8s.io";
+    let base = Attributes {
+        verb: "impersonate",
+        resource_request: true,
+        version: "v1",
+        ..Attributes::default()
     };
-    match wanted.as_service_account() {
-        Some((namespace, name)) => ask("", "serviceaccounts", "", namespace, name)?,
-        None => ask("", "users", "", "", &wanted.name)?,
-    }
-    for group in &wanted.groups {
-        ask("", "groups", "", "", group)?;
-    }
-    if !wanted.uid.is_empty() {
-        ask("authentication.k8s.io", "uids", "", "", &wanted.uid)?;
-    }
-    for (key, values) in &wanted.extra {
-        for value in values {
-            ask("authentication.k8s.io", "userextras", key, "", value)?;
+    let mut asked = vec![match wanted.as_service_account() {
+        Some((namespace, name)) => {
+            Attributes { resource: "serviceaccounts", namespace, name, ..base }
         }
+        None => Attributes { resource: "users", name: &wanted.name, ..base },
+    }];
+    asked.extend(wanted.groups.iter().map(|name| Attributes { resource: "groups", name, ..base }));
+    if !wanted.uid.is_empty() {
+        asked.push(Attributes {
+            group: AUTHENTICATION,
+            resource: "uids",
+            name: &wanted.uid,
+            ..base
+        });
+    }
+    let extras =
+        wanted.extra.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value)));
+    asked.extend(extras.map(|(key, name)| Attributes {
+        group: AUTHENTICATION,
+        resource: "userextras",
+        subresource: key,
+        name,
+        ..base
+    }));
+    for attributes in &asked {
+        authorizer.check(real, attributes).await?;
     }
     Ok(())
 }
@@ -118,17 +128,17 @@ fn completed(mut user: UserInfo) -> UserInfo {
 mod tests {
     use super::*;
 
-    fn ask(user: &[u8]) -> Result<Option<Arc<UserInfo>>, Status> {
+    async fn ask(user: &[u8]) -> Result<Option<Arc<UserInfo>>, Status> {
         let mut headers = HeaderMap::new();
         headers.insert(USER, HeaderValue::from_bytes(user).expect("header"));
         let real = identity::authenticated("proxy", [identity::MASTERS]);
-        impersonate(&headers, &real, &Authorizer::new(Vec::new()))
+        impersonate(&headers, &real, &Authorizer::new(Vec::new(), Vec::new())).await
     }
 
-    #[test]
-    fn a_name_that_is_not_ascii_is_never_passed_over() {
-        let user = ask("jörg".as_bytes()).expect("allowed").expect("impersonated");
+    #[tokio::test]
+    async fn a_name_that_is_not_ascii_is_never_passed_over() {
+        let user = ask("jörg".as_bytes()).await.expect("allowed").expect("impersonated");
         assert_eq!((user.name.as_str(), user.is_master()), ("jörg", false));
-        assert_eq!(ask(b"j\xf6rg").expect_err("no UTF-8").code, 400);
+        assert_eq!(ask(b"j\xf6rg").await.expect_err("no UTF-8").code, 400);
     }
 }

@@ -12,26 +12,29 @@
 //! ```
 
 pub mod admission;
-mod audit;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 mod bootstrap;
 mod egress;
 mod endpoints;
-pub mod flow;
+mod flow;
+pub mod hook;
 pub mod identity;
 mod impersonate;
 mod metrics;
 mod objects;
 mod options;
 mod peers;
+mod remember;
 pub mod request;
 mod routes;
 mod server;
 mod start;
+mod state;
+mod traces;
 
 pub use admission::DefaultTolerationSeconds;
-pub use authn::StaticToken;
 pub use bootstrap::BootstrapError;
 pub use endpoints::tunnel::PATH as TUNNEL_PATH;
 pub use flow::FlowOptions;
@@ -39,3 +42,4 @@ pub use identity::authenticated;
 pub use options::{ApiServerOptions, Dependencies};
 pub use server::{ApiServer, InProcessService};
 pub use start::ApiServerError;
+pub use traces::TracingConfiguration;

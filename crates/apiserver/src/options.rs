@@ -2,7 +2,6 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -12,7 +11,10 @@ use registry::{Header, Network, Rows};
 use rustls::ClientConfig;
 use store::Store;
 
-use crate::{admission::DefaultTolerationSeconds, authn::StaticToken, flow::FlowOptions};
+use crate::{
+    admission::DefaultTolerationSeconds, audit::AuditOptions, authn::AuthenticationOptions,
+    authz::AuthorizationConfiguration, flow::FlowOptions, traces::TracingConfiguration,
+};
 
 /// Settings.
 #[derive(Clone)]
@@ -32,10 +34,10 @@ pub struct ApiServerOptions {
     pub issuer: String,
     /// The audiences this server accepts tokens for; the first ones are put into tokens that ask for none.
     pub audiences: Vec<String>,
-    /// Tokens that stand for fixed users.
-    pub static_tokens: Vec<StaticToken>,
-    /// Whether requests without credentials go on as `system:anonymous`.
-    pub anonymous: bool,
+    /// How users are known beside certificates and the cluster's own tokens.
+    pub authentication: AuthenticationOptions,
+    /// Who is asked what users may do; without a word, nodes' own authorizer and RBAC.
+    pub authorization: Option<AuthorizationConfiguration>,
     /// The authority of client certificates as PEM, published in `kube-system`; empty publishes nothing.
     pub client_ca: String,
     /// The node on the server's own machine, if there is one: it is dialled, and pods are reached without its help.
@@ -48,8 +50,10 @@ pub struct ApiServerOptions {
     pub shared_store: bool,
     /// How long a request that is no stream may take.
     pub request_timeout: Duration,
-    /// Where answered requests are noted, if anywhere.
-    pub audit_log: Option<PathBuf>,
+    /// Where spans of requests are sent, if anywhere.
+    pub tracing: Option<TracingConfiguration>,
+    /// Which requests are noted, and where.
+    pub audit: AuditOptions,
 }
 
 impl Default for ApiServerOptions {
@@ -63,15 +67,16 @@ impl Default for ApiServerOptions {
             version: format!("v1.36.2+skiff.{}", env!("CARGO_PKG_VERSION")),
             issuer: issuer.into(),
             audiences: vec![issuer.into()],
-            static_tokens: Vec::new(),
-            anonymous: true,
+            authentication: AuthenticationOptions::default(),
+            authorization: None,
             client_ca: String::new(),
             local_node: None,
             tolerations: DefaultTolerationSeconds::default(),
             flow: FlowOptions::default(),
             shared_store: false,
             request_timeout: Duration::from_secs(60),
-            audit_log: None,
+            tracing: None,
+            audit: AuditOptions::default(),
         }
     }
 }

@@ -6,115 +6,29 @@
 use std::{
     convert::Infallible,
     panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Instant,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use http::{HeaderValue, Request, Response, header, request::Parts};
+use http::{HeaderValue, Request, Response, request::Parts};
 use meta::{Status, fields::FieldTerm};
 use registry::{Registry, Row, UserInfo};
-use serve::{Body, Peer, proxy::Proxy};
-use tokio_util::sync::CancellationToken;
+use serve::Body;
 
 use crate::{
-    audit::{self, Audit},
-    authn::{Authenticator, service_account::ServiceAccounts},
-    authz::{Attributes, Authorizer},
-    egress::Egress,
-    endpoints::{self, Context, discovery::Discovery, health::Check, openapi::OpenApi, respond},
-    flow::{Flow, Place},
+    audit::{self, Record},
+    authz::{Attributes, Decision},
+    endpoints::{self, Context, respond},
+    flow::{Place, Schema},
     identity::Identity,
     impersonate::impersonate,
-    metrics::{self, Metrics, Observed, Running},
-    objects::Objects,
-    options::ApiServerOptions,
-    peers::Peers,
-    request::{Query, RequestInfo, field_terms},
-    routes::Routes,
+    metrics::Observed,
+    request::{Query, RequestInfo, field_terms, query},
+    traces::{Trace, Traces},
 };
 
-/// Everything a request may need.
-pub(crate) struct Core {
-    pub(crate) options: ApiServerOptions,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) routes: Routes,
-    pub(crate) lookup: Arc<Objects>,
-    pub(crate) peers: Peers,
-    pub(crate) authenticator: Authenticator,
-    pub(crate) service_accounts: Arc<ServiceAccounts>,
-    pub(crate) authorizer: Arc<Authorizer>,
-    pub(crate) discovery: Discovery,
-    pub(crate) openapi: OpenApi,
-    pub(crate) metrics: Arc<Metrics>,
-    /// What other components of the process count.
-    pub(crate) others: parking_lot::Mutex<prometheus_client::registry::Registry>,
-    pub(crate) flow: Flow,
-    pub(crate) audit: Audit,
-    /// The way to kubelets, pods and Services.
-    pub(crate) egress: Arc<Egress>,
-    /// To kubelets, as this API server.
-    pub(crate) kubelets: Proxy,
-    /// To pods, services and other ports of nodes, as nobody: what answers there may be anything, this API
-    /// server included.
-    pub(crate) proxy: Proxy,
-    pub(crate) started: Instant,
-    pub(crate) bootstrapped: AtomicBool,
-    pub(crate) turn: AtomicUsize,
-    pub(crate) shutdown: CancellationToken,
-}
-
-impl Core {
-    /// All metrics as text: the server's own, then those that were exposed.
-    pub(crate) fn all_metrics(&self) -> String {
-        let mut text = self.metrics.render(self.registry.store().written(), self.started.elapsed());
-        let tunnels = self.egress.tunnels.count();
-        metrics::gauge(&mut text, "skiff_egress_tunnels", "Nodes whose tunnel is open.", tunnels);
-        let mut others = String::new();
-        if prometheus_client::encoding::text::encode(&mut others, &self.others.lock()).is_ok() {
-            // OpenMetrics ends with a mark; this is the older text format.
-            text.push_str(others.strip_suffix("# EOF\n").unwrap_or(&others));
-        }
-        text
-    }
-
-    /// The next of `choices`, in turn.
-    pub(crate) fn pick(&self, choices: usize) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed) % choices.max(1)
-    }
-
-    /// The health checks behind an endpoint.
-    pub(crate) fn checks(&self, endpoint: &str) -> Vec<Check> {
-        let store = self.registry.store();
-        let store = match (store.fault(), store.latest().now_or_never()) {
-            (Some(fault), _) if endpoint == "/readyz" => Err(fault),
-            (_, Some(Err(error))) => Err(error.to_string()),
-            _ => Ok(()),
-        };
-        let bootstrapped = if self.bootstrapped.load(Ordering::Acquire) {
-            Ok(())
-        } else {
-            Err("system objects are still being written".to_owned())
-        };
-        let mut checks = vec![
-            Check { name: "ping", outcome: Ok(()) },
-            Check { name: "store", outcome: store },
-            Check { name: "poststarthook/bootstrap-system-objects", outcome: bootstrapped },
-        ];
-        if endpoint == "/readyz" {
-            let outcome = if self.shutdown.is_cancelled() {
-                Err("the server is shutting down".into())
-            } else {
-                Ok(())
-            };
-            checks.push(Check { name: "shutdown", outcome });
-        }
-        checks
-    }
-}
+pub(crate) use crate::state::Core;
 
 /// A request from within the process: its user is known.
 #[derive(Clone)]
@@ -139,11 +53,47 @@ struct Arrived {
     row: Option<Arc<Row>>,
 }
 
-/// What the stages found out, for audit.
-#[derive(Default)]
+/// What the stages found out, for what is around them.
 struct Found {
-    user: Option<Arc<UserInfo>>,
-    impersonated: Option<Arc<UserInfo>>,
+    audit_id: HeaderValue,
+    record: Option<Record>,
+    trace: Option<Trace>,
+    schema: Option<Arc<Schema>>,
+}
+
+impl Found {
+    fn new(parts: &Parts, traces: &Traces) -> Self {
+        let (audit_id, trace) = (audit::id::of(&parts.headers), traces.begin(parts));
+        Self { audit_id, record: None, trace, schema: None }
+    }
+
+    fn audit_id(&self) -> &str {
+        self.audit_id.to_str().unwrap_or_default()
+    }
+
+    /// Adds what every answer carries, and notes it.
+    async fn finish(
+        self,
+        mut response: Response<Body>,
+        failure: Option<&Status>,
+    ) -> Response<Body> {
+        let code = response.status().as_u16();
+        let headers = response.headers_mut();
+        if let Some(trace) = self.trace {
+            trace.end(self.audit_id.to_str().unwrap_or_default(), code);
+        }
+        headers.insert("audit-id", self.audit_id);
+        if let Some(schema) = self.schema {
+            let [schema, level] = schema.uids.clone();
+            headers.insert("x-kubernetes-pf-flowschema-uid", schema);
+            headers.insert("x-kubernetes-pf-prioritylevel-uid", level);
+        }
+        match self.record {
+            None => response,
+            // Boxed: it is rare, and would make every request larger.
+            Some(record) => Box::pin(record.answer(response, failure)).await,
+        }
+    }
 }
 
 impl ApiServer {
@@ -157,77 +107,128 @@ impl ApiServer {
             Err(status) => return respond::failure(&status),
         };
         let row = info.is_resource().then(|| self.0.routes.find(&info)).flatten().cloned();
-        let noted = self.0.audit.is_on().then(|| Noted::of(&parts));
-        let mut found = Found::default();
+        let mut found = Found::new(&parts, &self.0.traces);
         let (long, verb, scope) = (info.long_running(), info.verb(), scope(&info));
-        let (subresource, audited) =
-            (info.subresource().to_owned(), noted.is_some().then(|| info.path().to_owned()));
+        let dry_run = query.get("dryRun").is_some();
+        let subresource = info.subresource().to_owned();
         let arrived = Arrived { parts, body, query, info, row: row.clone() };
         let outcome = AssertUnwindSafe(self.stages(arrived, &mut found)).catch_unwind().await;
-        let mut response = match outcome {
-            Ok(Ok(response)) => response,
-            Ok(Err(status)) => respond::failure(&status),
+        let (response, failure) = match outcome {
+            Ok(Ok(response)) => (response, None),
+            Ok(Err(status)) => (respond::failure(&status), Some(status)),
             Err(_) => {
                 tracing::error!(verb, "a request handler panicked");
-                respond::failure(&Status::internal("the server met a condition it did not expect"))
+                found.record.take().into_iter().for_each(Record::panicked);
+                let status = Status::internal("the server met a condition it did not expect");
+                (respond::failure(&status), None)
             }
         };
+        let response = found.finish(response, failure.as_ref()).await;
         let code = response.status().as_u16();
-        let observed = Observed { row: row.as_ref(), subresource: &subresource, verb, scope };
+        let observed =
+            Observed { row: row.as_ref(), subresource: &subresource, verb, scope, dry_run };
         self.0.metrics.record(&observed, code, started, !long);
-        if let Some(noted) = noted {
-            noted.finish(
-                &self.0.audit,
-                &found,
-                audited.as_deref().unwrap_or_default(),
-                &mut response,
-            );
-        }
         response
     }
 
     /// The stages up to dispatch.
-    async fn stages(&self, arrived: Arrived, found: &mut Found) -> Result<Response<Body>, Status> {
+    async fn stages(
+        &self,
+        mut arrived: Arrived,
+        found: &mut Found,
+    ) -> Result<Response<Body>, Status> {
         let core = &*self.0;
+        let fields = arrived.fields();
+        let long = arrived.info.long_running();
         let (user, internal) = match arrived.parts.extensions.get::<InProcess>() {
             Some(InProcess(user)) => (user.clone(), true),
-            None => (core.authenticator.authenticate(&arrived.parts)?, false),
+            None => (self.authenticated(&mut arrived, &fields, found).await?, false),
         };
-        found.user = Some(user.clone());
-        let user = match impersonate(&arrived.parts.headers, &user, &core.authorizer)? {
+        found.record = core.audit.begin(
+            (found.audit_id(), long),
+            &arrived.parts,
+            &user,
+            &arrived.asked(&fields),
+        );
+        found.record.iter().for_each(Record::received);
+        if user.is_master() {
+            found.trace.iter_mut().for_each(Trace::trust);
+        }
+        let user = match impersonate(&arrived.parts.headers, &user, &core.authorizer).await? {
             Some(other) => {
-                found.impersonated = Some(other.clone());
+                found.record.iter_mut().for_each(|record| record.impersonated(&other));
                 other
             }
             None => user,
         };
-        let long = arrived.info.long_running();
-        let _running = self.enter(&arrived.info, long || internal || user.is_master())?;
-        authorize(core, &user, &arrived)?;
+        let asked = arrived.asked(&fields);
+        let about = (&arrived.query, arrived.row.as_ref());
+        // A watch that has begun sits on no seat; other streams never do.
+        let _place = if internal || (long && asked.verb != "watch") {
+            None
+        } else {
+            match self.enter(&user, &asked, about, found).await {
+                Ok(place) => place,
+                Err(refused) => return Ok(refused),
+            }
+        };
+        let _running = core.metrics.begin(is_read(asked.verb));
+        authorize(core, &user, &asked, found.record.as_mut()).await?;
         if long {
             return dispatch(core, user, arrived).await;
         }
-        let limit = core.options.request_timeout;
+        let limit = time_limit(&arrived.query, core.options.request_timeout)?;
         // Pinned where it is made: it is large, and to move it costs as much as some requests do.
-        let answer = std::pin::pin!(dispatch(core, user, arrived));
+        let answer = std::pin::pin!(async {
+            if let Some(record) = &mut found.record
+                && record.wants_body(&arrived.parts.method)
+            {
+                let body = std::mem::take(&mut arrived.body);
+                let body = Box::pin(endpoints::read(body)).await?;
+                record.sent(&arrived.parts.headers, &body);
+                arrived.body = Body::full(body);
+            }
+            dispatch(core, user, arrived).await
+        });
         tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
-            Err(Status::timeout("request did not complete within the allotted timeout", 0))
+            let why =
+                "request did not complete within requested timeout - context deadline exceeded";
+            Err(Status::timeout(why, 0))
         })
     }
 
-    fn enter(
+    /// The user of a request that came over a connection. That there is none is noted too.
+    async fn authenticated(
         &self,
-        info: &RequestInfo,
-        exempt: bool,
-    ) -> Result<(Running<'_>, Option<Place>), Status> {
+        arrived: &mut Arrived,
+        fields: &[FieldTerm],
+        found: &Found,
+    ) -> Result<Arc<UserInfo>, Status> {
+        let Arrived { parts, info, .. } = arrived;
+        self.0.authenticator.authenticate(parts, info.path()).await.inspect_err(|status| {
+            let (nobody, asked) = (UserInfo::default(), arrived.asked(fields));
+            let about = (found.audit_id(), arrived.info.long_running());
+            let record = self.0.audit.begin(about, &arrived.parts, &nobody, &asked);
+            record.into_iter().for_each(|record| record.unauthenticated(status));
+        })
+    }
+
+    /// Seats for the request, or the answer that refuses them.
+    async fn enter(
+        &self,
+        user: &UserInfo,
+        asked: &Attributes<'_>,
+        about: (&Query, Option<&Arc<Row>>),
+        found: &mut Found,
+    ) -> Result<Option<Place>, Response<Body>> {
         let core = &*self.0;
-        let read = matches!(info.verb(), "get" | "list" | "watch" | "head" | "options");
-        let place = if exempt {
-            None
-        } else {
-            Some(core.flow.enter(read).inspect_err(|_| core.metrics.reject())?)
-        };
-        Ok((core.metrics.begin(read), place))
+        let Some(schema) = core.flow.classify(user, asked) else { return Ok(None) };
+        let schema = found.schema.insert(schema);
+        let entered = core.flow.enter(schema, user, asked, about, core.options.request_timeout);
+        entered.await.map(Some).map_err(|seconds| {
+            core.metrics.reject();
+            respond::too_many(seconds)
+        })
     }
 
     /// The server as a service for clients in the same process: every request comes from `user`.
@@ -251,7 +252,8 @@ impl ApiServer {
     }
 }
 
-fn scope(info: &RequestInfo) -> &'static str {
+/// How much a request is about, as metrics have it.
+pub(crate) fn scope(info: &RequestInfo) -> &'static str {
     match () {
         () if !info.is_resource() => "",
         () if !info.name().is_empty() => "resource",
@@ -260,34 +262,68 @@ fn scope(info: &RequestInfo) -> &'static str {
     }
 }
 
-fn authorize(core: &Core, user: &UserInfo, arrived: &Arrived) -> Result<(), Status> {
-    if user.is_master() {
-        return Ok(());
-    }
-    let info = &arrived.info;
-    let fields: Vec<FieldTerm> = match info.verb() {
-        "list" | "watch" | "deletecollection" => {
-            field_terms(arrived.query.get("fieldSelector").unwrap_or_default())
+impl Arrived {
+    /// The field selector's terms, where authorizers look at them.
+    fn fields(&self) -> Vec<FieldTerm> {
+        match self.info.verb() {
+            "list" | "watch" | "deletecollection" => {
+                field_terms(self.query.get("fieldSelector").unwrap_or_default())
+            }
+            _ => Vec::new(),
         }
-        _ => Vec::new(),
-    };
-    let asked = Attributes {
-        verb: info.verb(),
-        resource_request: info.is_resource(),
-        group: info.group(),
-        version: info.version(),
-        resource: info.resource(),
-        subresource: info.subresource(),
-        namespace: info.namespace(),
-        name: info.authorized_name(),
-        path: info.path(),
-        fields: &fields,
-    };
-    core.authorizer.check(user, &asked)?;
+    }
+
+    /// What is asked for, as flow control and authorizers see it.
+    fn asked<'a>(&'a self, fields: &'a [FieldTerm]) -> Attributes<'a> {
+        let info = &self.info;
+        Attributes {
+            verb: info.verb(),
+            resource_request: info.is_resource(),
+            group: info.group(),
+            version: info.version(),
+            resource: info.resource(),
+            subresource: info.subresource(),
+            namespace: info.namespace(),
+            name: info.authorized_name(),
+            path: info.path(),
+            fields,
+        }
+    }
+}
+
+/// How long a request may take: what it says itself, up to what is usual.
+fn time_limit(query: &Query, usual: Duration) -> Result<Duration, Status> {
+    let Some(text) = query.get("timeout").filter(|text| !text.is_empty()) else { return Ok(usual) };
+    let asked = query::duration(text).ok_or_else(|| {
+        let invalid = meta::quote(text);
+        Status::bad_request(format!(
+            "invalid timeout specified in the request URL - time: invalid duration {invalid}"
+        ))
+    })?;
+    Ok(if asked.is_zero() { usual } else { asked.min(usual) })
+}
+
+fn is_read(verb: &str) -> bool {
+    matches!(verb, "get" | "list" | "watch" | "head" | "options")
+}
+
+async fn authorize(
+    core: &Core,
+    user: &UserInfo,
+    asked: &Attributes<'_>,
+    record: Option<&mut Record>,
+) -> Result<(), Status> {
+    if let Some(record) = record {
+        let (decision, reason) = Box::pin(core.authorizer.explain(user, asked)).await;
+        let decision = if decision == Decision::Allow { "allow" } else { "forbid" };
+        record.annotate("authorization.k8s.io/decision", decision);
+        record.annotate("authorization.k8s.io/reason", &reason);
+    }
+    core.authorizer.check(user, asked).await?;
     // A WebSocket is opened by GET, but what it does is what POST does: it takes both permissions.
-    match (info.verb(), info.subresource()) {
+    match (asked.verb, asked.subresource) {
         ("get", "exec" | "attach" | "portforward") => {
-            core.authorizer.check(user, &Attributes { verb: "create", ..asked })
+            core.authorizer.check(user, &Attributes { verb: "create", ..*asked }).await
         }
         _ => Ok(()),
     }
@@ -317,51 +353,6 @@ async fn dispatch(
     }
     let context = Context { user, info: &info, query: &query, row, headers: &parts.headers };
     endpoints::resource(core, &context, body).await
-}
-
-/// What audit keeps of a request while it is being answered.
-struct Noted {
-    id: String,
-    method: http::Method,
-    uri: String,
-    address: Option<std::net::SocketAddr>,
-    agent: String,
-    received: jiff::Timestamp,
-}
-
-impl Noted {
-    fn of(parts: &Parts) -> Self {
-        let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        let given = header(header::HeaderName::from_static("audit-id")).filter(|id| id.len() <= 64);
-        Self {
-            id: given.map_or_else(meta::names::uid, str::to_owned),
-            method: parts.method.clone(),
-            uri: parts.uri.to_string(),
-            address: parts.extensions.get::<Arc<Peer>>().and_then(|peer| peer.address),
-            agent: header(header::USER_AGENT).unwrap_or_default().to_owned(),
-            received: jiff::Timestamp::now(),
-        }
-    }
-
-    fn finish(self, audit: &Audit, found: &Found, path: &str, response: &mut Response<Body>) {
-        if let Ok(id) = HeaderValue::from_str(&self.id) {
-            response.headers_mut().insert("audit-id", id);
-        }
-        let query = Query::parse(self.uri.split_once('?').map_or("", |(_, query)| query));
-        let Ok(info) = RequestInfo::parse(&self.method, path, &query) else { return };
-        let nobody = UserInfo::default();
-        audit.note(&audit::Entry {
-            id: &self.id,
-            uri: &self.uri,
-            info: &info,
-            user: found.user.as_deref().unwrap_or(&nobody),
-            impersonated: found.impersonated.as_deref(),
-            address: self.address,
-            agent: &self.agent,
-            code: response.status().as_u16(),
-            received: self.received,
-        });
-    }
 }
 
 /// The server for one user in the same process: the same stages, without TCP.

@@ -17,20 +17,25 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission,
     audit::Audit,
-    authn::{Authenticator, service_account::ServiceAccounts},
-    authz::{Authorizer, policy::Policy},
+    authn::{Authenticator, FrontProxy, service_account::ServiceAccounts},
+    authz::{Authorizer, Mode, policy::Policy},
     bootstrap::{self, Advertised, BootstrapError, Writer},
     egress::Egress,
     endpoints::{discovery::Discovery, openapi::OpenApi},
-    flow::Flow,
+    flow::{self, Flow},
     metrics::Metrics,
     objects::Objects,
     options::{ApiServerOptions, Dependencies},
     peers::{self, Peers},
     routes::Routes,
     server::{ApiServer, Core},
+    traces::Traces,
 };
 
+/// What the keys of all objects of flow control start with.
+const FLOW_KEYS: &str = "/registry/flowcontrol.apiserver.k8s.io.";
+/// How often defaults of flow control are looked at, and collections measured.
+const UPKEEP: Duration = Duration::from_secs(60);
 /// What all RBAC objects' keys start with.
 const RBAC_KEYS: &str = "/registry/rbac.authorization.k8s.io.";
 /// Changes of RBAC objects that come this close together are compiled once.
@@ -50,14 +55,12 @@ pub enum ApiServerError {
     /// The proxy to pods and services cannot be set up.
     #[error("set up TLS towards pods and services")]
     Tls(#[source] rustls::Error),
+    /// Somebody who judges users or permissions cannot be asked.
+    #[error("set up who judges users and what they may do")]
+    Hook(#[from] crate::hook::HookError),
     /// The audit log cannot be opened.
-    #[error("open the audit log {path}")]
-    Audit {
-        /// The file.
-        path: std::path::PathBuf,
-        /// The kernel's answer.
-        source: std::io::Error,
-    },
+    #[error("open the audit log")]
+    Audit(#[source] std::io::Error),
 }
 
 impl ApiServer {
@@ -72,7 +75,11 @@ impl ApiServer {
         shutdown: CancellationToken,
     ) -> Result<Self, ApiServerError> {
         let Dependencies { store, rows, token_keys, kubelet_tls } = dependencies;
-        let authorizer = Arc::new(Authorizer::new(bootstrap::policy::node_rules()));
+        let modes = match options.authorization.clone() {
+            Some(configuration) => configuration.open().await?,
+            None => Mode::usual(),
+        };
+        let authorizer = Arc::new(Authorizer::new(bootstrap::policy::node_rules(), modes));
         let engine = Options {
             admission: admission::plugins(&authorizer, options.tolerations),
             network: options.network.clone(),
@@ -87,16 +94,7 @@ impl ApiServer {
             options.audiences.clone(),
             lookup.clone(),
         ));
-        let audit = match &options.audit_log {
-            None => Audit::default(),
-            Some(path) => {
-                let fail = |source| ApiServerError::Audit { path: path.clone(), source };
-                let (audit, writer) = Audit::open(path).await.map_err(fail)?;
-                // Owned by the log's handles: it ends when the last of them is dropped with the server.
-                tokio::spawn(writer);
-                audit
-            }
-        };
+        let audit = Audit::open(options.audit.clone()).await.map_err(ApiServerError::Audit)?;
         let unverified = serve::tls::unverified_client_config().map_err(ApiServerError::Tls)?;
         let rows = registry.rows();
         let core = Core {
@@ -104,18 +102,18 @@ impl ApiServer {
             discovery: Discovery::new(rows.iter(), &options.advertise.to_string()),
             openapi: OpenApi::new(rows.iter(), &options.version),
             authenticator: Authenticator::new(
-                &options.static_tokens,
+                &options.authentication,
                 service_accounts.clone(),
                 lookup.clone(),
-                options.anonymous,
-            ),
-            flow: Flow::new(options.flow),
+            )?,
+            flow: Flow::new(options.flow, bootstrap::flow::mandatory()),
             egress: Arc::new(Egress::new(options.local_node.clone())),
             kubelets: Proxy::new(kubelet_tls, shutdown.clone()),
             proxy: Proxy::new(unverified, shutdown.clone()),
             metrics: Arc::new(Metrics::default()),
             others: parking_lot::Mutex::default(),
             audit,
+            traces: Traces::open(options.tracing.as_ref()),
             registry: registry.clone(),
             lookup,
             peers: Peers::default(),
@@ -124,11 +122,13 @@ impl ApiServer {
             options,
             started: Instant::now(),
             bootstrapped: AtomicBool::new(false),
+            policy_loaded: tokio::sync::Notify::new(),
             turn: AtomicUsize::new(0),
             shutdown,
         };
         let server = Self(Arc::new(core));
         server.load_policy();
+        server.load_flow();
         Ok(server)
     }
 
@@ -141,6 +141,7 @@ impl ApiServer {
         self.0.registry.repair_allocations().await;
         bootstrap::run(&self.writer(), &self.advertised()).await?;
         self.load_policy();
+        self.load_flow();
         self.0.bootstrapped.store(true, Ordering::Release);
         tracing::info!(milliseconds = started.elapsed().as_millis(), "API server is ready");
         Ok(())
@@ -166,7 +167,10 @@ impl ApiServer {
             self.bootstrap().await?;
         }
         tokio::select! {
-            outcome = self.follow_policy() => outcome,
+            outcome = self.follow(RBAC_KEYS, || self.load_policy()) => outcome,
+            outcome = self.follow(FLOW_KEYS, || self.load_flow()) => outcome,
+            () = self.keep_flow() => Ok(()),
+            () = self.keep_aggregates() => Ok(()),
             () = self.keep_endpoints() => Ok(()),
         }
     }
@@ -188,6 +192,7 @@ impl ApiServer {
             service_ip: options.service_ip,
             service_cidrs: options.service_cidrs.clone(),
             client_ca: options.client_ca.clone(),
+            front: options.authentication.front.iter().flat_map(FrontProxy::published).collect(),
         }
     }
 
@@ -199,20 +204,70 @@ impl ApiServer {
         let mut bindings = read("clusterrolebindings");
         bindings.extend(read("rolebindings"));
         self.0.authorizer.set_policy(Policy::compile(typed(roles), typed(bindings)));
+        self.0.policy_loaded.notify_one();
     }
 
-    async fn follow_policy(&self) -> Result<(), ApiServerError> {
+    /// Writes into aggregated roles what they grant, whenever RBAC objects have changed.
+    async fn keep_aggregates(&self) {
+        let writer = self.writer();
+        loop {
+            self.0.policy_loaded.notified().await;
+            let policy = self.0.authorizer.policy();
+            if let Err((name, status)) = bootstrap::fill_aggregates(&writer, &policy).await {
+                tracing::warn!(name, %status, "the rules of an aggregated role cannot be written");
+            }
+        }
+    }
+
+    /// Puts the objects of flow control into force as they are stored now.
+    fn load_flow(&self) {
+        let read = |resource| self.0.lookup.all("flowcontrol.apiserver.k8s.io", resource);
+        let mut objects = read("prioritylevelconfigurations");
+        objects.extend(read("flowschemas"));
+        self.0.flow.load(objects);
+    }
+
+    /// Moves seats between priority levels, and keeps the default objects and what is said about them.
+    async fn keep_flow(&self) {
+        let writer = self.writer();
+        let mut borrowing = tokio::time::interval(flow::BORROWING);
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        borrowing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        upkeep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = borrowing.tick() => self.0.flow.borrow(),
+                _ = upkeep.tick() => {
+                    if let Err((name, status)) = bootstrap::flow::ensure(&writer).await {
+                        tracing::warn!(name, %status, "a default object of flow control cannot be kept");
+                    }
+                    let registry = self.0.registry.clone();
+                    if let Ok(sizes) = tokio::task::spawn_blocking(move || registry.sizes()).await {
+                        self.0.flow.set_sizes(sizes);
+                    }
+                }
+                () = self.0.flow.changed() => {
+                    if let Err(status) = bootstrap::flow::tell_dangling(&writer).await {
+                        tracing::warn!(%status, "the state of a FlowSchema cannot be written");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Calls `load` whenever objects under `keys` change, and once before.
+    async fn follow(&self, keys: &str, load: impl Fn()) -> Result<(), ApiServerError> {
         loop {
             let store = self.0.registry.store();
             let revision = store.snapshot().revision();
-            let mut changes = store.watch(RBAC_KEYS, revision).map_err(ApiServerError::Watch)?;
-            self.load_policy();
+            let mut changes = store.watch(keys, revision).map_err(ApiServerError::Watch)?;
+            load();
             loop {
                 match changes.next().await {
                     Ok(_) => {
                         tokio::time::sleep(SETTLE).await;
                         while let Ok(Some(_)) = changes.try_next() {}
-                        self.load_policy();
+                        load();
                     }
                     Err(WatchError::Closed) => {
                         return Err(ApiServerError::Watch(WatchError::Closed));

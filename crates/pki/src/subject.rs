@@ -20,6 +20,12 @@ impl Subject {
         X509Certificate::from_der(certificate).ok().map(|(_, certificate)| Self::of(&certificate))
     }
 
+    /// When a certificate's time is over, in seconds since 1970; `None` when it is no X.509 certificate.
+    pub fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    }
+
     pub(crate) fn of(certificate: &X509Certificate<'_>) -> Self {
         Self::of_name(certificate.subject())
     }

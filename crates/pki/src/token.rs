@@ -16,7 +16,7 @@ use crate::PkiError;
 use crate::files::{read, write_private};
 
 /// The longest token that is looked at, in bytes.
-const LONGEST_TOKEN: usize = 16 * 1024;
+pub(crate) const LONGEST_TOKEN: usize = 16 * 1024;
 
 /// Why a token is not accepted.
 #[derive(Debug, thiserror::Error)]

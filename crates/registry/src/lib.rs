@@ -46,7 +46,7 @@ pub use header::{Header, header_reader};
 pub use object::Object;
 pub use outcome::{Answer, EventType, List, Outcome, WatchEvent, WatchStream};
 pub use params::{FieldValidation, Params, Propagation, VersionMatch};
-pub use registry::{Clock, Options, Registry};
+pub use registry::{Clock, Options, Registry, Size};
 pub use request::{Action, PatchType, Request, UserInfo};
 pub use row::{Durability, Row, Rows, Scope, Storage, Subresource};
 pub use verb::{UnknownVerb, Verb};

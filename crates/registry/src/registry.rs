@@ -154,6 +154,24 @@ impl Registry {
         repair::repair(self).await;
     }
 
+    /// How large each stored resource is, by the row in whose version it is stored. Looks at every object.
+    pub fn sizes(&self) -> Vec<(Arc<Row>, Size)> {
+        let snapshot = self.store.snapshot();
+        let stored = self.rows.iter().filter(|row| row.storage.is_some() && row.served_as_stored());
+        let size = |row: &Arc<Row>| {
+            let prefix = row.prefix(None);
+            let add = |size: Size, value: &[u8]| Size {
+                objects: size.objects + 1,
+                bytes: size.bytes + value.len() as u64,
+            };
+            let size = snapshot
+                .range(&prefix)
+                .fold(Size::default(), |size, (_, record)| add(size, &record.value));
+            (row.clone(), size)
+        };
+        stored.map(size).collect()
+    }
+
     /// How many keys of a snapshot start with `prefix`.
     pub(crate) fn count(&self, snapshot: &Snapshot<Header>, prefix: &str) -> u64 {
         let revision = snapshot.revision();
@@ -191,6 +209,15 @@ impl Registry {
     pub fn store(&self) -> &Arc<dyn Store<Header>> {
         &self.store
     }
+}
+
+/// How large a collection is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Objects in it.
+    pub objects: u64,
+    /// Bytes of all of them as stored.
+    pub bytes: u64,
 }
 
 /// A failed read, as the client sees it.

@@ -12,6 +12,8 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// What the peer proved by TLS.
     pub certificate: ClientCertificate,
+    /// The leaf by which the peer proved to be a proxy that may speak for others.
+    pub front: Option<CertificateDer<'static>>,
     memo: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -28,7 +30,7 @@ pub enum ClientCertificate {
 impl Peer {
     /// A peer with nothing remembered yet.
     pub fn new(address: Option<SocketAddr>, certificate: ClientCertificate) -> Self {
-        Self { address, certificate, memo: OnceLock::new() }
+        Self { address, certificate, front: None, memo: OnceLock::new() }
     }
 
     /// Computes something about the peer once a connection; all callers must ask for the same `T`.

@@ -188,8 +188,10 @@ impl<H: Handler> Connection<H> {
         let handshake = TlsAcceptor::from(tls.config.clone()).accept(socket);
         match tokio::time::timeout(self.options.handshake_timeout, handshake).await {
             Ok(Ok(stream)) => {
-                let certificate = tls.judge(stream.get_ref().1.peer_certificates());
-                self.http(stream, Peer::new(Some(address), certificate)).await;
+                let shown = stream.get_ref().1.peer_certificates();
+                let mut peer = Peer::new(Some(address), tls.judge(shown));
+                peer.front = tls.judge_front(shown);
+                self.http(stream, peer).await;
             }
             Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake"),
             Err(_) => tracing::debug!(%address, "TLS handshake timed out"),

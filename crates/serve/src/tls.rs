@@ -90,6 +90,7 @@ impl ResolvesClientCert for Certificate {
 pub struct ServerTls {
     pub(crate) config: Arc<ServerConfig>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
+    front: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl ServerTls {
@@ -104,27 +105,46 @@ impl ServerTls {
         certificate: Arc<Certificate>,
         client_authorities: Option<&[CertificateDer<'static>]>,
     ) -> Result<Self, rustls::Error> {
+        Self::with_front(certificate, client_authorities, None)
+    }
+
+    /// As [`ServerTls::new`], with authorities beside that vouch for proxies which speak for others
+    /// ([`crate::Peer::front`]) and for nobody else.
+    ///
+    /// # Errors
+    /// When an authority's certificate cannot be used.
+    pub fn with_front(
+        certificate: Arc<Certificate>,
+        client_authorities: Option<&[CertificateDer<'static>]>,
+        front_authorities: Option<&[CertificateDer<'static>]>,
+    ) -> Result<Self, rustls::Error> {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?;
-        let (builder, verifier) = match client_authorities {
-            None => (builder.with_no_client_auth(), None),
-            Some(authorities) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(
-                    Arc::new(roots(authorities)?),
-                    provider(),
-                )
-                .allow_unauthenticated()
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?;
-                (
-                    builder.with_client_cert_verifier(Arc::new(Possession(verifier.clone()))),
-                    Some(verifier),
-                )
-            }
+        let verifier = client_authorities.map(client_verifier).transpose()?;
+        let front = front_authorities.map(client_verifier).transpose()?;
+        // Clients choose what they show by the authorities they are told of: all of them.
+        let all = [client_authorities, front_authorities].into_iter().flatten().flatten();
+        let all: Vec<_> = all.cloned().collect();
+        let builder = if all.is_empty() {
+            builder.with_no_client_auth()
+        } else {
+            builder.with_client_cert_verifier(Arc::new(Possession(client_verifier(&all)?)))
         };
         let mut config = builder.with_cert_resolver(certificate);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { config: Arc::new(config), verifier })
+        Ok(Self { config: Arc::new(config), verifier, front })
+    }
+
+    /// The leaf of a peer that is a proxy which may speak for others.
+    pub(crate) fn judge_front(
+        &self,
+        shown: Option<&[CertificateDer<'_>]>,
+    ) -> Option<CertificateDer<'static>> {
+        let (verifier, [leaf, intermediates @ ..]) = (self.front.as_ref()?, shown?) else {
+            return None;
+        };
+        verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).ok()?;
+        Some(leaf.clone().into_owned())
     }
 
     /// What the certificates that a peer showed are worth.
@@ -142,6 +162,16 @@ impl ServerTls {
             Err(error) => ClientCertificate::Rejected(error.to_string()),
         }
     }
+}
+
+fn client_verifier(
+    authorities: impl AsRef<[CertificateDer<'static>]>,
+) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
+    let roots = Arc::new(roots(authorities.as_ref())?);
+    WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))
 }
 
 /// The client side of TLS: trusts `authorities`, presents `identity` where given.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{Admitted, decided, fine, forbid, text};
 use crate::{
-    authz::{Attributes, Authorizer, Decision},
+    authz::{Attributes, Authorizer},
     identity::MASTERS,
 };
 
@@ -42,9 +42,9 @@ impl SignerRight {
     }
 
     /// On the signer itself, or on all signers of its domain.
-    fn holds(&self, write: &Write<'_>, signer: &str) -> bool {
+    async fn holds(&self, write: &Write<'_>, signer: &str) -> bool {
         let domain = signer.split_once('/').map(|(domain, _)| format!("{domain}/*"));
-        [Some(signer), domain.as_deref()].into_iter().flatten().any(|name| {
+        for name in [Some(signer), domain.as_deref()].into_iter().flatten() {
             let asked = Attributes {
                 verb: self.verb,
                 resource_request: true,
@@ -54,8 +54,11 @@ impl SignerRight {
                 name,
                 ..Attributes::default()
             };
-            self.authorizer.allows(write.user, &asked) == Decision::Allow
-        })
+            if self.authorizer.permits(write.user, &asked).await {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -75,12 +78,14 @@ impl Admit for SignerRight {
             return fine();
         }
         let signer = text(&old["spec"], "signerName");
-        if self.holds(write, signer) {
-            return fine();
-        }
-        let why =
-            format!("user not permitted to {} requests with signerName {signer:?}", self.verb);
-        decided(Err(forbid(write, Some(object), why)))
+        Box::pin(async move {
+            if self.holds(write, signer).await {
+                return Ok(());
+            }
+            let why =
+                format!("user not permitted to {} requests with signerName {signer:?}", self.verb);
+            Err(forbid(write, Some(object), why))
+        })
     }
 }
 

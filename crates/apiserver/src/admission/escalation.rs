@@ -10,10 +10,10 @@ use meta::Status;
 use registry::{Admit, Attributes as Write, Operation, Row};
 use serde_json::Value;
 
-use super::{Admitted, decided, fine, forbid};
+use super::{Admitted, fine, forbid};
 use crate::{
     authz::{
-        Attributes, Authorizer, Decision,
+        Attributes, Authorizer,
         policy::RoleRef,
         rule::{Rule, uncovered},
     },
@@ -49,16 +49,18 @@ impl Admit for Escalation {
         {
             return fine();
         }
-        decided(match write.row.resource.resource.as_str() {
-            "roles" | "clusterroles" => self.role(write, object),
-            _ => self.binding(write, object),
+        Box::pin(async move {
+            match write.row.resource.resource.as_str() {
+                "roles" | "clusterroles" => self.role(write, object).await,
+                _ => self.binding(write, object).await,
+            }
         })
     }
 }
 
 impl Escalation {
-    fn role(&self, write: &Write<'_>, role: &Value) -> Result<(), Status> {
-        if self.holds(write, "escalate", &write.row.resource.resource, write.name) {
+    async fn role(&self, write: &Write<'_>, role: &Value) -> Result<(), Status> {
+        if self.holds(write, "escalate", &write.row.resource.resource, write.name).await {
             return Ok(());
         }
         let mut wanted: Vec<Rule> =
@@ -77,10 +79,10 @@ impl Escalation {
         self.covered(write, role, &wanted)
     }
 
-    fn binding(&self, write: &Write<'_>, binding: &Value) -> Result<(), Status> {
+    async fn binding(&self, write: &Write<'_>, binding: &Value) -> Result<(), Status> {
         let role: RoleRef = serde_json::from_value(binding["roleRef"].clone()).unwrap_or_default();
         let resource = if role.kind == "Role" { "roles" } else { "clusterroles" };
-        if self.holds(write, "bind", resource, &role.name) {
+        if self.holds(write, "bind", resource, &role.name).await {
             return Ok(());
         }
         let namespace = write.namespace.unwrap_or_default();
@@ -90,7 +92,7 @@ impl Escalation {
         }
     }
 
-    fn holds(&self, write: &Write<'_>, verb: &str, resource: &str, name: &str) -> bool {
+    async fn holds(&self, write: &Write<'_>, verb: &str, resource: &str, name: &str) -> bool {
         let asked = Attributes {
             verb,
             resource_request: true,
@@ -101,7 +103,7 @@ impl Escalation {
             name,
             ..Attributes::default()
         };
-        self.authorizer.allows(write.user, &asked) == Decision::Allow
+        self.authorizer.permits(write.user, &asked).await
     }
 
     fn covered(&self, write: &Write<'_>, object: &Value, wanted: &[Rule]) -> Result<(), Status> {

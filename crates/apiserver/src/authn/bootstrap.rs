@@ -11,7 +11,6 @@ use registry::UserInfo;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Authenticated;
 use crate::authz::node::Lookup;
 use crate::identity::Identity;
 
@@ -26,11 +25,11 @@ const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
 const LONGEST_GROUP: usize = 256;
 
 /// The user of a bootstrap token that is good now.
-pub(super) fn verify(lookup: &dyn Lookup, token: &str) -> Option<Authenticated> {
+pub(super) fn verify(lookup: &dyn Lookup, token: &str) -> Option<Arc<UserInfo>> {
     let (id, secret) = split(token)?;
     let object = lookup.object("", "secrets", NAMESPACE, &format!("{SECRET_PREFIX}{id}"))?;
     match user(&object, id, secret, jiff::Timestamp::now()) {
-        Ok(user) => Some(Authenticated { user: Arc::new(user), audiences: Vec::new() }),
+        Ok(user) => Some(Arc::new(user)),
         Err(why) => {
             tracing::info!(token = id, why, "bootstrap token refused");
             None

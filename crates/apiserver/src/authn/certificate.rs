@@ -1,4 +1,5 @@
-//! The user a client certificate names: common name and organizations. Judged once a connection.
+//! The user a client certificate names: common name and organizations. Read once a connection; whether its time is
+//! over is asked of every request.
 
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ pub(super) enum Shown {
     Nothing,
     /// One was shown that does not verify.
     Refused,
-    /// It names this user.
-    User(Arc<UserInfo>),
+    /// It names this user, until then (seconds since 1970).
+    User(Arc<UserInfo>, i64),
 }
 
 /// Reads the certificate of a peer.
@@ -42,8 +43,12 @@ pub(super) fn judge(peer: &Peer) -> Shown {
         groups: subject.organizations,
         ..UserInfo::default()
     };
+    // A chain holds as long as all of it.
+    let Some(expiry) = chain.iter().map(Subject::expiry).min().flatten() else {
+        return Shown::Refused;
+    };
     let digest: String = Sha256::digest(leaf).iter().map(|byte| format!("{byte:02x}")).collect();
     user.extra.insert(EXTRA_CREDENTIAL_ID.into(), vec![format!("X509SHA256={digest}")]);
     user.add_authenticated();
-    Shown::User(Arc::new(user))
+    Shown::User(Arc::new(user), expiry)
 }

@@ -1,26 +1,47 @@
-//! Who sent a request: client certificate, bearer token (fixed, bootstrap, service account), or nobody.
+//! Who sent a request: a proxy's headers, a client certificate, a bearer token (fixed, service account, bootstrap,
+//! another issuer's, a webhook's), or nobody.
 //!
 //! Refuses to know what a user may do. Requests from within the process never come here: they carry their
 //! user as an extension.
 
 mod bootstrap;
 mod certificate;
+mod claims;
+mod config;
+mod front;
+mod oidc;
+mod review;
 pub mod service_account;
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, header, request::Parts};
 use meta::Status;
 use registry::UserInfo;
 use serve::Peer;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
-use self::service_account::ServiceAccounts;
-use crate::{authz::node::Lookup, identity};
+pub use self::{
+    config::{Anonymous, AuthenticationConfiguration, static_tokens},
+    front::FrontProxy,
+    review::TokenWebhook,
+};
+use self::{oidc::Issuer, service_account::ServiceAccounts};
+use crate::{
+    authz::node::Lookup,
+    hook::HookError,
+    identity,
+    metrics::{Tally, describe},
+    remember::{Digest, Remember},
+};
 
 /// The WebSocket subprotocol by which browsers, which cannot set headers, pass a token.
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+/// How long a judgement about another issuer's token is remembered (upstream's figure).
+const REMEMBER: Duration = Duration::from_secs(10);
+/// The most tokens remembered.
+const MOST_REMEMBERED: usize = 4096;
 
 /// A token that stands for a fixed user, such as the bootstrap administrator's.
 #[derive(Clone)]
@@ -31,70 +52,198 @@ pub struct StaticToken {
     pub user: Arc<UserInfo>,
 }
 
-/// All ways to authenticate, in the order in which they are tried.
-pub struct Authenticator {
-    fixed: Vec<([u8; 32], Arc<UserInfo>)>,
-    service_accounts: Arc<ServiceAccounts>,
-    lookup: Arc<dyn Lookup>,
-    anonymous: Option<Arc<UserInfo>>,
+/// How users are known beside certificates and the cluster's own tokens.
+#[derive(Clone, Default)]
+pub struct AuthenticationOptions {
+    /// Tokens that stand for fixed users.
+    pub static_tokens: Vec<StaticToken>,
+    /// Other issuers, and what anonymous requests may see; without a word, they may see everything.
+    pub configuration: AuthenticationConfiguration,
+    /// Who judges all other tokens.
+    pub webhook: Option<TokenWebhook>,
+    /// Proxies that speak for users.
+    pub front: Option<FrontProxy>,
 }
 
+/// All ways to authenticate, in the order in which they are tried.
+pub struct Authenticator {
+    fixed: Vec<(Digest, Arc<UserInfo>)>,
+    service_accounts: Arc<ServiceAccounts>,
+    lookup: Arc<dyn Lookup>,
+    anonymous: Anonymous,
+    nobody: Arc<UserInfo>,
+    issuers: Vec<Issuer>,
+    webhook: Option<TokenWebhook>,
+    front: Option<FrontProxy>,
+    /// What issuers and webhook said.
+    remembered: Remember<Option<Arc<Authenticated>>>,
+    attempts: Tally<3>,
+}
+
+/// Names of what [`Authenticator::attempts`] counts.
+const OUTCOMES: [&str; 3] = ["success", "failure", "error"];
+
 impl Authenticator {
-    /// `anonymous` says whether requests without credentials go on as `system:anonymous`.
+    /// Puts all ways together.
+    ///
+    /// # Errors
+    /// When an issuer cannot be reached by its configuration.
     pub fn new(
-        fixed: &[StaticToken],
+        options: &AuthenticationOptions,
         service_accounts: Arc<ServiceAccounts>,
         lookup: Arc<dyn Lookup>,
-        anonymous: bool,
-    ) -> Self {
+    ) -> Result<Self, HookError> {
         let digest =
             |entry: &StaticToken| (Sha256::digest(&entry.token).into(), entry.user.clone());
-        Self {
-            fixed: fixed.iter().map(digest).collect(),
+        let configuration = &options.configuration;
+        let anonymous = configuration.anonymous.clone();
+        Ok(Self {
+            fixed: options.static_tokens.iter().map(digest).collect(),
             service_accounts,
             lookup,
-            anonymous: anonymous.then(identity::anonymous),
-        }
+            anonymous: anonymous.unwrap_or_else(|| Anonymous::everywhere(true)),
+            nobody: identity::anonymous(),
+            issuers: configuration
+                .jwt
+                .iter()
+                .cloned()
+                .map(Issuer::new)
+                .collect::<Result<_, _>>()?,
+            webhook: options.webhook.clone(),
+            front: options.front.clone(),
+            remembered: Remember::new(MOST_REMEMBERED),
+            attempts: Tally::default(),
+        })
     }
 
-    /// Finds the user of a request that came over a connection.
+    /// Finds the user of a request that came over a connection, and takes out of it what only the server should
+    /// know.
     ///
     /// # Errors
     /// 401 when credentials were presented that are not accepted, or none and anonymous requests are off.
-    pub fn authenticate(&self, parts: &Parts) -> Result<Arc<UserInfo>, Status> {
-        let certificate =
-            parts.extensions.get::<Arc<Peer>>().map_or(certificate::Shown::Nothing, |peer| {
-                certificate::Shown::clone(&peer.memo(certificate::judge))
-            });
-        let refused = match certificate {
-            certificate::Shown::User(user) => return Ok(user),
-            certificate::Shown::Refused => true,
-            certificate::Shown::Nothing => false,
+    pub async fn authenticate(
+        &self,
+        parts: &mut Parts,
+        path: &str,
+    ) -> Result<Arc<UserInfo>, Status> {
+        let found = self.find(parts, path).await;
+        if let Some(front) = &self.front {
+            front.strip(&mut parts.headers);
+        }
+        self.attempts.count(usize::from(found.is_err()));
+        found
+    }
+
+    async fn find(&self, parts: &Parts, path: &str) -> Result<Arc<UserInfo>, Status> {
+        let peer = parts.extensions.get::<Arc<Peer>>();
+        let fronted = self.front.as_ref().zip(peer);
+        if let Some(user) = fronted.and_then(|(front, peer)| front.user(peer, &parts.headers)) {
+            return Ok(user);
+        }
+        let shown = peer.map(|peer| peer.memo(certificate::judge));
+        let refused = match shown.as_deref() {
+            Some(certificate::Shown::User(user, expiry)) => {
+                if jiff::Timestamp::now().as_second() <= *expiry {
+                    return Ok(user.clone());
+                }
+                true
+            }
+            Some(certificate::Shown::Refused) => true,
+            Some(certificate::Shown::Nothing) | None => false,
         };
         match bearer(&parts.headers) {
-            Some(token) => self.token(&token, &[]).map(|found| found.user).ok_or_else(unauthorized),
-            None if refused => Err(unauthorized()),
-            None => self.anonymous.clone().ok_or_else(unauthorized),
+            Some(token) => {
+                self.token(&token, &[]).await.map(|found| found.user).ok_or_else(unauthorized)
+            }
+            None if refused || !self.anonymous.allows(path) => Err(unauthorized()),
+            None => Ok(self.nobody.clone()),
         }
     }
 
     /// The user behind a token. An empty list of audiences means those of this API server.
-    pub fn token(&self, token: &str, audiences: &[&str]) -> Option<Authenticated> {
-        let digest: [u8; 32] = Sha256::digest(token).into();
-        if let Some((_, user)) = self.fixed.iter().find(|(known, _)| *known == digest) {
-            return Some(Authenticated { user: user.clone(), audiences: Vec::new() });
+    pub async fn token(&self, token: &str, audiences: &[&str]) -> Option<Authenticated> {
+        let digest: Digest = Sha256::digest(token).into();
+        // Tokens that name no audience are good for this server, and for no other.
+        let own = self.service_accounts.audiences();
+        let here = audiences.iter().filter(|asked| own.iter().any(|own| own == *asked));
+        let here: Vec<String> = here.map(|&asked| asked.to_owned()).collect();
+        let meant = audiences.is_empty() || !here.is_empty();
+        let agnostic = |user: Arc<UserInfo>| Authenticated { user, audiences: here.clone() };
+        if meant {
+            let fixed = self.fixed.iter().find(|(known, _)| *known == digest);
+            if let Some((_, user)) = fixed {
+                return Some(agnostic(user.clone()));
+            }
+            if let Some(user) = bootstrap::verify(&*self.lookup, token) {
+                return Some(agnostic(user));
+            }
         }
-        if audiences.is_empty()
-            && let Some(found) = bootstrap::verify(&*self.lookup, token)
-        {
+        if let Some(found) = self.service_accounts.verify(token, digest, audiences) {
             return Some(found);
         }
-        self.service_accounts.verify(token, digest, audiences)
+        if self.issuers.is_empty() && self.webhook.is_none() {
+            return None;
+        }
+        // Boxed: it is rare, and would make every request larger.
+        Box::pin(self.elsewhere(token, audiences, meant.then_some(here))).await
+    }
+
+    /// The user behind a token that others must judge; `here` holds the audiences of this server among those asked
+    /// for, if the token may be meant for it.
+    async fn elsewhere(
+        &self,
+        token: &str,
+        audiences: &[&str],
+        here: Option<Vec<String>>,
+    ) -> Option<Authenticated> {
+        let mut question = Sha256::new();
+        for part in std::iter::once(&token).chain(audiences) {
+            question.update(part.as_bytes());
+            question.update([0]);
+        }
+        let question: Digest = question.finalize().into();
+        if let Some(known) = self.remembered.get(&question) {
+            return known.as_deref().cloned();
+        }
+        let mut holds = REMEMBER;
+        let mut found = None;
+        let issuer = self.issuers.iter().find(|issuer| issuer.issued(token));
+        if let Some((issuer, audiences)) = issuer.zip(here) {
+            match issuer.verify(token).await {
+                Ok(user) => found = Some(Authenticated { user: Arc::new(user), audiences }),
+                Err(why) => tracing::info!(why, "bearer token refused"),
+            }
+        }
+        if let Some(webhook) = self.webhook.as_ref().filter(|_| found.is_none()) {
+            holds = webhook.remember;
+            let own = self.service_accounts.audiences().iter().map(String::as_str);
+            let asked: Vec<&str> =
+                if audiences.is_empty() { own.collect() } else { audiences.to_vec() };
+            match webhook.ask(token, &asked).await {
+                Ok(judged) => found = judged,
+                Err(error) => {
+                    self.attempts.count(2);
+                    tracing::error!(error, "the webhook of tokens gives no judgement");
+                    return None;
+                }
+            }
+        }
+        self.remembered.put(question, holds, found.clone().map(Arc::new));
+        found
+    }
+
+    /// Writes metrics.
+    pub(crate) fn write(&self, out: &mut String) {
+        let name = "authentication_attempts";
+        describe(out, name, "counter", "Requests by whether a user was found.");
+        for (outcome, count) in OUTCOMES.iter().zip(self.attempts.counts()) {
+            let _ = writeln!(out, "{name}{{result=\"{outcome}\"}} {count}");
+        }
     }
 }
 
 /// A user that presented a good token.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Authenticated {
     /// The user.
     pub user: Arc<UserInfo>,

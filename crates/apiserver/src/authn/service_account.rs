@@ -2,14 +2,9 @@
 //!
 //! Claims have the shape of KEP-1205. Refuses to know how keys are kept.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use meta::Status;
-use parking_lot::Mutex;
 use pki::TokenKeys;
 use registry::UserInfo;
 use serde::{Deserialize, Serialize};
@@ -20,6 +15,7 @@ use crate::{
     identity::{
         self, EXTRA_CREDENTIAL_ID, EXTRA_NODE_NAME, EXTRA_NODE_UID, EXTRA_POD_NAME, EXTRA_POD_UID,
     },
+    remember::Remember,
 };
 
 /// How long a signature that was found good is not computed again. What a token is bound to is looked up on
@@ -108,16 +104,14 @@ pub struct Reference {
     pub uid: String,
 }
 
-/// A token whose signature was good, until then.
-type Verified = (Instant, Arc<Claims>);
-
 /// Signs and verifies tokens of service accounts.
 pub struct ServiceAccounts {
     keys: TokenKeys,
     issuer: String,
     audiences: Vec<String>,
     lookup: Arc<dyn Lookup>,
-    verified: Mutex<HashMap<[u8; 32], Verified>>,
+    /// Tokens whose signature was good.
+    verified: Remember<Arc<Claims>>,
 }
 
 impl ServiceAccounts {
@@ -128,7 +122,7 @@ impl ServiceAccounts {
         audiences: Vec<String>,
         lookup: Arc<dyn Lookup>,
     ) -> Self {
-        Self { keys, issuer, audiences, lookup, verified: Mutex::default() }
+        Self { keys, issuer, audiences, lookup, verified: Remember::new(MOST_REMEMBERED) }
     }
 
     /// Who signs.
@@ -179,11 +173,8 @@ impl ServiceAccounts {
     }
 
     fn signed(&self, token: &str, digest: [u8; 32], audiences: &[&str]) -> Option<Arc<Claims>> {
-        let now = Instant::now();
-        if let Some((until, claims)) = self.verified.lock().get(&digest)
-            && *until > now
-        {
-            return Some(claims.clone());
+        if let Some(claims) = self.verified.get(&digest) {
+            return Some(claims);
         }
         let claims = match self.keys.verify::<Claims>(token, &self.issuer, audiences) {
             Ok(claims) => Arc::new(claims),
@@ -192,13 +183,7 @@ impl ServiceAccounts {
                 return None;
             }
         };
-        let mut verified = self.verified.lock();
-        if verified.len() >= MOST_REMEMBERED {
-            verified.retain(|_, (until, _)| *until > now);
-        }
-        if verified.len() < MOST_REMEMBERED {
-            verified.insert(digest, (now + REMEMBER, claims.clone()));
-        }
+        self.verified.put(digest, REMEMBER, claims.clone());
         Some(claims)
     }
 

@@ -1,23 +1,35 @@
-//! Who may do what: the authorizers of nodes and of their networks, then RBAC, with `system:masters` before both.
+//! Who may do what: those configured are asked in order, usually nodes (and their networks) and RBAC, with
+//! `system:masters` before all.
 //!
-//! Decisions are pure over the compiled policy and a few reads through [`Lookup`]. Refuses to know HTTP.
+//! Decisions are pure over the compiled policy and a few reads through [`Lookup`]; only webhooks take time. Refuses to
+//! know HTTP.
 
+mod config;
 pub(crate) mod network;
 pub mod node;
 pub mod policy;
 mod references;
 pub mod rule;
+mod webhook;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, OnceLock},
+};
 
 use arc_swap::ArcSwap;
 use meta::{GroupResource, Status, fields::FieldTerm, quote};
 use registry::UserInfo;
 
 use self::{node::Lookup, policy::Policy, rule::Rule};
-use crate::identity::Identity;
+use crate::{
+    identity::Identity,
+    metrics::{Tally, describe},
+};
 
+pub use config::AuthorizationConfiguration;
 pub use references::References;
+pub use webhook::{AccessWebhook, Settings};
 
 /// What is asked for, as authorizers see it. Absent parts are empty.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,8 +88,53 @@ impl Attributes<'_> {
 pub enum Decision {
     /// Somebody grants it.
     Allow,
-    /// Nobody grants it.
+    /// Somebody refuses it, whatever others say.
     Deny,
+    /// Nobody grants it.
+    NoOpinion,
+}
+
+/// What one authorizer says, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Opinion {
+    /// It is allowed, whatever others say.
+    Allow(String),
+    /// It is refused, whatever others say.
+    Deny(String),
+    /// That is for others to say.
+    None(String),
+}
+
+/// Somebody who is asked.
+pub enum Mode {
+    /// Kubelets, and the networks of their nodes.
+    Node,
+    /// RBAC objects.
+    Rbac,
+    /// Nobody is refused.
+    AlwaysAllow,
+    /// Everybody is refused.
+    AlwaysDeny,
+    /// A webhook, with its name.
+    Webhook(String, Box<AccessWebhook>),
+}
+
+impl Mode {
+    /// Who is asked unless configured otherwise.
+    pub fn usual() -> Vec<Self> {
+        vec![Self::Node, Self::Rbac]
+    }
+
+    /// Type and name, as metrics and messages have them.
+    fn names(&self) -> (&'static str, &str) {
+        match self {
+            Self::Node => ("Node", "node"),
+            Self::Rbac => ("RBAC", "rbac"),
+            Self::AlwaysAllow => ("AlwaysAllow", "alwaysallow"),
+            Self::AlwaysDeny => ("AlwaysDeny", "alwaysdeny"),
+            Self::Webhook(name, _) => ("Webhook", name),
+        }
+    }
 }
 
 /// All authorizers, in order.
@@ -85,13 +142,17 @@ pub struct Authorizer {
     policy: ArcSwap<Policy>,
     node_rules: Vec<Rule>,
     lookup: OnceLock<Arc<dyn Lookup>>,
+    modes: Vec<Mode>,
+    /// What each mode has allowed and refused.
+    decisions: Vec<Tally<2>>,
 }
 
 impl Authorizer {
-    /// An authorizer that knows no objects yet and grants nothing but to `system:masters`. `node_rules` are
-    /// what every kubelet may do with resources that are not subdivided by node.
-    pub fn new(node_rules: Vec<Rule>) -> Self {
-        Self { policy: ArcSwap::default(), node_rules, lookup: OnceLock::new() }
+    /// An authorizer that knows no objects yet. `node_rules` are what every kubelet may do with resources that are
+    /// not subdivided by node.
+    pub fn new(node_rules: Vec<Rule>, modes: Vec<Mode>) -> Self {
+        let decisions = modes.iter().map(|_| Tally::default()).collect();
+        Self { policy: ArcSwap::default(), node_rules, lookup: OnceLock::new(), modes, decisions }
     }
 
     /// Says where objects are read. Only the first call counts.
@@ -100,6 +161,9 @@ impl Authorizer {
     }
 
     fn node(&self, user: &UserInfo, request: &Attributes<'_>) -> Result<(), String> {
+        if network::allows(user, request) {
+            return Ok(());
+        }
         match self.lookup.get() {
             Some(lookup) => node::authorize(&**lookup, &self.node_rules, user, request),
             None => Err(String::new()),
@@ -116,43 +180,125 @@ impl Authorizer {
         self.policy.load_full()
     }
 
-    /// Decides. Never renders a reason: that is what [`Authorizer::explain`] is for.
-    pub fn allows(&self, user: &UserInfo, request: &Attributes<'_>) -> Decision {
-        let granted = user.is_master()
-            || self.policy.load().allows(user, request).is_some()
-            || network::allows(user, request)
-            || self.node(user, request).is_ok();
-        if granted { Decision::Allow } else { Decision::Deny }
+    /// Decides without asking webhooks, and without a reason.
+    fn allows(&self, user: &UserInfo, request: &Attributes<'_>) -> Decision {
+        if user.is_master() {
+            return Decision::Allow;
+        }
+        for (mode, decisions) in self.modes.iter().zip(&self.decisions) {
+            let allowed = match mode {
+                Mode::Node => user_of_node(user) && self.node(user, request).is_ok(),
+                Mode::Rbac => self.policy.load().allows(user, request).is_some(),
+                Mode::AlwaysAllow => true,
+                Mode::AlwaysDeny => return Decision::Deny,
+                Mode::Webhook(..) => false,
+            };
+            if allowed {
+                decisions.count(0);
+                return Decision::Allow;
+            }
+        }
+        Decision::NoOpinion
     }
 
     /// Decides and says why, as SubjectAccessReview answers and 403 messages do.
-    pub fn explain(&self, user: &UserInfo, request: &Attributes<'_>) -> (Decision, String) {
+    pub async fn explain(&self, user: &UserInfo, request: &Attributes<'_>) -> (Decision, String) {
         if user.is_master() {
             return (Decision::Allow, String::new());
         }
-        if network::allows(user, request) {
-            return (Decision::Allow, String::new());
+        let (mut reasons, mut decision): (Vec<String>, _) = (Vec::new(), Decision::NoOpinion);
+        for (mode, decisions) in self.modes.iter().zip(&self.decisions) {
+            match self.opinion(mode, user, request).await {
+                Opinion::Allow(reason) => {
+                    decisions.count(0);
+                    return (Decision::Allow, reason);
+                }
+                Opinion::Deny(reason) => {
+                    decisions.count(1);
+                    decision = Decision::Deny;
+                    reasons.push(reason);
+                    break;
+                }
+                Opinion::None(reason) => reasons.push(reason),
+            }
         }
-        let refusal = match self.node(user, request) {
-            Ok(()) => return (Decision::Allow, String::new()),
-            Err(reason) => reason,
-        };
-        match self.policy.load().allows(user, request) {
-            Some(reason) => (Decision::Allow, reason.text(user)),
-            None => (Decision::Deny, refusal),
+        reasons.retain(|reason| !reason.is_empty());
+        (decision, reasons.join("\n"))
+    }
+
+    async fn opinion(&self, mode: &Mode, user: &UserInfo, request: &Attributes<'_>) -> Opinion {
+        match mode {
+            Mode::Node => match self.node(user, request) {
+                Ok(()) => Opinion::Allow(String::new()),
+                Err(reason) => Opinion::None(reason),
+            },
+            Mode::Rbac => {
+                let policy = self.policy.load_full();
+                match policy.allows(user, request) {
+                    Some(reason) => Opinion::Allow(reason.text(user)),
+                    None => Opinion::None(policy.broken(user, request)),
+                }
+            }
+            Mode::AlwaysAllow => Opinion::Allow(String::new()),
+            Mode::AlwaysDeny => Opinion::Deny("Everything is forbidden.".into()),
+            // Boxed: it is rare, and would make every request larger.
+            Mode::Webhook(_, webhook) => Box::pin(webhook.ask(user, request)).await,
         }
     }
 
-    /// Decides as [`Authorizer::allows`] does, with the 403 of a refusal.
+    /// Decides.
+    pub async fn permits(&self, user: &UserInfo, request: &Attributes<'_>) -> bool {
+        self.check(user, request).await.is_ok()
+    }
+
+    /// Decides, with the 403 of a refusal.
     ///
     /// # Errors
     /// 403 Forbidden.
-    pub fn check(&self, user: &UserInfo, request: &Attributes<'_>) -> Result<(), Status> {
-        match self.allows(user, request) {
-            Decision::Allow => Ok(()),
-            Decision::Deny => Err(request.forbidden(user, &self.explain(user, request).1)),
+    pub async fn check(&self, user: &UserInfo, request: &Attributes<'_>) -> Result<(), Status> {
+        let asks_others = || self.modes.iter().any(|mode| matches!(mode, Mode::Webhook(..)));
+        // What a webhook might refuse, nobody behind it may allow.
+        if (user.is_master() || !asks_others()) && self.allows(user, request) == Decision::Allow {
+            return Ok(());
+        }
+        // Boxed, as what is rare.
+        match Box::pin(self.explain(user, request)).await {
+            (Decision::Allow, _) => Ok(()),
+            (Decision::Deny | Decision::NoOpinion, reason) => Err(request.forbidden(user, &reason)),
         }
     }
+
+    /// Who cannot list what a user may do, as they say it.
+    pub(crate) fn unlisted(&self, user: &UserInfo) -> Vec<&'static str> {
+        let unlisted = |mode: &Mode| match mode {
+            Mode::Node if user.node().is_some() => {
+                Some("node authorizer does not support user rule resolution")
+            }
+            Mode::Webhook(..) => Some("webhook authorizer does not support user rule resolution"),
+            _ => None,
+        };
+        self.modes.iter().filter_map(unlisted).collect()
+    }
+
+    /// Writes metrics.
+    pub(crate) fn write(&self, out: &mut String) {
+        let name = "apiserver_authorization_decisions_total";
+        describe(out, name, "counter", "Decisions by who made them.");
+        for (mode, tally) in self.modes.iter().zip(&self.decisions) {
+            let (kind, own) = mode.names();
+            for (decision, count) in ["allowed", "denied"].iter().zip(tally.counts()) {
+                let _ = writeln!(
+                    out,
+                    "{name}{{decision=\"{decision}\",name=\"{own}\",type=\"{kind}\"}} {count}"
+                );
+            }
+        }
+    }
+}
+
+/// Whether the authorizer of nodes could allow this user anything.
+fn user_of_node(user: &UserInfo) -> bool {
+    user.node().is_some() || user.network_node().is_some()
 }
 
 #[cfg(test)]

@@ -98,6 +98,8 @@ struct Source {
     binding: String,
     role_kind: String,
     role: String,
+    /// Whether the role does not exist.
+    missing: bool,
 }
 
 /// Everything RBAC grants, by subject.
@@ -127,8 +129,10 @@ impl Policy {
 
     fn bind(&mut self, binding: Binding) {
         let namespace = &binding.metadata.namespace;
-        // A binding to a role that does not exist grants nothing.
-        let Some(rules) = self.role(&binding.role_ref, namespace) else { return };
+        // A binding to a role that does not exist grants nothing, and says so.
+        let rules = self.role(&binding.role_ref, namespace);
+        let missing = rules.is_none();
+        let rules = rules.unwrap_or_default();
         let kind = if namespace.is_empty() { "ClusterRoleBinding" } else { "RoleBinding" };
         let full = if namespace.is_empty() {
             binding.metadata.name.clone()
@@ -139,6 +143,7 @@ impl Policy {
             binding: format!("{kind} {full:?}"),
             role_kind: binding.role_ref.kind,
             role: binding.role_ref.name,
+            missing,
         });
         let scope: Option<Arc<str>> = (!namespace.is_empty()).then(|| namespace.as_str().into());
         for subject in binding.subjects.unwrap_or_default() {
@@ -191,6 +196,26 @@ impl Policy {
         self.grants(user, namespace).flat_map(|grant| grant.rules.iter().cloned()).collect()
     }
 
+    /// What is wrong with the bindings that might have granted the request.
+    pub fn broken(&self, user: &UserInfo, request: &Attributes<'_>) -> String {
+        let namespace = if request.resource_request { request.namespace } else { "" };
+        let mut errors: Vec<String> = Vec::new();
+        for grant in self.grants(user, namespace).filter(|grant| grant.source.missing) {
+            let Source { role_kind, role, .. } = &*grant.source;
+            let resource = role_kind.to_ascii_lowercase();
+            let error =
+                format!("{resource}.rbac.authorization.k8s.io {} not found", meta::quote(role));
+            if !errors.contains(&error) {
+                errors.push(error);
+            }
+        }
+        match errors.as_slice() {
+            [] => String::new(),
+            [one] => format!("RBAC: {one}"),
+            many => format!("RBAC: [{}]", many.join(", ")),
+        }
+    }
+
     /// Why the request is allowed, or none if nothing grants it.
     pub fn allows(&self, user: &UserInfo, request: &Attributes<'_>) -> Option<Reason<'_>> {
         let own = self.users.get(user.name.as_str()).into_iter().map(|grants| (grants, None));
@@ -229,114 +254,68 @@ impl Reason<'_> {
                 None => format!("User {:?}", user.name),
             },
         };
-        let Source { binding, role_kind, role } = self.source;
+        let Source { binding, role_kind, role, .. } = self.source;
         format!("RBAC: allowed by {binding} of {role_kind} {role:?} to {subject}")
     }
 }
 
-/// Resolves aggregated cluster roles. Aggregation is one level of label selection over the stored rules,
-/// but a role that is itself aggregated contributes what it aggregates (`edit` into `admin`), so rounds are
-/// run until nothing grows.
+/// Resolves aggregated cluster roles: each holds the rules of those that its selectors match, which may be
+/// aggregated themselves (`edit` into `admin`), and nothing of its own.
 fn aggregate(cluster: Vec<Role>) -> HashMap<String, Arc<[Rule]>> {
-    let mut rules: HashMap<String, Vec<Rule>> = HashMap::with_capacity(cluster.len());
-    let mut members: Vec<(String, Vec<String>)> = Vec::new();
-    for role in &cluster {
-        let Some(aggregation) = &role.aggregation_rule else { continue };
-        let selectors: Vec<Selector> = aggregation
-            .cluster_role_selectors
-            .iter()
-            .filter_map(|selector| Selector::from_label_selector(selector).ok())
-            .collect();
-        let selected = cluster.iter().filter(|other| {
-            other.metadata.name != role.metadata.name
-                && selectors.iter().any(|selector| selector.matches(&other.metadata.labels))
-        });
-        let names = selected.map(|other| other.metadata.name.clone()).collect();
-        members.push((role.metadata.name.clone(), names));
-    }
-    for role in cluster {
-        rules.insert(role.metadata.name, role.rules.unwrap_or_default());
-    }
-    while members.iter().fold(false, |grew, (name, parts)| gather(&mut rules, name, parts) || grew)
-    {
-    }
-    rules.into_iter().map(|(name, rules)| (name, rules.into())).collect()
+    let parts: Vec<Option<Vec<usize>>> = cluster.iter().map(|role| parts(role, &cluster)).collect();
+    let resolved: Vec<Option<Arc<[Rule]>>> = (0..cluster.len())
+        .map(|at| {
+            parts[at].as_ref()?;
+            let mut found = Gathered::default();
+            found.gather(at, &cluster, &parts);
+            Some(found.rules.into())
+        })
+        .collect();
+    let rules = cluster.into_iter().zip(resolved).map(|(role, resolved)| {
+        (role.metadata.name, resolved.unwrap_or_else(|| role.rules.unwrap_or_default().into()))
+    });
+    rules.collect()
 }
 
-/// Adds the rules of `parts` to those of the role `name`. True if it did not hold them all.
-fn gather(rules: &mut HashMap<String, Vec<Rule>>, name: &str, parts: &[String]) -> bool {
-    let Some(mut held) = rules.remove(name) else { return false };
-    let before = held.len();
-    let gained = parts.iter().filter_map(|part| rules.get(part)).flatten();
-    let mut known: HashSet<Rule> = held.iter().cloned().collect();
-    held.extend(gained.filter(|rule| known.insert((*rule).clone())).cloned());
-    let grew = held.len() > before;
-    rules.insert(name.to_owned(), held);
-    grew
+/// Which roles an aggregated one is made of.
+fn parts(role: &Role, all: &[Role]) -> Option<Vec<usize>> {
+    let selectors = role.aggregation_rule.as_ref()?.cluster_role_selectors.iter();
+    let selectors = selectors.filter_map(|selector| Selector::from_label_selector(selector).ok());
+    let mut parts = Vec::new();
+    for selector in selectors {
+        let matching = all.iter().enumerate().filter(|(_, other)| {
+            other.metadata.name != role.metadata.name && selector.matches(&other.metadata.labels)
+        });
+        parts.extend(matching.map(|(at, _)| at));
+    }
+    Some(parts)
+}
+
+/// The rules of a role and all it is made of, each once.
+#[derive(Default)]
+struct Gathered {
+    rules: Vec<Rule>,
+    known: HashSet<Rule>,
+    seen: HashSet<usize>,
+}
+
+impl Gathered {
+    fn gather(&mut self, at: usize, roles: &[Role], parts: &[Option<Vec<usize>>]) {
+        if !self.seen.insert(at) {
+            return;
+        }
+        match &parts[at] {
+            Some(parts_of) => parts_of.iter().for_each(|part| self.gather(*part, roles, parts)),
+            None => {
+                for rule in roles[at].rules.iter().flatten() {
+                    if self.known.insert(rule.clone()) {
+                        self.rules.push(rule.clone());
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::identity;
-    use serde_json::json;
-
-    fn policy() -> Policy {
-        let roles = json!([
-            {"metadata": {"name": "reader", "labels": {"agg": "view"}},
-             "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]},
-            {"metadata": {"name": "view", "labels": {"agg": "admin"}}, "rules": null,
-             "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"agg": "view"}}]}},
-            {"metadata": {"name": "admin"}, "rules": null,
-             "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"agg": "admin"}}]}},
-            {"metadata": {"name": "local", "namespace": "a"},
-             "rules": [{"verbs": ["*"], "apiGroups": [""], "resources": ["secrets"]}]}
-        ]);
-        let bindings = json!([
-            {"metadata": {"name": "all"}, "roleRef": {"kind": "ClusterRole", "name": "admin"},
-             "subjects": [{"kind": "Group", "name": "team"}]},
-            {"metadata": {"name": "here", "namespace": "a"}, "roleRef": {"kind": "Role", "name": "local"},
-             "subjects": [{"kind": "ServiceAccount", "name": "robot"}]},
-            {"metadata": {"name": "gone"}, "roleRef": {"kind": "ClusterRole", "name": "missing"},
-             "subjects": [{"kind": "User", "name": "eve"}]}
-        ]);
-        Policy::compile(
-            serde_json::from_value(roles).expect("roles"),
-            serde_json::from_value(bindings).expect("bindings"),
-        )
-    }
-
-    fn ask<'a>(verb: &'a str, resource: &'a str, namespace: &'a str) -> Attributes<'a> {
-        Attributes { verb, resource, namespace, resource_request: true, ..Attributes::default() }
-    }
-
-    #[test]
-    fn aggregation_reaches_through_two_levels() {
-        let policy = policy();
-        let user = identity::authenticated("jane", ["team"]);
-        let reason = policy.allows(&user, &ask("get", "pods", "x")).expect("allowed");
-        assert_eq!(
-            reason.text(&user),
-            r#"RBAC: allowed by ClusterRoleBinding "all" of ClusterRole "admin" to Group "team""#
-        );
-        assert!(policy.allows(&user, &ask("list", "pods", "x")).is_none());
-    }
-
-    #[test]
-    fn a_role_binding_counts_only_in_its_namespace() {
-        let policy = policy();
-        let robot = identity::service_account("a", "robot", "");
-        let reason = policy.allows(&robot, &ask("delete", "secrets", "a")).expect("allowed");
-        assert_eq!(
-            reason.text(&robot),
-            r#"RBAC: allowed by RoleBinding "here/a" of Role "local" to ServiceAccount "robot/a""#
-        );
-        assert!(policy.allows(&robot, &ask("delete", "secrets", "b")).is_none());
-        assert!(policy.allows(&robot, &ask("delete", "secrets", "")).is_none());
-        assert!(
-            policy
-                .allows(&identity::authenticated("eve", [""; 0]), &ask("get", "pods", ""))
-                .is_none()
-        );
-    }
-}
+mod tests;

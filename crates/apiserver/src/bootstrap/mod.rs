@@ -4,6 +4,7 @@
 //! What is there already is not written again; what an administrator took away by hand stays away where
 //! Kubernetes says so (`autoupdate: "false"`). Refuses to know HTTP.
 
+pub(crate) mod flow;
 mod objects;
 pub(crate) mod policy;
 mod reconcile;
@@ -20,6 +21,7 @@ use crate::identity;
 
 use objects::Fixed;
 pub(crate) use objects::{Advertised, endpoints};
+pub(crate) use reconcile::fill_aggregates;
 
 /// Where an object is kept.
 #[derive(Clone, Copy, Debug)]
@@ -53,12 +55,20 @@ impl Writer {
         self.registry.get(row, namespace, place.name).map(|object| object.value(row))
     }
 
+    /// All stored objects of a kind, from memory.
+    pub(crate) fn list(&self, group: &str, resource: &str) -> Vec<Value> {
+        let Some(row) = self.registry.rows().by_resource(group, resource) else {
+            return Vec::new();
+        };
+        self.registry.list(row, None).iter().map(|object| object.value(row)).collect()
+    }
+
     /// Makes the object unless it exists.
     async fn create(&self, place: Place<'_>, object: &Value) -> Result<(), Status> {
         if self.read(place).is_some() {
             return Ok(());
         }
-        match self.send(place, None, Action::Create(body(object))).await {
+        match self.send(place, None, None, Action::Create(body(object))).await {
             Err(status) if status.code == 409 => Ok(()),
             other => other,
         }
@@ -66,7 +76,12 @@ impl Writer {
 
     /// Replaces the object.
     async fn replace(&self, place: Place<'_>, object: &Value) -> Result<(), Status> {
-        self.send(place, Some(place.name.to_owned()), Action::Update(body(object))).await
+        self.send(place, Some(place.name), None, Action::Update(body(object))).await
+    }
+
+    /// Replaces the object's status.
+    pub(crate) async fn status(&self, place: Place<'_>, object: &Value) -> Result<(), Status> {
+        self.send(place, Some(place.name), Some("status"), Action::Update(body(object))).await
     }
 
     /// Makes the object, or changes what is there as `merge` says; `merge` returns none if nothing is to do.
@@ -99,15 +114,15 @@ impl Writer {
 
     /// Removes the object; that it is gone already is success.
     pub(crate) async fn delete(&self, place: Place<'_>) -> Result<(), Status> {
-        let gone =
-            self.send(place, Some(place.name.to_owned()), Action::Delete(Bytes::new())).await;
+        let gone = self.send(place, Some(place.name), None, Action::Delete(Bytes::new())).await;
         gone.or_else(|status| if status.code == 404 { Ok(()) } else { Err(status) })
     }
 
     async fn send(
         &self,
         place: Place<'_>,
-        name: Option<String>,
+        name: Option<&str>,
+        subresource: Option<&str>,
         action: Action,
     ) -> Result<(), Status> {
         let Some(row) = self.registry.rows().get(place.group, place.version, place.resource) else {
@@ -117,8 +132,8 @@ impl Writer {
             user: self.user.clone(),
             row: row.clone(),
             namespace: (!place.namespace.is_empty()).then(|| place.namespace.to_owned()),
-            name,
-            subresource: None,
+            name: name.map(str::to_owned),
+            subresource: subresource.map(str::to_owned),
             action,
             params: Params::default(),
         };
@@ -155,8 +170,15 @@ pub(crate) async fn run(writer: &Writer, advertised: &Advertised) -> Result<(), 
     futures::try_join!(create_all(writer, &namespaces), ranges)?;
     let defaults = reconcile::with_aggregates(policy::defaults());
     let rules = defaults.iter().map(|default| ensure_default(writer, default).boxed());
-    let (rest, own) = (objects::all(advertised), endpoints(writer, advertised));
+    let (rest, own) = (objects::all(), endpoints(writer, advertised));
+    let authentication = objects::publish_authentication(writer, advertised).map_err(|status| {
+        BootstrapError::new(("configmaps", "extension-apiserver-authentication"), status)
+    });
+    let flow = flow::ensure(writer)
+        .map_err(|(name, status)| BootstrapError::new(("flow control's", &name), status));
     futures::try_join!(
+        flow,
+        authentication,
         create_all(writer, &rest),
         try_join_all(rules),
         own.map_err(|status| BootstrapError::new(("endpoints", "kubernetes"), status)),
@@ -178,6 +200,13 @@ async fn create_all(writer: &Writer, batch: &[(Fixed, Value)]) -> Result<(), Boo
 async fn ensure_default(writer: &Writer, default: &policy::Default) -> Result<(), BootstrapError> {
     let place = reconcile::place(default);
     let merge = |stored: &Value| reconcile::merged(stored, &default.object);
-    let ensured = writer.ensure(place, &default.object, merge).await;
-    ensured.map_err(|status| BootstrapError::new((place.resource, place.name), status))
+    let ensured = async {
+        // A binding cannot be led to another role: it is made anew.
+        let stored = writer.read(place);
+        if stored.is_some_and(|stored| reconcile::leads_elsewhere(&stored, &default.object)) {
+            writer.delete(place).await?;
+        }
+        writer.ensure(place, &default.object, merge).await
+    };
+    ensured.await.map_err(|status| BootstrapError::new((place.resource, place.name), status))
 }

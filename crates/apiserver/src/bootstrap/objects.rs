@@ -21,6 +21,8 @@ pub(crate) struct Advertised {
     pub(crate) service_cidrs: Vec<String>,
     /// The authority that signs client certificates, as PEM.
     pub(crate) client_ca: String,
+    /// What is said about proxies that speak for users.
+    pub(crate) front: Vec<(&'static str, String)>,
 }
 
 /// A place that owns nothing but is built from constants.
@@ -51,8 +53,8 @@ pub(super) fn namespaces() -> Vec<(Fixed, Value)> {
 }
 
 /// Everything else that is made once and then left to its administrator.
-pub(super) fn all(advertised: &Advertised) -> Vec<(Fixed, Value)> {
-    let mut objects = vec![
+pub(super) fn all() -> Vec<(Fixed, Value)> {
+    vec![
         priority_class(
             "system-node-critical",
             2_000_001_000,
@@ -63,23 +65,38 @@ pub(super) fn all(advertised: &Advertised) -> Vec<(Fixed, Value)> {
             2_000_000_000,
             "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
         ),
-    ];
-    if !advertised.client_ca.is_empty() {
-        objects.push((
-            Fixed {
-                group: "",
-                resource: "configmaps",
-                namespace: "kube-system",
-                name: "extension-apiserver-authentication",
-            },
-            json!({
-                "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-                "data": {"client-ca-file": advertised.client_ca}
-            }),
-        ));
+    ]
+}
+
+/// Tells extensions of the API server how users are known; what others wrote beside it stays.
+pub(super) async fn publish_authentication(
+    writer: &Writer,
+    advertised: &Advertised,
+) -> Result<(), Status> {
+    let place = Place {
+        group: "",
+        version: "v1",
+        resource: "configmaps",
+        namespace: "kube-system",
+        name: "extension-apiserver-authentication",
+    };
+    let client_ca = Some(("client-ca-file", advertised.client_ca.clone()));
+    let client_ca = client_ca.filter(|(_, pem)| !pem.is_empty());
+    let data: BTreeMap<&str, String> =
+        client_ca.into_iter().chain(advertised.front.clone()).collect();
+    if data.is_empty() {
+        return Ok(());
     }
-    objects
+    let wanted = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": place.name, "namespace": place.namespace}, "data": data
+    });
+    let merge = |stored: &Value| {
+        let mut merged = stored.clone();
+        data.iter().for_each(|(key, value)| merged["data"][*key] = value.as_str().into());
+        (merged != *stored).then_some(merged)
+    };
+    writer.ensure(place, &wanted, merge).await
 }
 
 /// Makes the ServiceCIDR of the configured ranges; a second family that was configured later is added.

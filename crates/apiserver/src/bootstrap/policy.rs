@@ -12,7 +12,7 @@ use crate::authz::rule::Rule;
 /// Upstream's defaults, and what skiff's own parts need beyond them.
 const TABLES: [&str; 2] =
     [include_str!("../../facts/rbac.txt"), include_str!("../../facts/skiff-rbac.txt")];
-const GROUP: &str = "rbac.authorization.k8s.io";
+pub(super) const GROUP: &str = "rbac.authorization.k8s.io";
 /// The annotation that lets start-up extend an object again.
 pub(super) const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 

@@ -1,9 +1,10 @@
 //! What start-up adds to a default role or binding that exists: rules and subjects that are missing, never
-//! anything removed. Pure.
+//! anything removed (as upstream does); and what aggregated roles hold.
 
+use meta::Status;
 use serde_json::{Value, json};
 
-use super::{Place, policy::AUTOUPDATE, policy::Default};
+use super::{Place, Writer, policy::AUTOUPDATE, policy::Default, policy::GROUP};
 use crate::authz::{
     policy::{Policy, Role},
     rule::{Rule, compact, uncovered},
@@ -12,7 +13,7 @@ use crate::authz::{
 /// Where a default object is kept.
 pub(super) fn place(default: &Default) -> Place<'_> {
     Place {
-        group: "rbac.authorization.k8s.io",
+        group: GROUP,
         version: "v1",
         resource: default.resource,
         namespace: &default.namespace,
@@ -39,6 +40,45 @@ pub(super) fn with_aggregates(mut defaults: Vec<Default>) -> Vec<Default> {
     defaults
 }
 
+/// Whether a stored binding grants another role than the wanted one, and may be corrected.
+pub(super) fn leads_elsewhere(stored: &Value, wanted: &Value) -> bool {
+    let kept = stored["metadata"]["annotations"][AUTOUPDATE] == "false";
+    !kept && !wanted["roleRef"].is_null() && stored["roleRef"] != wanted["roleRef"]
+}
+
+/// Writes into every aggregated role the rules that it gathers, for all who read it.
+pub(crate) async fn fill_aggregates(
+    writer: &Writer,
+    policy: &Policy,
+) -> Result<(), (String, Status)> {
+    for stored in writer.list(GROUP, "clusterroles") {
+        let name = stored["metadata"]["name"].as_str().unwrap_or_default();
+        let Some(rules) = policy.cluster_role(name).filter(|_| aggregated(&stored)) else {
+            continue;
+        };
+        let place =
+            Place { group: GROUP, version: "v1", resource: "clusterroles", namespace: "", name };
+        let filled = |stored: &Value| {
+            let held: Vec<Rule> =
+                serde_json::from_value(stored["rules"].clone()).unwrap_or_default();
+            (aggregated(stored) && held != rules).then(|| {
+                let mut filled = stored.clone();
+                filled["rules"] = json!(rules);
+                filled
+            })
+        };
+        if let Some(wanted) = filled(&stored) {
+            let written = writer.ensure(place, &wanted, filled).await;
+            written.map_err(|status| (name.to_owned(), status))?;
+        }
+    }
+    Ok(())
+}
+
+fn aggregated(role: &Value) -> bool {
+    !role["aggregationRule"].is_null()
+}
+
 /// The stored object with what is missing of the wanted one, or none if nothing is.
 pub(super) fn merged(stored: &Value, wanted: &Value) -> Option<Value> {
     if stored["metadata"]["annotations"][AUTOUPDATE] == "false" {
@@ -57,7 +97,11 @@ pub(super) fn merged(stored: &Value, wanted: &Value) -> Option<Value> {
     };
     let mut held = rules(stored);
     let missing = uncovered(&held, &rules(wanted));
-    if !missing.is_empty() {
+    if merged["aggregationRule"].is_null() && aggregated(wanted) {
+        merged["aggregationRule"] = wanted["aggregationRule"].clone();
+    }
+    // What aggregated roles hold is gathered, not added.
+    if !missing.is_empty() && !aggregated(&merged) {
         held.extend(compact(missing));
         merged["rules"] = json!(held);
     }
@@ -89,6 +133,9 @@ mod tests {
         assert_eq!(merged["rules"][1]["verbs"], json!(["list"]));
         assert_eq!(merged["metadata"]["labels"]["a"], "1");
         assert!(super::merged(&merged, &wanted).is_none());
+        let binding = |role: &str| json!({"roleRef": {"name": role}, "metadata": {}});
+        assert!(leads_elsewhere(&binding("a"), &binding("b")));
+        assert!(!leads_elsewhere(&binding("a"), &binding("a")));
         let frozen = json!({"metadata": {"annotations": {AUTOUPDATE: "false"}}});
         assert!(super::merged(&frozen, &wanted).is_none());
     }

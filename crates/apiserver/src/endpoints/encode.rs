@@ -16,7 +16,10 @@ use serde_json::Value;
 use serve::Body;
 
 use super::{Context, respond};
-use crate::server::Core;
+use crate::{
+    metrics::Observed,
+    server::{Core, scope},
+};
 
 /// What the client accepts, by its headers and the `pretty` parameter.
 pub(super) fn wants(context: &Context<'_>) -> Result<Accepted, Status> {
@@ -234,12 +237,19 @@ fn watch(
     wants: Accepted,
     events: WatchStream,
 ) -> Response<Body> {
-    let counted = core.metrics.stream();
+    let observed = Observed {
+        row: Some(&context.row),
+        subresource: context.info.subresource(),
+        verb: "watch",
+        scope: scope(context.info),
+        dry_run: false,
+    };
+    let counted = core.metrics.stream(&observed);
     let shutdown = core.shutdown.clone();
     let events = events.take_until(async move { shutdown.cancelled().await });
     if wants.form == Form::Object {
         return streamed(events.map(move |event| {
-            let _counted = &counted;
+            counted.event();
             Ok::<_, Infallible>(event.frame)
         }));
     }

@@ -21,7 +21,8 @@ use registry::{Row, UserInfo};
 use crate::request::{Query, RequestInfo};
 
 pub(crate) use nonresource::answer as nonresource;
-pub(crate) use resources::{answer as resource, is_proxied, proxied, supports};
+pub(crate) use resources::{answer as resource, is_proxied, proxied, read, supports};
+pub(crate) use reviews::user_info;
 
 /// A request on a resource, taken apart.
 pub(crate) struct Context<'a> {

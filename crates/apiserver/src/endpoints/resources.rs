@@ -126,9 +126,9 @@ async fn question(
         .map_or(&context.row.kind, |subresource| &subresource.kind);
     let object = posed(context, kind, &bytes)?;
     let answered = if context.info.subresource() == "token" {
-        token::create(core, context, object, jiff::Timestamp::now())?
+        token::create(core, context, object, jiff::Timestamp::now()).await?
     } else {
-        reviews::answer(core, context, object)?
+        reviews::answer(core, context, object).await?
     };
     encode::value(wants, StatusCode::CREATED, &answered)
 }
@@ -178,7 +178,8 @@ fn content_type<'a>(context: &'a Context<'_>) -> Option<&'a str> {
     context.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
 }
 
-async fn read(body: Body) -> Result<Bytes, Status> {
+/// The whole body, within what a client may send.
+pub(crate) async fn read(body: Body) -> Result<Bytes, Status> {
     body.read(MOST_BODY).await.map_err(|error| match error {
         ReadError::TooLarge { limit } => Status::too_large(limit),
         ReadError::Broken(source) => {

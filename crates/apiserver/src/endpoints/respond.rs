@@ -53,6 +53,14 @@ pub(crate) fn failure(status: &Status) -> Response<Body> {
     response
 }
 
+/// The answer to one too many, in plain text as upstream has it.
+pub(crate) fn too_many(retry_after: u64) -> Response<Body> {
+    let code = StatusCode::TOO_MANY_REQUESTS;
+    let mut response = text(code, "Too many requests, please try again later.\n");
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
+    response
+}
+
 /// A strong entity tag of these bytes.
 pub(crate) fn entity_tag(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);

@@ -21,17 +21,19 @@ pub(crate) fn is_review(row: &Row) -> bool {
 }
 
 /// Answers the review in `object`, which becomes the answer.
-pub(crate) fn answer(
+pub(crate) async fn answer(
     core: &Core,
     context: &Context<'_>,
     mut object: Value,
 ) -> Result<Value, Status> {
     let user = &context.user;
     match context.row.resource.resource.as_str() {
-        "tokenreviews" => token(core, &mut object)?,
+        "tokenreviews" => token(core, &mut object).await?,
         "selfsubjectreviews" => object["status"] = json!({"userInfo": user_info(user)}),
-        "subjectaccessreviews" | "localsubjectaccessreviews" => access(core, &mut object, None),
-        "selfsubjectaccessreviews" => access(core, &mut object, Some(user)),
+        "subjectaccessreviews" | "localsubjectaccessreviews" => {
+            access(core, &mut object, None).await;
+        }
+        "selfsubjectaccessreviews" => access(core, &mut object, Some(user)).await,
         "selfsubjectrulesreviews" => rules(core, context, &mut object)?,
         _ => return Err(Status::no_such_path()),
     }
@@ -59,7 +61,8 @@ pub(crate) fn refuse(kind: &GroupVersionKind, errors: Vec<FieldError>) -> Status
     Status::invalid((&kind.group, name), "", errors)
 }
 
-fn user_info(user: &UserInfo) -> Value {
+/// A user as reviews and audit show it.
+pub(crate) fn user_info(user: &UserInfo) -> Value {
     let mut info = Map::new();
     info.insert("username".into(), user.name.as_str().into());
     if !user.uid.is_empty() {
@@ -74,7 +77,7 @@ fn user_info(user: &UserInfo) -> Value {
     Value::Object(info)
 }
 
-fn token(core: &Core, review: &mut Value) -> Result<(), Status> {
+async fn token(core: &Core, review: &mut Value) -> Result<(), Status> {
     let Some(token) = review["spec"]["token"].as_str().filter(|token| !token.is_empty()) else {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     };
@@ -84,7 +87,7 @@ fn token(core: &Core, review: &mut Value) -> Result<(), Status> {
         .flatten()
         .filter_map(Value::as_str)
         .collect();
-    review["status"] = match core.authenticator.token(token, &audiences) {
+    review["status"] = match core.authenticator.token(token, &audiences).await {
         None => json!({"authenticated": false, "user": {}, "error": "invalid bearer token"}),
         Some(found) => {
             let accepted: Vec<&str> = if found.audiences.is_empty() {
@@ -99,7 +102,7 @@ fn token(core: &Core, review: &mut Value) -> Result<(), Status> {
 }
 
 /// Answers whether `subject`, or the one the review names, may do what the review says.
-fn access(core: &Core, review: &mut Value, subject: Option<&Arc<UserInfo>>) {
+async fn access(core: &Core, review: &mut Value, subject: Option<&Arc<UserInfo>>) {
     let spec = &review["spec"];
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     let named = named_subject(spec);
@@ -125,8 +128,12 @@ fn access(core: &Core, review: &mut Value, subject: Option<&Arc<UserInfo>>) {
             ..Attributes::default()
         }
     };
-    let (decision, reason) = core.authorizer.explain(subject.map_or(&named, |user| user), &asked);
+    let subject = subject.map_or(&named, |user| user);
+    let (decision, reason) = core.authorizer.explain(subject, &asked).await;
     let mut status = json!({"allowed": decision == Decision::Allow});
+    if decision == Decision::Deny {
+        status["denied"] = true.into();
+    }
     if !reason.is_empty() {
         status["reason"] = reason.into();
     }
@@ -182,9 +189,10 @@ fn rules(core: &Core, context: &Context<'_>, review: &mut Value) -> Result<(), S
         held.into_iter().partition(|rule| !rule.non_resource_urls.is_empty());
     let mut status =
         json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false});
-    if user.node().is_some() {
+    let unlisted = core.authorizer.unlisted(user);
+    if !unlisted.is_empty() {
         status["incomplete"] = true.into();
-        status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+        status["evaluationError"] = unlisted.join(", ").into();
     }
     review["status"] = status;
     Ok(())

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::{
     authn::service_account::{Audience, Bound, Claims, Reference},
-    authz::{Attributes, Decision, References, node::Lookup},
+    authz::{Attributes, References, node::Lookup},
     identity::Identity,
     server::Core,
 };
@@ -21,7 +21,7 @@ const DEFAULT_SECONDS: i64 = 3600;
 const EXTENDED: i64 = 365 * 24 * 3600;
 
 /// Fills the status of the TokenRequest in `object` with a token for the account in the path.
-pub(crate) fn create(
+pub(crate) async fn create(
     core: &Core,
     context: &Context<'_>,
     mut object: Value,
@@ -53,7 +53,7 @@ pub(crate) fn create(
         Reference { name: name.to_owned(), uid: text(&account["metadata"], "uid").to_owned() };
     if let Some(node) = context.user.node() {
         let kubelet = Kubelet { core, user: &context.user, node, bound: &bound };
-        kubelet.restrict(text(&object["spec"]["boundObjectRef"], "uid"), &asked)?;
+        kubelet.restrict(text(&object["spec"]["boundObjectRef"], "uid"), &asked).await?;
     }
     let now = now.as_second();
     let ends = now + seconds;
@@ -151,7 +151,7 @@ impl Kubelet<'_> {
     }
 
     /// It gets tokens only for pods bound to its node, and for audiences that such a pod names.
-    fn restrict(&self, uid: &str, audiences: &[String]) -> Result<(), Status> {
+    async fn restrict(&self, uid: &str, audiences: &[String]) -> Result<(), Status> {
         let pod = match (&self.bound.pod, &self.bound.node) {
             (None, _) => return Err(self.refuse("node requested token not bound to a pod")),
             _ if uid.is_empty() => {
@@ -167,7 +167,7 @@ impl Kubelet<'_> {
             return Err(self.refuse("node may only request 0 or 1 audiences"));
         }
         let audience = audiences.first().map(String::as_str).unwrap_or_default();
-        if self.names(&pod.name, audience) || self.may_ask_for(audience) {
+        if self.names(&pod.name, audience) || self.may_ask_for(audience).await {
             return Ok(());
         }
         Err(self.refuse(format!(
@@ -211,7 +211,7 @@ impl Kubelet<'_> {
     }
 
     /// Whether somebody has granted the audience to this node.
-    fn may_ask_for(&self, audience: &str) -> bool {
+    async fn may_ask_for(&self, audience: &str) -> bool {
         let request = Attributes {
             verb: "request-serviceaccounts-token-audience",
             resource_request: true,
@@ -221,7 +221,7 @@ impl Kubelet<'_> {
             name: &self.bound.serviceaccount.name,
             ..Attributes::default()
         };
-        self.core.authorizer.allows(self.user, &request) == Decision::Allow
+        self.core.authorizer.permits(self.user, &request).await
     }
 }
 

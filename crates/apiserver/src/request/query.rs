@@ -2,7 +2,7 @@
 //!
 //! Knows no parameter by meaning; the engine's parameters are read from the pairs elsewhere.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 /// The most pairs that are looked at; nothing in the API needs more.
 const MOST_PAIRS: usize = 256;
@@ -77,6 +77,34 @@ pub fn percent_decode(text: &str, form: bool) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// A time as Kubernetes writes it: `1h30m`, `1.5s`, `300ms`, `0`. None if it is no time, or a negative one.
+pub fn duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let (mut seconds, mut rest) = (0.0, text);
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" | "μs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        seconds += number * unit;
+        rest = &rest[end..];
+        if rest.is_empty() {
+            return Duration::try_from_secs_f64(seconds).ok();
+        }
+    }
+}
+
 /// Encodes everything but unreserved characters, for use in a path segment or query value.
 pub fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -93,6 +121,18 @@ pub fn percent_encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_read() {
+        for (text, millis) in
+            [("1h30m", 5_400_000), ("1.5s", 1500), ("0", 0), ("32s", 32_000), ("1m5ms", 60_005)]
+        {
+            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for wrong in ["", "5", "s", "-1s", "1d", "1.2.3s", "1s ", "99999999999999999999999h"] {
+            assert_eq!(duration(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn decodes_form_values() {

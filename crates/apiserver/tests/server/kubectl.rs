@@ -32,6 +32,12 @@ spec:
   ports: [{port: 80}]
 "#;
 
+const ROLE: &str = "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: reconciled}
+rules: [{apiGroups: [''], resources: [pods], verbs: [get]}]
+";
+
 /// kubectl and its siblings, `kubectl.1.27` and so on, wherever the link in PATH leads.
 fn installed() -> Vec<PathBuf> {
     let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
@@ -190,6 +196,17 @@ fn objects(kubectl: &Kubectl<'_>) {
     );
     kubectl.works("create clusterrolebinding viewer --clusterrole=view --user=joe", "", "created");
     kubectl.works("auth can-i --list", "", "*.*");
+    kubectl.works("auth can-i --list --as=joe", "", "selfsubjectrulesreviews.authorization.k8s.io");
+    kubectl.works("auth can-i --list --as=system:serviceaccount:default:robot", "", "pods ");
+    // The oldest knows the question only in versions that are served no more.
+    if !kubectl.program.ends_with("kubectl.1.27") {
+        kubectl.works("auth whoami", "", "system:masters");
+        let groups = "auth whoami --as=jane --as-group=team -o jsonpath={.status.userInfo.groups}";
+        kubectl.works(groups, "", "team");
+    }
+    kubectl.works("auth reconcile -f -", ROLE, "clusterrole.rbac.authorization.k8s.io/reconciled");
+    kubectl.works("auth reconcile -f -", &ROLE.replace("[get]", "[get,list]"), "reconciled");
+    kubectl.works("get clusterrole reconciled -o jsonpath={.rules[*].verbs}", "", "list");
     kubectl.works("auth can-i get pods --as=system:serviceaccount:default:robot", "", "yes");
     kubectl.works("create secret generic hidden --from-literal=a=b", "", "created");
     kubectl.works("get secret hidden -o yaml", "", "a: Yg==");

@@ -7,3 +7,4 @@ mod stolen;
 mod streams;
 mod support;
 mod tunnel;
+mod who;

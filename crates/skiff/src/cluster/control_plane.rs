@@ -64,9 +64,12 @@ impl ControlPlane {
             token_keys: keys.tokens,
             kubelet_tls: keys.kubelet_tls,
         };
-        let api =
-            ApiServer::new(api_options(plan, &keys.authority)?, dependencies, shutdown.clone())
-                .await?;
+        let api = ApiServer::new(
+            api_options(plan, &keys.authority).await?,
+            dependencies,
+            shutdown.clone(),
+        )
+        .await?;
         parts.spawn(listen(server, api.clone(), shutdown.clone()));
         api.bootstrap().await?;
         let running = api.clone();
@@ -112,7 +115,9 @@ impl Keys {
         let identities = Identities::new(authority.clone(), directory.clone(), lifetime);
         let ca = authority.certificate_der()?;
         let server = identities.certificate("apiserver", server_profile(plan)?)?;
-        let server_tls = ServerTls::new(server, Some(std::slice::from_ref(&ca)))?;
+        let front = plan.flags.access.front_authorities()?;
+        let server_tls =
+            ServerTls::with_front(server, Some(std::slice::from_ref(&ca)), front.as_deref())?;
         let profile = Profile::client("kube-apiserver-kubelet-client", None);
         let kubelet_client = identities.certificate("apiserver-kubelet-client", profile)?;
         let kubelet_tls = rotating_client_config(&[ca], kubelet_client)?;
@@ -154,7 +159,7 @@ fn server_profile(plan: &ServerPlan) -> anyhow::Result<Profile> {
     Ok(Profile::server("kube-apiserver", names, addresses))
 }
 
-fn api_options(plan: &ServerPlan, authority: &Authority) -> anyhow::Result<ApiServerOptions> {
+async fn api_options(plan: &ServerPlan, authority: &Authority) -> anyhow::Result<ApiServerOptions> {
     let issuer = format!("https://kubernetes.default.svc.{}", plan.flags.cluster_domain);
     let service_ip = plan.service_addresses(1)?;
     let mut options = ApiServerOptions {
@@ -170,6 +175,7 @@ fn api_options(plan: &ServerPlan, authority: &Authority) -> anyhow::Result<ApiSe
         ..ApiServerOptions::default()
     };
     options.network.services = plan.flags.service_cidr.clone();
+    plan.flags.access.apply(&mut options).await?;
     Ok(options)
 }
 

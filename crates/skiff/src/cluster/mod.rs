@@ -4,6 +4,7 @@
 //! The parts meet only through an API server; each is started with a client that has its own
 //! identity, and none knows which others are in the same process.
 
+mod access;
 mod agent;
 mod control_plane;
 mod datastore;

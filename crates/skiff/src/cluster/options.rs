@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
 use pki::JoinToken;
 
+use super::access::AccessFlags;
 use super::datastore::DatastoreFlags;
 use super::info::{Backend, ClusterInfo};
 use super::lifecycle::{EndFlags, JudgeFlags};
@@ -119,6 +120,8 @@ pub(crate) struct ServerFlags {
     pub(crate) datastore: DatastoreFlags,
     #[command(flatten)]
     pub(crate) judge: JudgeFlags,
+    #[command(flatten)]
+    pub(crate) access: AccessFlags,
 }
 
 /// What a node can be told.

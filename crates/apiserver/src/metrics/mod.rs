@@ -3,8 +3,11 @@
 //! Names and labels are upstream's, so that existing dashboards work. Recording costs one short lock and no
 //! allocation once a series exists.
 
+mod histogram;
+mod process;
+
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt::Write as _,
     sync::{
         Arc,
@@ -14,11 +17,15 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use registry::Row;
+use registry::{Row, Size};
+
+pub(crate) use histogram::Histogram;
 
 /// Upper bounds of the duration histogram, in seconds.
-const BUCKETS: [f64; 15] =
-    [0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 3.0, 6.0, 20.0, 60.0];
+const BUCKETS: [f64; 23] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
+    10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
 
 /// What a series is about.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +35,7 @@ struct Key {
     subresource: &'static str,
     verb: &'static str,
     scope: &'static str,
+    dry_run: bool,
 }
 
 struct Series {
@@ -43,6 +51,7 @@ pub(crate) struct Observed<'a> {
     pub(crate) subresource: &'a str,
     pub(crate) verb: &'static str,
     pub(crate) scope: &'static str,
+    pub(crate) dry_run: bool,
 }
 
 /// All metrics.
@@ -51,8 +60,17 @@ pub(crate) struct Metrics {
     series: Mutex<HashMap<Key, Series>>,
     /// Requests being worked on: reads and writes.
     inflight: [AtomicI64; 2],
-    long_running: AtomicI64,
+    streams: Mutex<HashMap<Key, Arc<Stream>>>,
     rejected: AtomicU64,
+}
+
+/// Streams of one kind.
+struct Stream {
+    labels: String,
+    /// Those that are watches also count by this.
+    watched: String,
+    open: AtomicI64,
+    events: AtomicU64,
 }
 
 /// Counts a request for as long as it lives.
@@ -65,11 +83,18 @@ impl Drop for Running<'_> {
 }
 
 /// Counts a stream for as long as it lives; owned, to travel with the response's body.
-pub(crate) struct Streaming(Arc<Metrics>);
+pub(crate) struct Streaming(Arc<Stream>);
+
+impl Streaming {
+    /// Counts an event that is sent.
+    pub(crate) fn event(&self) {
+        self.0.events.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Streaming {
     fn drop(&mut self) {
-        self.0.long_running.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -82,9 +107,20 @@ impl Metrics {
     }
 
     /// Counts a stream that begins.
-    pub(crate) fn stream(self: &Arc<Self>) -> Streaming {
-        self.long_running.fetch_add(1, Ordering::Relaxed);
-        Streaming(self.clone())
+    pub(crate) fn stream(&self, observed: &Observed<'_>) -> Streaming {
+        let key = key(observed);
+        let mut streams = self.streams.lock();
+        let stream = streams.entry(key).or_insert_with(|| {
+            let (group, version, resource) = names(observed);
+            Arc::new(Stream {
+                labels: labels(observed, key.subresource),
+                watched: format!("group=\"{group}\",resource=\"{resource}\",version=\"{version}\""),
+                open: AtomicI64::new(0),
+                events: AtomicU64::new(0),
+            })
+        });
+        stream.open.fetch_add(1, Ordering::Relaxed);
+        Streaming(stream.clone())
     }
 
     /// Counts a request refused by flow control.
@@ -94,12 +130,7 @@ impl Metrics {
 
     /// Records an answered request.
     pub(crate) fn record(&self, observed: &Observed<'_>, code: u16, started: Instant, timed: bool) {
-        let key = Key {
-            row: observed.row.map_or(0, |row| Arc::as_ptr(row) as usize),
-            subresource: known_subresource(observed.subresource),
-            verb: observed.verb,
-            scope: observed.scope,
-        };
+        let key = key(observed);
         let mut series = self.series.lock();
         let entry = series.entry(key).or_insert_with(|| Series {
             labels: labels(observed, key.subresource),
@@ -140,17 +171,7 @@ impl Metrics {
                 "apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {value}"
             );
         }
-        describe(
-            &mut out,
-            "apiserver_longrunning_requests",
-            "gauge",
-            "Watches and other streams that are open.",
-        );
-        let _ = writeln!(
-            out,
-            "apiserver_longrunning_requests {}",
-            self.long_running.load(Ordering::Relaxed)
-        );
+        self.streams(&mut out);
         describe(
             &mut out,
             "apiserver_rejected_requests_total",
@@ -168,8 +189,28 @@ impl Metrics {
         let name = "skiff_store_transactions_total";
         describe(&mut out, name, "counter", "Transactions in which the store wrote them.");
         let _ = writeln!(out, "{name} {}", written.transactions);
-        process(&mut out, uptime);
+        process::write(&mut out, uptime);
         out
+    }
+
+    fn streams(&self, out: &mut String) {
+        let streams = self.streams.lock();
+        let mut sorted: Vec<&Arc<Stream>> = streams.values().collect();
+        sorted.sort_by(|left, right| left.labels.cmp(&right.labels));
+        let name = "apiserver_longrunning_requests";
+        describe(out, name, "gauge", "Watches and other streams that are open.");
+        for one in &sorted {
+            let _ = writeln!(out, "{name}{{{}}} {}", one.labels, one.open.load(Ordering::Relaxed));
+        }
+        let name = "apiserver_watch_events_total";
+        describe(out, name, "counter", "Events sent to watches.");
+        let mut events: BTreeMap<&str, u64> = BTreeMap::new();
+        for one in sorted.iter().filter(|one| !one.watched.is_empty()) {
+            *events.entry(&one.watched).or_default() += one.events.load(Ordering::Relaxed);
+        }
+        for (labels, count) in events {
+            let _ = writeln!(out, "{name}{{{labels}}} {count}");
+        }
     }
 
     fn requests(&self, out: &mut String) {
@@ -191,9 +232,17 @@ impl Metrics {
                 );
             }
         }
-        let name = "apiserver_request_duration_seconds";
-        describe(out, name, "histogram", "Time to answer in seconds, streams left out.");
-        for one in &sorted {
+        for (name, help) in [
+            ("apiserver_request_duration_seconds", "Time to answer in seconds, streams left out."),
+            ("apiserver_request_sli_duration_seconds", "The same: nothing of it is others' time."),
+        ] {
+            Self::durations(out, name, help, &sorted);
+        }
+    }
+
+    fn durations(out: &mut String, name: &str, help: &str, series: &[&Series]) {
+        describe(out, name, "histogram", help);
+        for one in series {
             let total: u64 = one.buckets.iter().sum();
             if total == 0 {
                 continue;
@@ -210,13 +259,54 @@ impl Metrics {
     }
 }
 
+/// Counts of a few things that are told apart by their place.
+pub(crate) struct Tally<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Default for Tally<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl<const N: usize> Tally<N> {
+    pub(crate) fn count(&self, at: usize) {
+        if let Some(count) = self.0.get(at) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn counts(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
 /// One gauge without labels.
 pub(crate) fn gauge(out: &mut String, name: &str, help: &str, value: usize) {
     describe(out, name, "gauge", help);
     let _ = writeln!(out, "{name} {value}");
 }
 
-fn describe(out: &mut String, name: &str, kind: &str, help: &str) {
+/// How many objects there are of each kind.
+pub(crate) fn sizes(out: &mut String, sizes: &[(Arc<Row>, Size)]) {
+    for (name, help) in [
+        ("apiserver_storage_objects", "Objects stored, by resource; counted now and then."),
+        ("apiserver_resource_objects", "Objects stored, by group and resource; likewise."),
+    ] {
+        describe(out, name, "gauge", help);
+        for (row, size) in sizes {
+            let labels = match name {
+                "apiserver_storage_objects" => format!("resource=\"{}\"", row.group_resource()),
+                _ => format!(
+                    "group=\"{}\",resource=\"{}\"",
+                    row.resource.group, row.resource.resource
+                ),
+            };
+            let _ = writeln!(out, "{name}{{{labels}}} {}", size.objects);
+        }
+    }
+}
+
+pub(crate) fn describe(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
@@ -241,84 +331,32 @@ fn known_subresource(name: &str) -> &'static str {
     KNOWN.into_iter().find(|known| *known == name).unwrap_or_default()
 }
 
-fn labels(observed: &Observed<'_>, subresource: &str) -> String {
-    let (group, version, resource) = observed.row.map_or(("", "", ""), |row| {
+fn key(observed: &Observed<'_>) -> Key {
+    Key {
+        row: observed.row.map_or(0, |row| Arc::as_ptr(row) as usize),
+        subresource: known_subresource(observed.subresource),
+        verb: observed.verb,
+        scope: observed.scope,
+        dry_run: observed.dry_run,
+    }
+}
+
+/// Group, version and resource.
+fn names<'a>(observed: &Observed<'a>) -> (&'a str, &'a str, &'a str) {
+    observed.row.map_or(("", "", ""), |row| {
         (row.resource.group.as_str(), row.resource.version.as_str(), row.resource.resource.as_str())
-    });
+    })
+}
+
+fn labels(observed: &Observed<'_>, subresource: &str) -> String {
+    let (group, version, resource) = names(observed);
+    let dry_run = if observed.dry_run { "All" } else { "" };
     format!(
-        "component=\"apiserver\",group=\"{group}\",resource=\"{resource}\",scope=\"{}\",subresource=\"{subresource}\",verb=\"{}\",version=\"{version}\"",
+        "component=\"apiserver\",dry_run=\"{dry_run}\",group=\"{group}\",resource=\"{resource}\",scope=\"{}\",subresource=\"{subresource}\",verb=\"{}\",version=\"{version}\"",
         observed.scope,
         observed.verb.to_ascii_uppercase()
     )
 }
 
-/// What the kernel says about this process.
-fn process(out: &mut String, uptime: Duration) {
-    // Fields after the command's closing parenthesis, which may itself hold anything.
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> =
-        stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect()).unwrap_or_default();
-    let field = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok());
-    // Ticks are hundredths of a second and pages 4 KiB wherever skiff runs.
-    if let (Some(user), Some(system)) = (field(11), field(12)) {
-        describe(out, "process_cpu_seconds_total", "counter", "User and system time in seconds.");
-        let _ = writeln!(out, "process_cpu_seconds_total {}", (user + system) / 100.0);
-    }
-    if let (Some(size), Some(pages)) = (field(20), field(21)) {
-        describe(out, "process_virtual_memory_bytes", "gauge", "Virtual memory in bytes.");
-        let _ = writeln!(out, "process_virtual_memory_bytes {size}");
-        describe(out, "process_resident_memory_bytes", "gauge", "Resident memory in bytes.");
-        let _ = writeln!(out, "process_resident_memory_bytes {}", pages * 4096.0);
-    }
-    if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-        describe(out, "process_open_fds", "gauge", "Open file descriptors.");
-        let _ = writeln!(out, "process_open_fds {}", files.count());
-    }
-    let now = jiff::Timestamp::now().as_millisecond();
-    let started = Duration::from_millis(u64::try_from(now).unwrap_or(0)).saturating_sub(uptime);
-    describe(out, "process_start_time_seconds", "gauge", "Start, in seconds since 1970.");
-    let _ = writeln!(out, "process_start_time_seconds {}", started.as_secs_f64());
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn series_are_rendered_with_codes_and_buckets() {
-        let metrics = Arc::new(Metrics::default());
-        let rows = registry::Rows::builtin();
-        let observed = Observed {
-            row: rows.get("apps", "v1", "deployments"),
-            subresource: "status",
-            verb: "get",
-            scope: "resource",
-        };
-        metrics.record(&observed, 200, Instant::now(), true);
-        metrics.record(&observed, 404, Instant::now(), true);
-        metrics.record(
-            &Observed { subresource: "/etc/passwd", ..observed },
-            404,
-            Instant::now(),
-            false,
-        );
-        let stream = metrics.stream();
-        let written = store::Written { commits: 7, transactions: 3 };
-        let text = metrics.render(written, Duration::from_secs(1));
-        let labels = "component=\"apiserver\",group=\"apps\",resource=\"deployments\",scope=\"resource\",subresource=\"status\",verb=\"GET\",version=\"v1\"";
-        assert!(
-            text.contains(&format!("apiserver_request_total{{code=\"404\",{labels}}} 1\n")),
-            "{text}"
-        );
-        assert!(
-            text.contains(&format!("apiserver_request_duration_seconds_count{{{labels}}} 2\n"))
-        );
-        assert!(text.contains("apiserver_longrunning_requests 1\n"));
-        assert!(text.contains("skiff_store_commits_total 7\n"));
-        assert!(!text.contains("passwd") && text.contains("process_resident_memory_bytes"));
-        drop(stream);
-        assert!(
-            metrics.render(written, Duration::ZERO).contains("apiserver_longrunning_requests 0\n")
-        );
-    }
-}
+mod tests;

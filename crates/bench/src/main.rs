@@ -15,6 +15,7 @@ mod wire;
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 #[cfg(feature = "jemalloc")]
@@ -97,7 +98,10 @@ enum Bench {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Arguments { subject, bench } = Arguments::parse();
+    let Arguments { mut subject, bench } = Arguments::parse();
+    // Nodes of a cluster are started from elsewhere.
+    subject.skiff = std::path::absolute(&subject.skiff).context("the path of skiff")?;
+    subject.images = std::path::absolute(&subject.images).context("the path of the images")?;
     match bench {
         Bench::Up { starts } => figures::up::run(&subject, starts),
         Bench::Nodes { starts } => figures::nodes::run(&subject, starts),

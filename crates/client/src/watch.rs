@@ -110,9 +110,25 @@ struct BookmarkMeta {
 }
 
 fn decode<K: Object>(line: &[u8]) -> Result<Event<K>, serde_json::Error> {
+    if let Some((kind, object)) = split(line)
+        && let Ok(event) = event(kind, object)
+    {
+        return Ok(event);
+    }
     let frame: Frame<'_> = serde_json::from_slice(line)?;
-    let object = frame.object.get();
-    Ok(match frame.kind {
+    event(frame.kind, frame.object.get())
+}
+
+/// Type and object of a line that is written as servers write it, without reading the object.
+fn split(line: &[u8]) -> Option<(&str, &str)> {
+    let rest = std::str::from_utf8(line).ok()?.strip_prefix(r#"{"type":""#)?;
+    let (kind, rest) = rest.split_once('"')?;
+    let object = rest.strip_prefix(r#","object":"#)?.trim_end().strip_suffix('}')?;
+    Some((kind, object))
+}
+
+fn event<K: Object>(kind: &str, object: &str) -> Result<Event<K>, serde_json::Error> {
+    Ok(match kind {
         "ADDED" | "MODIFIED" => Event::Applied(serde_json::from_str(object)?),
         "DELETED" => Event::Deleted(serde_json::from_str(object)?),
         "BOOKMARK" => {
@@ -147,6 +163,22 @@ mod tests {
     fn lines_are_found_however_they_are_cut() {
         assert_eq!(lines(&["a\nb\n"]), ["a", "b"]);
         assert_eq!(lines(&["a", "", "b\nc", "\n", "\n", "d"]), ["ab", "c", ""]);
+    }
+
+    #[test]
+    fn lines_are_read_however_they_are_written() {
+        for line in [
+            r#"{"type":"ADDED","object":{"metadata":{"uid":"u"}}}"#,
+            r#"{ "type" : "ADDED", "object": {"metadata":{"uid":"u"}} }"#,
+            r#"{"object":{"metadata":{"uid":"u"}},"type":"ADDED"}"#,
+            r#"{"type":"ADDED","object":{"metadata":{"uid":"u"}},"more":{}}"#,
+        ] {
+            let event = decode::<crate::Metadata>(line.as_bytes());
+            assert!(
+                matches!(&event, Ok(Event::Applied(o)) if o.metadata.uid.as_deref() == Some("u")),
+                "{line}: {event:?}"
+            );
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@
 use std::{
     net::IpAddr,
     sync::{
-        PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        PoisonError, RwLock, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Desk {
     pub(crate) zone: Zone,
     pub(crate) catalog: RwLock<Catalog>,
+    /// How often the catalog was opened for a change: what was said before may not hold any more.
+    pub(crate) generation: AtomicU64,
     pub(crate) searchers: RwLock<Searchers>,
     /// Whether the catalog is complete; until then, nothing may be said not to exist.
     pub(crate) complete: AtomicBool,
@@ -45,7 +47,11 @@ pub(crate) struct Desk {
 
 /// What becomes of a packet.
 pub(crate) enum Next {
-    Reply(Vec<u8>),
+    /// This, and as long as the catalog stays as it is this or one of so many: 0 if it may not be said again.
+    Reply {
+        reply: Vec<u8>,
+        turns: usize,
+    },
     Nothing,
     /// Others must be asked.
     Ask(Box<Waiting>),
@@ -72,15 +78,23 @@ impl Desk {
             || is_of_this_machine(peer)
     }
 
+    /// Opens the catalog for a change.
+    pub(crate) fn change(&self) -> RwLockWriteGuard<'_, Catalog> {
+        let catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        // Answers are made under this lock: none of the old ones can be kept under the new number.
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        catalog
+    }
+
     /// Answers at once, or says what must be waited for.
     pub(crate) fn decide(&self, packet: &[u8], peer: IpAddr, transport: Transport) -> Next {
         self.metrics.asked(transport);
         let next = match parse(packet, transport) {
             Parsed::Asking(asking) => self.answer(asking, peer.to_canonical()),
-            Parsed::Reply(reply) => Next::Reply(reply),
+            Parsed::Reply(reply) => once(reply),
             Parsed::Nothing => Next::Nothing,
         };
-        if let Next::Reply(reply) = &next {
+        if let Next::Reply { reply, .. } = &next {
             self.metrics.answered(reply);
         }
         next
@@ -90,17 +104,20 @@ impl Desk {
         let name = asking.query.name();
         match self.known(name, asking.query.query_type()) {
             Some(_) if !self.complete.load(Ordering::Acquire) => {
-                Next::Reply(asking.failure(ResponseCode::ServFail))
+                once(asking.failure(ResponseCode::ServFail))
             }
             Some(answer) if answer.follow.is_some() => wait(Waiting::Follow(asking, answer)),
             Some(answer) if answer.code == ResponseCode::NXDomain => {
                 self.search(asking, answer, peer)
             }
-            Some(answer) => Next::Reply(asking.reply(answer)),
+            Some(answer) => {
+                let turns = answer.answers.len().max(1);
+                Next::Reply { reply: asking.reply(answer), turns }
+            }
             None => match self.forwarder.remembered(&asking) {
                 Some(reply) => {
                     self.metrics.remembered.inc();
-                    Next::Reply(reply)
+                    once(reply)
                 }
                 None => wait(Waiting::Forward(asking)),
             },
@@ -118,12 +135,12 @@ impl Desk {
     fn search(&self, asking: Asking, absent: Answer, peer: IpAddr) -> Next {
         let kind = asking.query.query_type();
         if !matches!(kind, RecordType::A | RecordType::AAAA) {
-            return Next::Reply(asking.reply(absent));
+            return once(asking.reply(absent));
         }
         let mut names = {
             let searchers = self.searchers.read().unwrap_or_else(PoisonError::into_inner);
             let Some(namespace) = searchers.namespace(peer) else {
-                return Next::Reply(asking.reply(absent));
+                return once(asking.reply(absent));
             };
             let outside = self.forwarder.search_path();
             next_names(asking.query.name(), namespace, &self.zone.domain, &outside)
@@ -138,14 +155,14 @@ impl Desk {
                     let answer = through_alias(&asking, name, found);
                     return match answer.follow {
                         Some(_) => wait(Waiting::Follow(asking, answer)),
-                        None => Next::Reply(asking.reply(answer)),
+                        None => once(asking.reply(answer)),
                     };
                 }
             }
         }
         names.drain(..own);
         match names.is_empty() {
-            true => Next::Reply(asking.reply(absent)),
+            true => once(asking.reply(absent)),
             false => wait(Waiting::Search(asking, absent, names)),
         }
     }
@@ -201,6 +218,11 @@ impl Desk {
         }
         asking.reply(absent)
     }
+}
+
+/// A reply that holds for this asker and this moment.
+fn once(reply: Vec<u8>) -> Next {
+    Next::Reply { reply, turns: 0 }
 }
 
 fn wait(waiting: Waiting) -> Next {

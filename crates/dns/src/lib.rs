@@ -2,14 +2,16 @@
 //! own resolvers.
 //!
 //! Answers follow the Kubernetes DNS specification 1.1.0. `catalog` holds what there is, `answer`,
-//! `search` and `routes` decide purely, `desk` says what becomes of a question, `server` and `forward` do the I/O. Knows nothing of the proxy that leads the
-//! cluster DNS address here.
+//! `search` and `routes` decide purely, `desk` says what becomes of a question, `memo` repeats it, `server`,
+//! `datagrams` and `forward` do the I/O. Knows nothing of the proxy that leads the cluster DNS address here.
 
 mod answer;
 mod cache;
 mod catalog;
+mod datagrams;
 mod desk;
 mod forward;
+mod memo;
 mod metrics;
 mod names;
 mod objects;

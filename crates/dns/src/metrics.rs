@@ -23,6 +23,8 @@ pub struct Metrics {
     tcp: Counter,
     requests: Family<Label, Counter>,
     responses: Family<Label, Counter>,
+    /// The response that nearly all are, at hand.
+    fine: Counter,
     pub(crate) remembered: Counter,
     pub(crate) forwarded: Counter,
     pub(crate) searched: Counter,
@@ -34,11 +36,14 @@ impl Default for Metrics {
         let requests = Family::<Label, Counter>::default();
         let of = |proto| requests.get_or_create_owned(&[("proto", proto)]);
         let (udp, tcp) = (of("udp"), of("tcp"));
+        let responses = Family::<Label, Counter>::default();
+        let fine = responses.get_or_create_owned(&[("rcode", "NOERROR")]);
         Self {
             udp,
             tcp,
             requests,
-            responses: Family::default(),
+            responses,
+            fine,
             remembered: Counter::default(),
             forwarded: Counter::default(),
             searched: Counter::default(),
@@ -73,7 +78,10 @@ impl Metrics {
         let code = reply.get(3).map_or(0, |flags| flags & 0xf);
         let code = ResponseCode::from(0, code);
         let name = match code {
-            ResponseCode::NoError => "NOERROR",
+            ResponseCode::NoError => {
+                self.fine.inc();
+                return;
+            }
             ResponseCode::FormErr => "FORMERR",
             ResponseCode::ServFail => "SERVFAIL",
             ResponseCode::NXDomain => "NXDOMAIN",

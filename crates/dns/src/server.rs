@@ -6,7 +6,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -32,8 +32,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     DnsOptions, Metrics,
     answer::Zone,
-    desk::{Desk, Next},
+    datagrams::{Received, Replies},
+    desk::{Desk, Next, Waiting},
     forward::Forwarder,
+    memo::Memo,
     objects::{NAMESPACE, register},
     routes::Routes,
     upstreams::Upstreams,
@@ -42,8 +44,6 @@ use crate::{
 
 /// Name of the ConfigMap with stub domains and upstream name servers.
 const CONFIG: &str = "kube-dns";
-/// Largest question in a datagram, in bytes.
-const QUESTION_BYTES: usize = 4096;
 /// TCP connections at once; more wait to be accepted.
 const CONNECTIONS: usize = 128;
 /// How long a TCP connection may be silent, or slow with one question.
@@ -105,6 +105,7 @@ impl Dns {
             zone,
             catalog: RwLock::default(),
             searchers: RwLock::default(),
+            generation: AtomicU64::new(0),
             complete: AtomicBool::new(false),
             forwarder: Forwarder::new(Upstreams::new(options.resolv_conf.clone(), not_upstream)),
             allow: options.allow.clone(),
@@ -164,7 +165,7 @@ async fn follow(desk: Arc<Desk>, caches: Caches) {
     let mut slices = slices.subscribe();
     loop {
         {
-            let mut catalog = desk.catalog.write().unwrap_or_else(PoisonError::into_inner);
+            let mut catalog = desk.change();
             while let Some(Some(change)) = namespaces.next().now_or_never() {
                 catalog.take_namespace(change);
             }
@@ -176,7 +177,7 @@ async fn follow(desk: Arc<Desk>, caches: Caches) {
             }
         }
         desk.complete.store(true, Ordering::Release);
-        let write = || desk.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let write = || desk.change();
         tokio::select! {
             change = namespaces.next() => match change {
                 Some(change) => write().take_namespace(change),
@@ -221,35 +222,64 @@ async fn serve_udp(desk: Arc<Desk>, socket: UdpSocket) {
     let socket = Arc::new(socket);
     let at_once = Arc::new(Semaphore::new(WAITING));
     let mut waiting = JoinSet::new();
-    let mut buffer = vec![0; QUESTION_BYTES];
+    let (mut received, mut replies, mut memo) =
+        (Received::new(), Replies::default(), Memo::default());
     loop {
         while waiting.try_join_next().is_some() {}
-        let (length, peer) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            Err(error) => {
-                tracing::debug!(%error, "cannot receive a question");
-                tokio::time::sleep(FIRST_RETRY).await;
-                continue;
-            }
-        };
-        if !desk.allowed(peer.ip()) {
+        if let Err(error) = received.receive(&socket).await {
+            tracing::debug!(%error, "cannot receive questions");
+            tokio::time::sleep(FIRST_RETRY).await;
             continue;
         }
-        let packet = &buffer[..length];
-        match desk.decide(packet, peer.ip(), Transport::Udp) {
-            Next::Nothing => {}
-            Next::Reply(reply) => drop(socket.send_to(&reply, peer).await),
-            Next::Ask(question) => {
-                let Ok(permit) = at_once.clone().try_acquire_owned() else { continue };
-                let (desk, socket) = (desk.clone(), socket.clone());
-                let packet = packet.to_vec();
-                waiting.spawn(async move {
-                    let reply = desk.finish(*question, &packet).await;
-                    let _ = socket.send_to(&reply, peer).await;
-                    drop(permit);
-                });
-            }
+        for (packet, peer) in received.iter().filter(|(_, peer)| desk.allowed(peer.ip())) {
+            let Some(question) = answer_at_once(&desk, &mut memo, packet, peer, &mut replies)
+            else {
+                continue;
+            };
+            let Ok(permit) = at_once.clone().try_acquire_owned() else { continue };
+            let (desk, socket, packet) = (desk.clone(), socket.clone(), packet.to_vec());
+            waiting.spawn(async move {
+                let reply = desk.finish(*question, &packet).await;
+                let _ = socket.send_to(&reply, peer).await;
+                drop(permit);
+            });
         }
+        replies.send(&socket).await;
+    }
+}
+
+/// Adds the reply to a question that needs nobody else; what must be waited for otherwise.
+fn answer_at_once(
+    desk: &Desk,
+    memo: &mut Memo,
+    packet: &[u8],
+    peer: SocketAddr,
+    replies: &mut Replies,
+) -> Option<Box<Waiting>> {
+    let generation = desk.generation.load(Ordering::Acquire);
+    let remembered = replies.add(peer, |out| {
+        let start = out.len();
+        let found = memo.reply(packet, generation, out);
+        if found {
+            desk.metrics.asked(Transport::Udp);
+            desk.metrics.answered(&out[start..]);
+        }
+        found
+    });
+    if remembered {
+        return None;
+    }
+    match desk.decide(packet, peer.ip(), Transport::Udp) {
+        Next::Nothing => None,
+        Next::Reply { reply, turns } => {
+            memo.keep(packet, &reply, turns);
+            replies.add(peer, |out| {
+                out.extend_from_slice(&reply);
+                true
+            });
+            None
+        }
+        Next::Ask(question) => Some(question),
     }
 }
 
@@ -292,7 +322,7 @@ async fn serve_connection(desk: &Desk, mut stream: TcpStream, peer: IpAddr) -> i
         let packet = tokio::time::timeout(IDLE, question).await??;
         let reply = match desk.decide(&packet, peer, Transport::Tcp) {
             Next::Nothing => return Ok(()),
-            Next::Reply(reply) => reply,
+            Next::Reply { reply, .. } => reply,
             Next::Ask(question) => desk.finish(*question, &packet).await,
         };
         let length = u16::try_from(reply.len()).map_err(io::Error::other)?;

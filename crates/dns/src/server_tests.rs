@@ -70,6 +70,7 @@ async fn start(resolvers: &[SocketAddr]) -> Running {
         zone: Zone::new("cluster.local", vec!["10.96.0.10".parse().expect("address")], Vec::new())
             .expect("zone"),
         catalog: RwLock::new(catalog),
+        generation: AtomicU64::new(0),
         searchers: RwLock::default(),
         complete: AtomicBool::new(true),
         forwarder: Forwarder::new(Upstreams::fixed(resolvers)),

@@ -4,6 +4,7 @@
 //! `kind` and `metadata.resourceVersion`, so that serving is a concatenation. Owns that layout;
 //! nothing else in the engine assumes it.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -18,6 +19,9 @@ use crate::row::Row;
 
 /// What every stored value starts with.
 const OPENING: &[u8] = br#"{"metadata":{"#;
+
+/// What a thread keeps for writing objects into, in bytes.
+const SCRATCH_BYTES: usize = 64 << 10;
 
 /// Pieces of a served list are about this long.
 const CHUNK: usize = 64 << 10;
@@ -111,25 +115,34 @@ pub(crate) fn complete(row: &Row, revision: Revision, value: &mut Value) {
     metadata(value).insert("resourceVersion".to_owned(), revision.to_string().into());
 }
 
-/// The bytes to store for an object.
+/// The bytes to store for an object, in an allocation of just their length: the store keeps it.
 pub(crate) fn encode(value: &Value) -> Bytes {
-    let mut out = Vec::with_capacity(1024);
+    thread_local! {
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        write_stored(value, scratch);
+        let bytes = Bytes::copy_from_slice(scratch);
+        scratch.shrink_to(SCRATCH_BYTES);
+        bytes
+    })
+}
+
+fn write_stored(value: &Value, out: &mut Vec<u8>) {
     out.extend_from_slice(OPENING);
     let meta = value["metadata"].as_object().into_iter().flatten();
     let kept = meta.filter(|(name, _)| !matches!(name.as_str(), "resourceVersion" | "selfLink"));
     for (index, (name, field)) in kept.enumerate() {
-        write_field(&mut out, index > 0, name, field);
+        write_field(out, index > 0, name, field);
     }
     out.push(b'}');
     for (name, field) in value.as_object().into_iter().flatten() {
         if !matches!(name.as_str(), "metadata" | "apiVersion" | "kind") {
-            write_field(&mut out, true, name, field);
+            write_field(out, true, name, field);
         }
     }
     out.push(b'}');
-    // The store keeps this very allocation.
-    out.shrink_to_fit();
-    out.into()
 }
 
 fn write_field(out: &mut Vec<u8>, comma: bool, name: &str, field: &Value) {

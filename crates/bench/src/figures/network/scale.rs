@@ -115,7 +115,8 @@ pub(super) fn services(
 fn pod(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": "policed"}},
-        "spec": {"nodeName": "node-1", "containers": [{"name": "website", "image": IMAGE}]}})
+        // Without the environment of ten thousand Services, which no process can be started with.
+        "spec": {"nodeName": "node-1", "enableServiceLinks": false, "containers": [{"name": "website", "image": IMAGE}]}})
 }
 
 fn policy(number: u64, port: u64) -> Value {

@@ -28,11 +28,12 @@ up: packages build images
 down:
 	@$(SKIFF) down --data-dir $(DATA_DIR)
 
+# The tool that makes images is built along: alone it would compile half of the dependencies anew.
 build:
-	cargo build --release --features jemalloc --package skiff
+	cargo build --release --package skiff --package xtask --features skiff/jemalloc
 
-images:
-	cargo xtask images
+images: build
+	target/release/xtask images
 
 # What only tests need.
 test: PACKAGES += etcd-server busybox-static

@@ -26,7 +26,8 @@ impl FieldPath {
     /// The field `name` of this one.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+        let dot = if self.0.is_empty() { "" } else { "." };
+        Self([self.0.as_str(), dot, name].concat())
     }
 
     /// Element `index` of this list.
@@ -38,7 +39,7 @@ impl FieldPath {
     /// Entry `key` of this map.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        Self([self.0.as_str(), "[", key, "]"].concat())
     }
 
     /// The path as text.

@@ -130,6 +130,7 @@ impl<N: Send + Sync + 'static> Embedded<N> {
             .name("store-writer".into())
             .spawn(move || {
                 let _end = end;
+                go_first();
                 writer.run();
             })
             .map_err(|error| OpenError::Io { path, message: error.to_string() })?;
@@ -203,6 +204,17 @@ impl<N: Send + Sync + 'static> Drop for End<N> {
         self.hub.close();
         drop(self.lock.take());
         self.finish.send_replace(true);
+    }
+}
+
+/// Nice value of the writer's thread.
+const WRITER_NICENESS: i32 = -10;
+
+/// Lets this thread run as soon as it can: everybody waits for it, and it soon waits for the disk again. Linux keeps
+/// this by thread.
+fn go_first() {
+    if let Err(error) = rustix::process::setpriority_process(None, WRITER_NICENESS) {
+        tracing::debug!(%error, "the writer's thread keeps its priority");
     }
 }
 

@@ -110,14 +110,18 @@ fn graph(types: &[Type]) -> String {
                 kinds.push((gvk.to_owned(), at));
             }
         }
+        let union = fact(&one.facts, "union");
         writeln!(
             out,
-            "Type {{ name: {:?}, id: {at}, atomic: {atomic}, scalar: {scalar}, fields: &[",
+            "Type {{ name: {:?}, id: {at}, atomic: {atomic}, scalar: {scalar}, union: {union:?}, fields: &[",
             one.name
         )
         .unwrap();
         for (name, code, facts) in &one.fields {
-            writeln!(out, "{},", field(name, &type_of(code, &index, types), facts)).unwrap();
+            let value = code.trim_start_matches(['[', '{']).strip_prefix('@');
+            let value = value.filter(|name| fact(&types[index[name]].facts, "is").is_some());
+            let of = type_of(code, &index, types);
+            writeln!(out, "{},", field(name, &of, value.unwrap_or_default(), facts)).unwrap();
         }
         out.push_str("] },\n");
     }
@@ -135,7 +139,7 @@ fn graph(types: &[Type]) -> String {
     out
 }
 
-fn field(name: &str, of: &str, facts: &[String]) -> String {
+fn field(name: &str, of: &str, value: &str, facts: &[String]) -> String {
     let required = facts.iter().any(|fact| fact == "req");
     let list = match fact(facts, "list") {
         Some("set") => "ListType::Set".to_owned(),
@@ -145,7 +149,9 @@ fn field(name: &str, of: &str, facts: &[String]) -> String {
         }
         _ => "ListType::Atomic".to_owned(),
     };
+    let stated = fact(facts, "list").is_some();
     let atomic = fact(facts, "map") == Some("atomic");
+    let granular = fact(facts, "map") == Some("granular");
     let strategy = fact(facts, "strategy").unwrap_or_default();
     let merge = strategy.split(',').any(|part| part == "merge");
     let replace = strategy.split(',').any(|part| part == "replace");
@@ -153,7 +159,8 @@ fn field(name: &str, of: &str, facts: &[String]) -> String {
     let merge_key = fact(facts, "merge");
     let default = fact(facts, "default");
     format!(
-        "Field {{ name: {name:?}, of: {of}, required: {required}, list: {list}, atomic: {atomic}, \
+        "Field {{ name: {name:?}, of: {of}, value: {value:?}, required: {required}, list: {list}, stated: {stated}, \
+         atomic: {atomic}, granular: {granular}, \
          patch: Patch {{ merge: {merge}, replace: {replace}, retain_keys: {retain_keys}, key: {merge_key:?} }}, \
          default: {default:?} }}"
     )

@@ -19,6 +19,11 @@ impl Routes {
         Self(routes)
     }
 
+    /// Whether anything is served in the group and version of a path.
+    pub(crate) fn serves(&self, info: &RequestInfo) -> bool {
+        self.0.contains_key(info.group_version())
+    }
+
     /// The resource a path names.
     pub(crate) fn find(&self, info: &RequestInfo) -> Option<&Arc<Row>> {
         self.0.get(info.group_version())?.get(info.resource())

@@ -59,12 +59,14 @@ struct Found {
     record: Option<Record>,
     trace: Option<Trace>,
     schema: Option<Arc<Schema>>,
+    /// Whether the request was let through to what answers it.
+    admitted: bool,
 }
 
 impl Found {
     fn new(parts: &Parts, traces: &Traces) -> Self {
         let (audit_id, trace) = (audit::id::of(&parts.headers), traces.begin(parts));
-        Self { audit_id, record: None, trace, schema: None }
+        Self { audit_id, record: None, trace, schema: None, admitted: false }
     }
 
     fn audit_id(&self) -> &str {
@@ -113,7 +115,7 @@ impl ApiServer {
         let subresource = info.subresource().to_owned();
         let arrived = Arrived { parts, body, query, info, row: row.clone() };
         let outcome = AssertUnwindSafe(self.stages(arrived, &mut found)).catch_unwind().await;
-        let (response, failure) = match outcome {
+        let (mut response, failure) = match outcome {
             Ok(Ok(response)) => (response, None),
             Ok(Err(status)) => (respond::failure(&status), Some(status)),
             Err(_) => {
@@ -123,6 +125,10 @@ impl ApiServer {
                 (respond::failure(&status), None)
             }
         };
+        let deprecated = row.as_ref().and_then(|row| row.deprecated.as_ref());
+        if let Some(warning) = deprecated.filter(|_| found.admitted) {
+            respond::warn(&mut response, std::slice::from_ref(warning));
+        }
         let response = found.finish(response, failure.as_ref()).await;
         let code = response.status().as_u16();
         let observed =
@@ -174,6 +180,7 @@ impl ApiServer {
         };
         let _running = core.metrics.begin(is_read(asked.verb));
         authorize(core, &user, &asked, found.record.as_mut()).await?;
+        found.admitted = true;
         if long {
             return dispatch(core, user, arrived).await;
         }
@@ -340,6 +347,9 @@ async fn dispatch(
             return endpoints::tunnel::answer(core, &user, Request::from_parts(parts, body));
         }
         return endpoints::nonresource(core, &parts, &query, info.path());
+    }
+    if !core.routes.serves(&info) {
+        return Ok(respond::no_such_page());
     }
     let row = row.ok_or_else(Status::no_such_path)?;
     if !endpoints::supports(&row, info.namespace(), info.resource()) {

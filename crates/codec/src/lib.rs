@@ -9,8 +9,10 @@
 //! - [`protobuf`]: Kubernetes protobuf to JSON.
 //! - [`table`](mod@table): `Table`, what `kubectl get` prints.
 //! - [`frame`]: one event of a watch.
+//! - [`gnostic`]: OpenAPI documents as protobuf.
 
 pub mod frame;
+pub mod gnostic;
 pub mod media;
 pub mod partial;
 pub mod protobuf;

@@ -22,6 +22,8 @@ pub struct Status {
     pub message: String,
     /// What it is about.
     pub details: Option<Box<StatusDetails>>,
+    /// A token with which a list can go on all the same; empty where there is none.
+    pub continue_token: String,
 }
 
 /// What a [`Status`] is about.
@@ -75,7 +77,13 @@ impl Status {
         reason: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
     ) -> Self {
-        Self { code, reason: reason.into(), message: message.into(), details: None }
+        Self {
+            code,
+            reason: reason.into(),
+            message: message.into(),
+            details: None,
+            continue_token: String::new(),
+        }
     }
 
     fn about(mut self, resource: &GroupResource, name: &str) -> Self {
@@ -92,6 +100,13 @@ impl Status {
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u32) -> Self {
         self.details.get_or_insert_default().retry_after_seconds = seconds;
+        self
+    }
+
+    /// Adds a token with which a list can go on all the same.
+    #[must_use]
+    pub fn with_continue(mut self, token: String) -> Self {
+        self.continue_token = token;
         self
     }
 
@@ -120,6 +135,7 @@ impl Status {
     #[must_use]
     pub fn no_such_path() -> Self {
         Self::new(404, "NotFound", "the server could not find the requested resource")
+            .with_causes(Vec::new())
     }
 
     /// 409: the name is taken.
@@ -211,6 +227,13 @@ impl Status {
             format!("{resource} {} is forbidden: {cause}", quote(name))
         };
         Self::new(403, "Forbidden", message).about(resource, name)
+    }
+
+    /// 405: the path does not know the method.
+    #[must_use]
+    pub fn method_not_allowed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(405, "MethodNotAllowed", message).with_causes(Vec::new())
     }
 
     /// 405: the resource does not know the verb.
@@ -339,7 +362,11 @@ impl Serialize for Status {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("kind", "Status")?;
         map.serialize_entry("apiVersion", "v1")?;
-        map.serialize_entry("metadata", &serde_json::Map::new())?;
+        let mut metadata = serde_json::Map::new();
+        if !self.continue_token.is_empty() {
+            metadata.insert("continue".to_owned(), self.continue_token.as_str().into());
+        }
+        map.serialize_entry("metadata", &metadata)?;
         map.serialize_entry("status", "Failure")?;
         map.serialize_entry("message", &self.message)?;
         if !self.reason.is_empty() {
@@ -353,8 +380,16 @@ impl Serialize for Status {
     }
 }
 
+#[derive(Default, Deserialize)]
+struct WireMetadata {
+    #[serde(default)]
+    r#continue: String,
+}
+
 #[derive(Deserialize)]
 struct Wire {
+    #[serde(default)]
+    metadata: WireMetadata,
     #[serde(default)]
     message: String,
     #[serde(default)]
@@ -373,6 +408,7 @@ impl<'de> Deserialize<'de> for Status {
             reason: Cow::Owned(wire.reason),
             message: wire.message,
             details: wire.details,
+            continue_token: wire.metadata.r#continue,
         })
     }
 }

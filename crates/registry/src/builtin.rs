@@ -62,6 +62,7 @@ fn row(line: &str, storages: &mut BTreeMap<String, Arc<Storage>>) -> Row {
         returned: traits.contains(&"returned"),
         conditional: traits.contains(&"conditional"),
         upsert: traits.contains(&"upsert"),
+        deprecated: traits.iter().find_map(|t| t.strip_prefix("deprecated:")).map(str::to_owned),
         storage,
         strategy: strategy::of(&kind),
         head: format!(

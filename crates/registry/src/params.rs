@@ -2,11 +2,14 @@
 //!
 //! Owns their names and syntax. Which of them a verb heeds is the verb's own business.
 
+mod check;
+
 use std::time::Duration;
 
-use meta::{FieldError, FieldErrorKind, Status};
+use meta::{FieldError, Status};
 
 use crate::verb::Verb;
+use check::{check_delete, check_list, check_write};
 
 pub use schema::FieldValidation;
 
@@ -51,7 +54,7 @@ pub struct Params {
     pub field_selector: String,
     /// `resourceVersion`, unparsed.
     pub resource_version: String,
-    /// `resourceVersionMatch`.
+    /// `resourceVersionMatch`, once it was found to be one of the two.
     pub version_match: Option<VersionMatch>,
     /// `limit`; 0 is no limit.
     pub limit: u64,
@@ -82,50 +85,67 @@ pub struct Params {
 }
 
 impl Params {
-    /// Reads decoded pairs of a query for a request with `verb`. Unknown names are ignored. Of a name
-    /// given more than once the first value counts, except for `dryRun`: authorization goes by the first
-    /// `fieldSelector` too, and must have seen the one that is applied.
+    /// Reads decoded pairs of a query for a request with `verb`, which says what parameters there are; others
+    /// are ignored. Of a name given more than once the first value counts, except for `dryRun`: authorization
+    /// goes by the first `fieldSelector` too, and must have seen the one that is applied.
     ///
     /// # Errors
-    /// 400 for a value that cannot be read, 422 for one out of its set.
+    /// 400 for a value that cannot be read, 422 for values out of their set or that contradict one another.
     pub fn parse<'a>(
         verb: Verb,
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, Status> {
-        let mut params = Self::default();
-        let kind = options_kind(verb);
+        let (mut params, mut raw) = (Self::default(), Raw::default());
         let mut seen: Vec<&str> = Vec::new();
         for (name, value) in pairs {
-            if name != "dryRun" && seen.contains(&name) {
-                continue;
+            if name == "dryRun" {
+                raw.dry_run.push(value);
+            } else if !seen.contains(&name) {
+                seen.push(name);
+                params.set(verb, &mut raw, name, value)?;
             }
-            seen.push(name);
-            params.set(kind, name, value)?;
         }
-        params.check(kind)?;
+        params.finish(verb, &raw)?;
         Ok(params)
     }
 
-    fn set(&mut self, kind: &str, name: &str, value: &str) -> Result<(), Status> {
+    fn set<'a>(
+        &mut self,
+        verb: Verb,
+        raw: &mut Raw<'a>,
+        name: &str,
+        value: &'a str,
+    ) -> Result<(), Status> {
+        match verb {
+            Verb::Get if name == "resourceVersion" => value.clone_into(&mut self.resource_version),
+            Verb::Get => {}
+            Verb::List | Verb::Watch => self.set_list(raw, name, value)?,
+            Verb::Create | Verb::Update | Verb::Patch => match name {
+                "fieldManager" => value.clone_into(&mut self.field_manager),
+                "fieldValidation" => raw.field_validation = value,
+                "force" if verb == Verb::Patch => self.force = Some(truth(value)),
+                _ => {}
+            },
+            Verb::Delete => self.set_delete(raw, name, value)?,
+            Verb::DeleteCollection => {
+                self.set_list(raw, name, value)?;
+                self.set_delete(raw, name, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_list<'a>(
+        &mut self,
+        raw: &mut Raw<'a>,
+        name: &str,
+        value: &'a str,
+    ) -> Result<(), Status> {
         match name {
             "labelSelector" => value.clone_into(&mut self.label_selector),
             "fieldSelector" => value.clone_into(&mut self.field_selector),
             "resourceVersion" => value.clone_into(&mut self.resource_version),
-            "resourceVersionMatch" => {
-                self.version_match = match value {
-                    "" => None,
-                    "Exact" => Some(VersionMatch::Exact),
-                    "NotOlderThan" => Some(VersionMatch::NotOlderThan),
-                    other => {
-                        return Err(options_invalid(
-                            kind,
-                            "resourceVersionMatch",
-                            other,
-                            &["Exact", "NotOlderThan"],
-                        ));
-                    }
-                };
-            }
+            "resourceVersionMatch" => raw.version_match = value,
             "limit" => self.limit = u64::try_from(number(value)?).unwrap_or(0),
             "continue" => value.clone_into(&mut self.continue_token),
             "watch" => self.watch = truth(value),
@@ -135,57 +155,51 @@ impl Params {
                 self.timeout =
                     u64::try_from(number(value)?).ok().filter(|s| *s > 0).map(Duration::from_secs);
             }
-            "dryRun" => match value {
-                "" => {}
-                "All" => self.dry_run = true,
-                other => return Err(options_invalid(kind, "dryRun", other, &["All"])),
-            },
-            "fieldManager" => value.clone_into(&mut self.field_manager),
-            "fieldValidation" => {
-                self.field_validation = match value {
-                    "" | "Warn" => FieldValidation::Warn,
-                    "Ignore" => FieldValidation::Ignore,
-                    "Strict" => FieldValidation::Strict,
-                    other => {
-                        return Err(options_invalid(
-                            kind,
-                            "fieldValidation",
-                            other,
-                            &["Ignore", "Strict", "Warn", ""],
-                        ));
-                    }
-                };
-            }
-            "force" => self.force = Some(truth(value)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn set_delete<'a>(
+        &mut self,
+        raw: &mut Raw<'a>,
+        name: &str,
+        value: &'a str,
+    ) -> Result<(), Status> {
+        match name {
             "gracePeriodSeconds" => self.grace_period = Some(number(value)?),
-            "propagationPolicy" if !value.is_empty() => {
-                self.propagation = Some(Propagation::parse(value).ok_or_else(|| {
-                    options_invalid(
-                        kind,
-                        "propagationPolicy",
-                        value,
-                        &["Foreground", "Background", "Orphan", "nil"],
-                    )
-                })?);
-            }
+            "propagationPolicy" => raw.propagation = Some(value),
             "orphanDependents" => self.orphan_dependents = Some(truth(value)),
             _ => {}
         }
         Ok(())
     }
 
-    /// Rules between parameters.
-    fn check(&self, kind: &str) -> Result<(), Status> {
-        if self.field_manager.chars().count() > 128 {
-            return Err(invalid(
-                kind,
-                "fieldManager",
-                &self.field_manager,
-                "may not be longer than 128",
-            ));
+    /// The rules of single values and between them.
+    fn finish(&mut self, verb: Verb, raw: &Raw<'_>) -> Result<(), Status> {
+        match verb {
+            Verb::Get => Ok(()),
+            Verb::Create => check_write(self, raw, "CreateOptions"),
+            Verb::Update => check_write(self, raw, "UpdateOptions"),
+            Verb::Patch => check_write(self, raw, "PatchOptions"),
+            Verb::List => check_list(self, raw, false),
+            Verb::Watch => check_list(self, raw, true),
+            Verb::Delete => check_delete(self, raw),
+            Verb::DeleteCollection => {
+                check_list(self, raw, false)?;
+                check_delete(self, raw)
+            }
         }
-        Ok(())
     }
+}
+
+/// Values that are looked at when all are known.
+#[derive(Default)]
+struct Raw<'a> {
+    dry_run: Vec<&'a str>,
+    field_validation: &'a str,
+    version_match: &'a str,
+    propagation: Option<&'a str>,
 }
 
 /// Kubernetes reads a present but empty boolean as true.
@@ -193,58 +207,51 @@ fn truth(value: &str) -> bool {
     !matches!(value.to_ascii_lowercase().as_str(), "false" | "0")
 }
 
+/// A whole number, as Go reads and refuses it.
 fn number(value: &str) -> Result<i64, Status> {
-    if value.is_empty() {
-        return Ok(0);
-    }
+    let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
+    let written = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     value.parse().map_err(|_| {
-        Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax"))
+        let problem = if written { "value out of range" } else { "invalid syntax" };
+        Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: {problem}"))
     })
 }
 
-/// The kind whose name errors about options carry.
-fn options_kind(verb: Verb) -> &'static str {
-    match verb {
-        Verb::Create => "CreateOptions",
-        Verb::Update => "UpdateOptions",
-        Verb::Patch => "PatchOptions",
-        Verb::Delete | Verb::DeleteCollection => "DeleteOptions",
-        Verb::Get => "GetOptions",
-        Verb::List | Verb::Watch => "ListOptions",
+/// A 422 about options, unless there is no error.
+pub(crate) fn refuse(kind: &str, errors: Vec<FieldError>) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
     }
+    Err(Status::invalid(("meta.k8s.io", kind), "", errors))
 }
 
-fn options_invalid(kind: &str, field: &str, value: &str, supported: &[&str]) -> Status {
-    let supported: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
-    let detail = format!("supported values: {}", supported.join(", "));
-    refuse(kind, FieldErrorKind::NotSupported, field, value, detail)
+/// Checks `dryRun`, whose one value is `All`.
+pub(crate) fn dry_run(directives: &[&str], errors: &mut Vec<FieldError>) -> bool {
+    if directives.iter().any(|directive| *directive != "All") {
+        errors.push(FieldError::not_supported("dryRun", directives.to_vec(), &["All"]));
+    }
+    directives.contains(&"All")
 }
 
-fn invalid(kind: &str, field: &str, value: &str, detail: &str) -> Status {
-    refuse(kind, FieldErrorKind::Invalid, field, value, detail.to_owned())
-}
-
-pub(crate) fn refuse(
-    kind: &str,
-    error: FieldErrorKind,
-    field: &str,
-    value: &str,
-    detail: String,
-) -> Status {
-    let error = FieldError { kind: error, path: field.to_owned(), value: value.into(), detail };
-    Status::invalid(("meta.k8s.io", kind), "", vec![error])
+/// Checks `propagationPolicy` and what contradicts it.
+pub(crate) fn propagation(
+    policy: Option<&str>,
+    orphan_dependents: Option<bool>,
+    errors: &mut Vec<FieldError>,
+) -> Option<Propagation> {
+    const FIELD: &str = "propagationPolicy";
+    let policy = policy?;
+    if orphan_dependents.is_some() {
+        let detail = "orphanDependents and deletionPropagation cannot be both set";
+        errors.push(FieldError::invalid(FIELD, policy, detail));
+    }
+    let known = Propagation::parse(policy);
+    if known.is_none() {
+        let supported = ["Foreground", "Background", "Orphan", "nil"];
+        errors.push(FieldError::not_supported(FIELD, policy, &supported));
+    }
+    known
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_of_repeated_parameters_counts() {
-        let pairs = [("fieldSelector", "metadata.name=a"), ("fieldSelector", ""), ("limit", "1")];
-        let params = Params::parse(Verb::List, pairs).expect("valid");
-        assert_eq!((params.field_selector.as_str(), params.limit), ("metadata.name=a", 1));
-        let directives = [("dryRun", ""), ("dryRun", "All")];
-        assert!(Params::parse(Verb::Create, directives).expect("valid").dry_run);
-    }
-}
+mod tests;

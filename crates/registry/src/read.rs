@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meta::{FieldErrorKind, Revision, Status};
+use meta::{Revision, Status};
 use store::{Key, ReadError, Record, Snapshot};
 
 use crate::header::Header;
 use crate::object::Object;
 use crate::outcome::{Answer, List, Outcome};
-use crate::params::{VersionMatch, refuse};
+use crate::params::VersionMatch;
 use crate::registry::{Registry, read_error};
 use crate::request::Request;
 use crate::selection::Selection;
@@ -78,7 +78,6 @@ pub(crate) async fn at_least(
 
 /// LIST of a collection.
 pub(crate) async fn list(engine: &Arc<Registry>, request: &Request) -> Result<List, Status> {
-    check_options(request)?;
     let row = &request.row;
     let selection = Selection::parse(row, &request.params, request.name.as_deref())?;
     let namespace = request.namespace.as_deref().filter(|n| !n.is_empty());
@@ -86,19 +85,25 @@ pub(crate) async fn list(engine: &Arc<Registry>, request: &Request) -> Result<Li
     let narrowed = namespace.or_else(|| selection.namespace().filter(|_| row.namespaced()));
     let prefix = row.prefix(narrowed);
     let token = Token::read(&request.params.continue_token)?;
+    let wanted = listed_version(request, token.as_ref())?;
     let by_node =
         selection.value_of(row, "spec.nodeName").filter(|_| row.resource.resource == "pods");
-    let page = Page { selection: &selection, prefix: &prefix, limit: request.params.limit };
+    // A list of whatever is at hand comes whole.
+    let limit = match request.params.resource_version.as_str() {
+        "0" if token.is_none() => 0,
+        _ => request.params.limit,
+    };
+    let page = Page { selection: &selection, prefix: &prefix, limit };
     let (snapshot, items, rest) = match by_node {
         Some(node) if token.is_none() && request.params.version_match.is_none() => {
             let index = engine.pods.read();
-            let snapshot = at_least(engine, version(&request.params.resource_version)?).await?;
+            let snapshot = at_least(engine, wanted).await?;
             let candidates = engine.pods.candidates(engine, &index, &snapshot, node);
             let (items, rest) = page.take(candidates.iter());
             (snapshot, items, rest)
         }
         _ => {
-            let snapshot = snapshot(engine, request, token.as_ref()).await?;
+            let snapshot = snapshot(engine, request, wanted, token.as_ref()).await?;
             let after = token.as_ref().map(|t| format!("{prefix}{}", t.start));
             let (items, rest) = match (narrowed, selection.name()) {
                 (Some(_), Some(name)) => page.one(&snapshot, name),
@@ -111,9 +116,10 @@ pub(crate) async fn list(engine: &Arc<Registry>, request: &Request) -> Result<Li
     let (continue_token, remaining) = match rest {
         None => (String::new(), None),
         Some(last) => {
-            let remaining = remaining(engine, &selection, &snapshot, &prefix, token, items.len());
+            let remaining =
+                remaining(engine, &selection, &snapshot, &prefix, token.as_ref(), items.len());
             let start = last.get(prefix.len()..).unwrap_or_default().to_owned();
-            let token = Token { revision: snapshot.revision().0, start, left: remaining };
+            let token = Token { revision: Some(snapshot.revision().0), start, left: remaining };
             (token.write(), remaining)
         }
     };
@@ -171,80 +177,74 @@ fn remaining(
     selection: &Selection,
     snapshot: &Snapshot<Header>,
     prefix: &str,
-    token: Option<Token>,
+    token: Option<&Token>,
     served: usize,
 ) -> Option<u64> {
     if !selection.is_everything() {
         return None;
     }
     let before = match token {
-        Some(token) => token.left?,
+        Some(Token { left: Some(left), .. }) => *left,
+        Some(token) => {
+            let after = format!("{prefix}{}", token.start);
+            snapshot.range_after(prefix, Some(&after)).count() as u64
+        }
         None => engine.count(snapshot, prefix),
     };
     Some(before.saturating_sub(served as u64))
+}
+
+/// The resource version a list is asked to show.
+fn listed_version(request: &Request, token: Option<&Token>) -> Result<Option<Revision>, Status> {
+    let text = &request.params.resource_version;
+    if token.is_none() {
+        return version(text).map_err(|error| {
+            Status::bad_request(format!("invalid resource version: {}", error.message))
+        });
+    }
+    if !matches!(text.as_str(), "" | "0") {
+        return Err(Status::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
+    }
+    Ok(None)
 }
 
 /// The snapshot that a list shows.
 async fn snapshot(
     engine: &Registry,
     request: &Request,
+    wanted: Option<Revision>,
     token: Option<&Token>,
 ) -> Result<Snapshot<Header>, Status> {
     let params = &request.params;
     if let Some(token) = token {
-        return engine.store.at(Revision(token.revision)).map_err(|error| match error {
-            ReadError::Compacted { .. } => Status::expired(
-                "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.",
-            ),
+        // A token without a revision goes on in the newest state.
+        let Some(revision) = token.revision else { return engine.latest().await };
+        return engine.store.at(Revision(revision)).map_err(|error| match error {
+            ReadError::Compacted { .. } => {
+                Status::expired(INCONSISTENT).with_continue(token.unbound())
+            }
             other => read_error(other),
         });
     }
-    let wanted = version(&params.resource_version)?;
     let exact = match params.version_match {
         Some(matching) => matching == VersionMatch::Exact,
         // A limited list at a revision means that revision, for the pages to agree.
         None => params.limit > 0,
     };
     match wanted {
-        Some(revision) if exact && revision.0 > 0 => engine.store.at(revision).map_err(read_error),
+        Some(revision) if exact && revision.0 > 0 => {
+            // One in the future may come yet.
+            at_least(engine, Some(revision)).await?;
+            engine.store.at(revision).map_err(read_error)
+        }
         wanted => at_least(engine, wanted).await,
     }
 }
 
-/// The rules between the parameters of a list.
-fn check_options(request: &Request) -> Result<(), Status> {
-    let params = &request.params;
-    let forbid = |field: &str, detail: &str| {
-        Err(refuse("ListOptions", FieldErrorKind::Forbidden, field, "", detail.to_owned()))
-    };
-    if params.send_initial_events.is_some() {
-        return forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
-    }
-    if let Some(matching) = params.version_match {
-        let field = "resourceVersionMatch";
-        if params.resource_version.is_empty() {
-            return forbid(
-                field,
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            );
-        }
-        if !params.continue_token.is_empty() {
-            return forbid(field, "resourceVersionMatch is forbidden when continue is provided");
-        }
-        if matching == VersionMatch::Exact && params.resource_version == "0" {
-            return forbid(
-                field,
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            );
-        }
-    }
-    if !params.continue_token.is_empty() && !matches!(params.resource_version.as_str(), "" | "0") {
-        return Err(Status::bad_request(
-            "specifying resource version is not allowed when using continue",
-        ));
-    }
-    Ok(())
-}
+/// Upstream's words, which clients show: how to go on without the pages agreeing.
+const INCONSISTENT: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 
 /// Records found by an index: sorted by key, and each as it is in the snapshot.
 pub(crate) type Candidates = BTreeMap<Key, Arc<Record<Header>>>;

@@ -99,6 +99,8 @@ pub struct Row {
     pub conditional: bool,
     /// Whether an update of an object that does not exist creates it.
     pub upsert: bool,
+    /// What clients of a deprecated kind are warned of.
+    pub deprecated: Option<String>,
     /// Where objects are kept; `None` for kinds that are only questions (reviews, bindings).
     pub storage: Option<Arc<Storage>>,
     /// What a served object starts with: kind, version, and the opening of its metadata.

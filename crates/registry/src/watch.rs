@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use meta::{FieldErrorKind, Revision, Status};
+use meta::{Revision, Status};
 use rand::Rng as _;
 use store::{Event, Key, Record, WatchError};
 use tokio::time::Instant;
@@ -18,7 +18,6 @@ use tokio::time::Instant;
 use crate::frames;
 use crate::header::Header;
 use crate::outcome::{Answer, EventType, Outcome, WatchEvent};
-use crate::params::{VersionMatch, refuse};
 use crate::read;
 use crate::registry::Registry;
 use crate::request::Request;
@@ -37,7 +36,6 @@ const SHORTEST: Duration = Duration::from_secs(30 * 60);
 
 /// WATCH of a collection.
 pub(crate) async fn watch(engine: &Arc<Registry>, request: &Request) -> Answer {
-    check_options(request)?;
     let row = &request.row;
     let selection = Selection::parse(row, &request.params, request.name.as_deref())?;
     let version = read::version(&request.params.resource_version)?;
@@ -257,24 +255,5 @@ fn watch_error(error: &WatchError) -> Status {
             Status::too_large_resource_version(revision.0, current.0)
         }
         WatchError::Lagged | WatchError::Closed => Status::service_unavailable(error.to_string()),
-    }
-}
-
-/// The rules between the parameters of a watch.
-fn check_options(request: &Request) -> Result<(), Status> {
-    let params = &request.params;
-    let forbid = |field: &str, detail: &str| {
-        Err(refuse("ListOptions", FieldErrorKind::Forbidden, field, "", detail.to_owned()))
-    };
-    let field = "resourceVersionMatch";
-    match (params.send_initial_events, params.version_match) {
-        (Some(_), Some(VersionMatch::NotOlderThan)) | (None, None) => Ok(()),
-        (Some(_), _) => {
-            forbid(field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
-        }
-        (None, Some(_)) => forbid(
-            field,
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        ),
     }
 }

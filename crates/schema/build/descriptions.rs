@@ -27,14 +27,57 @@ pub(crate) fn pack(types: &[Type]) -> Vec<u8> {
     let mut packer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
     for one in types {
         let schema = &schemas[one.name.as_str()];
-        let described = one.fields.iter().map(|(name, ..)| &schema["properties"][name.as_str()]);
-        for part in std::iter::once(schema).chain(described) {
-            let text = part["description"].as_str().unwrap_or_default();
+        let own = schema["description"].as_str().unwrap_or_default();
+        let fields = one.fields.iter().map(|(name, ..)| {
+            let text = schema["properties"][name.as_str()]["description"].as_str();
+            text.filter(|text| !text.is_empty()).unwrap_or_else(|| ours(&one.name, name))
+        });
+        for text in std::iter::once(own).chain(fields) {
             packer.write_all(text.replace('\0', "").as_bytes()).unwrap();
             packer.write_all(&[0]).unwrap();
         }
     }
     packer.finish().unwrap()
+}
+
+/// Fields of types that `k8s-openapi` has no schema of, in our own words: lists, and what is no object.
+const OURS: &[(&str, &str, &str)] = &[
+    ("WatchEvent", "type", "what happened: ADDED, MODIFIED, DELETED, BOOKMARK or ERROR"),
+    (
+        "WatchEvent",
+        "object",
+        "the object after the event; of a DELETED one, before; of an ERROR, a Status",
+    ),
+    ("Info", "major", "major version of Kubernetes whose API is served"),
+    ("Info", "minor", "minor version of Kubernetes whose API is served"),
+    ("Info", "emulationMajor", "major version that is emulated"),
+    ("Info", "emulationMinor", "minor version that is emulated"),
+    ("Info", "minCompatibilityMajor", "major version of the oldest compatible server"),
+    ("Info", "minCompatibilityMinor", "minor version of the oldest compatible server"),
+    ("Info", "gitVersion", "the version with all its parts"),
+    ("Info", "gitCommit", "the commit that was built"),
+    ("Info", "gitTreeState", "whether what was built was committed"),
+    ("Info", "buildDate", "when it was built"),
+    ("Info", "goVersion", "the version of Go, where it is Go"),
+    ("Info", "compiler", "what compiled it"),
+    ("Info", "platform", "operating system and architecture"),
+    ("CertificateSigningRequest", "metadata", "standard metadata of objects"),
+];
+
+/// Our own words about a field, if there are any.
+fn ours(of: &str, field: &str) -> &'static str {
+    let short = of.rsplit('.').next().unwrap_or_default();
+    let known = OURS.iter().find(|(of, name, _)| *of == short && *name == field);
+    match (known, field) {
+        (Some((.., text)), _) => text,
+        (None, "items") if short.ends_with("List") => "the objects of the list",
+        (None, "metadata") if short.ends_with("List") => {
+            "metadata of the list: its revision and the way to the next page"
+        }
+        (None, "apiVersion") if short.ends_with("List") => "group and version of the list's form",
+        (None, "kind") if short.ends_with("List") => "the kind of the list",
+        _ => "",
+    }
 }
 
 /// The schemas of every type that is reachable from a kind, by name.

@@ -36,10 +36,13 @@ mod selector;
 mod service;
 mod storage;
 mod table;
+mod warn;
 mod workload;
 
 use meta::{FieldError, GroupVersionKind};
 use serde_json::Value;
+
+pub use warn::warnings;
 
 /// The functions of a kind.
 #[derive(Clone, Copy)]

@@ -13,6 +13,8 @@ pub struct Type {
     pub atomic: bool,
     /// Set when the type is a value (a quantity, a time, arbitrary JSON) and not an object with fields.
     pub scalar: Option<Of>,
+    /// Which fields exclude one another, as the fact table spells it.
+    pub union: Option<&'static str>,
     /// Sorted by name.
     pub fields: &'static [Field],
 }
@@ -39,12 +41,18 @@ pub struct Field {
     pub name: &'static str,
     /// What it holds.
     pub of: Of,
+    /// The name of the type of its values where those are no objects but have one, such as `Quantity`'s.
+    pub value: &'static str,
     /// Must be there.
     pub required: bool,
     /// How a list's items are told apart.
     pub list: ListType,
+    /// Whether that is stated; what is not is one value.
+    pub stated: bool,
     /// Server-side apply owns the map or object in this field at once.
     pub atomic: bool,
+    /// It owns the object's fields one by one although the object's type says otherwise.
+    pub granular: bool,
     /// How strategic merge patch treats it.
     pub patch: Patch,
     /// The documented default as JSON text. `""`, `0`, `false` and `{}` merely state Go's zero value.

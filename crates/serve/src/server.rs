@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::CONTENT_LENGTH;
@@ -46,7 +47,7 @@ pub struct ServerOptions {
     pub max_connections: usize,
     /// How long a peer may take for its TLS handshake.
     pub handshake_timeout: Duration,
-    /// How long a peer may take to send the head of a request.
+    /// How long a peer may take to send the head of a request, and to begin with its first one.
     pub header_timeout: Duration,
     /// HTTP/2 streams a connection may have open at once.
     pub max_streams: u32,
@@ -209,7 +210,10 @@ impl<H: Handler> Connection<H> {
             .keep_alive_timeout(Duration::from_secs(20))
             .max_header_list_size(64 * 1024);
         let (handler, peer) = (self.handler, Arc::new(peer));
+        let begun = Arc::new(AtomicBool::new(false));
+        let first = begun.clone();
         let service = service_fn(move |request: Request<Incoming>| {
+            first.store(true, Ordering::Relaxed);
             let (handler, peer) = (handler.clone(), peer.clone());
             async move {
                 let mut request = request.map(Body::from);
@@ -221,8 +225,18 @@ impl<H: Handler> Connection<H> {
         });
         let connection =
             builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        if let Err(error) = self.watcher.watch(connection).await {
-            tracing::debug!(error, "connection ended");
+        let idle = async {
+            tokio::time::sleep(self.options.header_timeout).await;
+            if begun.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        // Which version a peer speaks is found out by waiting for its first bytes, however long that takes.
+        tokio::select! {
+            ended = self.watcher.watch(connection) => if let Err(error) = ended {
+                tracing::debug!(error, "connection ended");
+            },
+            () = idle => tracing::debug!("a connection was opened for nothing"),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Facts are names, numbers, keys and rules; prose descriptions are never carried over.
 
+mod openapi;
 mod protobuf;
 mod rbac;
 mod rows;
@@ -22,6 +23,7 @@ pub(crate) fn run(reference: &Path) -> anyhow::Result<()> {
         reference.display()
     );
     // One line a generator.
+    openapi::generate(&reference)?;
     protobuf::generate(&reference)?;
     rbac::generate(&reference)?;
     rows::generate(&reference)?;

@@ -4,11 +4,14 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
+use meta::GroupVersionKind;
 use registry::{Row, Scope, Subresource, Verb};
 use serde_json::{Value, json};
 use serve::Body;
+use sha2::{Digest as _, Sha256};
 
 use super::respond;
 
@@ -118,23 +121,28 @@ struct Group {
     versions: Vec<(String, Vec<Arc<Row>>)>,
 }
 
-/// Whether the first media type that fits is the aggregated one.
+/// Whether the media type liked best of those that fit is the aggregated one.
 fn wants_aggregated(accept: &str) -> bool {
-    for media in accept.split(',') {
-        let mut parts = media.split(';').map(str::trim);
-        let kind = parts.next().unwrap_or_default();
-        if kind != "application/json" {
-            continue;
+    let mut fitting: Vec<(f32, bool)> = accept.split(',').filter_map(fit).collect();
+    fitting.sort_by(|one, other| other.0.total_cmp(&one.0));
+    fitting.first().is_some_and(|(_, aggregated)| *aggregated)
+}
+
+/// How much a media type is liked and whether it is the aggregated one, if it can be answered.
+fn fit(media: &str) -> Option<(f32, bool)> {
+    let mut parts = media.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default();
+    let parameters: BTreeMap<&str, &str> = parts.filter_map(|part| part.split_once('=')).collect();
+    let get = |name: &str| parameters.get(name).copied();
+    let quality = get("q").and_then(|q| q.parse().ok()).unwrap_or(1.0);
+    match (kind, get("as")) {
+        ("application/json" | "application/*" | "*/*", None) => Some((quality, false)),
+        ("application/json", Some("APIGroupDiscoveryList")) => {
+            let wanted = (get("g"), get("v"));
+            (wanted == (Some("apidiscovery.k8s.io"), Some("v2"))).then_some((quality, true))
         }
-        let parameters: BTreeMap<&str, &str> =
-            parts.filter_map(|part| part.split_once('=')).collect();
-        match parameters.get("as") {
-            Some(&"APIGroupDiscoveryList") if parameters.get("v") == Some(&"v2") => return true,
-            Some(_) => {}
-            None => return false,
-        }
+        _ => None,
     }
-    false
 }
 
 /// Kubernetes' order of versions: GA before beta before alpha, then higher before lower.
@@ -210,6 +218,9 @@ fn resource_list(group_version: &str, rows: &[Arc<Row>]) -> Value {
         if !row.categories.is_empty() {
             entry["categories"] = json!(row.categories);
         }
+        if let Some(storage) = &row.storage {
+            entry["storageVersionHash"] = storage_version_hash(&storage.kind).into();
+        }
         resources.push(entry);
         for subresource in &row.subresources {
             let mut entry = json!({
@@ -227,6 +238,12 @@ fn resource_list(group_version: &str, rows: &[Arc<Row>]) -> Value {
     json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources
     })
+}
+
+/// What changes with the version that a resource is stored in; migrators compare it.
+fn storage_version_hash(kind: &GroupVersionKind) -> String {
+    let name = format!("{}/{}/{}", kind.group, kind.version, kind.kind);
+    BASE64.encode(&Sha256::digest(name)[..8])
 }
 
 fn aggregated(groups: &[Group]) -> Value {
@@ -301,6 +318,8 @@ mod tests {
             "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
         ));
         assert!(!wants_aggregated("application/json") && !wants_aggregated("*/*"));
+        assert!(!wants_aggregated(&format!("{AGGREGATED};q=0.5,application/json")));
+        assert!(wants_aggregated(&format!("application/json;q=0.5,{AGGREGATED};profile=nopeer")));
     }
 
     #[test]
@@ -319,6 +338,7 @@ mod tests {
             .as_array()
             .and_then(|list| list.iter().find(|one| one["name"] == "pods"));
         assert_eq!(pods.expect("pods")["shortNames"], json!(["po"]));
+        assert_eq!(pods.expect("pods")["storageVersionHash"], "xPOwRZ+Yhw8=");
         let scaling: Value =
             serde_json::from_slice(&discovery.plain["/apis/autoscaling"].bytes).expect("JSON");
         assert_eq!(scaling["preferredVersion"]["version"], "v2");

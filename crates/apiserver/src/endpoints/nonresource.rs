@@ -16,11 +16,7 @@ pub(crate) fn answer(
     path: &str,
 ) -> Result<Response<Body>, Status> {
     if !matches!(parts.method, Method::GET | Method::HEAD) {
-        return Err(Status::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        ));
+        return Err(Status::method_not_allowed());
     }
     for endpoint in ["/livez", "/readyz", "/healthz"] {
         if path == endpoint || path.strip_prefix(endpoint).is_some_and(|rest| rest.starts_with('/'))
@@ -32,7 +28,8 @@ pub(crate) fn answer(
         return Ok(response);
     }
     if path == "/openapi" || path.starts_with("/openapi/") {
-        return core.openapi.answer(path, query, &parts.headers).ok_or_else(Status::no_such_path);
+        let document = core.openapi.answer(path, query, &parts.headers);
+        return Ok(document.unwrap_or_else(respond::no_such_page));
     }
     match path {
         "/" => Ok(respond::json(StatusCode::OK, json!({"paths": paths(core)}).to_string())),
@@ -42,13 +39,13 @@ pub(crate) fn answer(
             "text/plain; version=0.0.4; charset=utf-8",
             core.all_metrics(),
         )),
-        "/openid/v1/jwks" => Ok(respond::bytes(
+        "/openid/v1/jwks" | "/openid/v1/jwks/" => Ok(respond::bytes(
             StatusCode::OK,
             "application/jwk-set+json",
             core.service_accounts.key_set().to_string(),
         )),
         "/.well-known/openid-configuration" => Ok(respond::json(StatusCode::OK, issuer(core))),
-        _ => Err(Status::no_such_path()),
+        _ => Ok(respond::no_such_page()),
     }
 }
 

@@ -1,64 +1,124 @@
-//! `/openapi/v3`: the documents by group and version, made when asked for; `/openapi/v2` is made of them.
+//! `/openapi/v3`: the documents by group and version, made when asked for; `/openapi/v2`, made of them.
 //!
-//! Documents follow from rows and the binary alone, so their tags are known without making them. Nothing is
-//! kept: clients cache by the hash in the URL. Refuses to know what is in a document.
+//! Documents follow from rows and the binary alone, so their tags are known without making them. Of version 3
+//! nothing is kept: clients cache by the hash in the URL. Version 2 is one large document, made once and kept
+//! compressed. Refuses to know what is in a document.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
+use codec::gnostic::{OpenApiVersion, encode};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use registry::Row;
-use schema::openapi::{Resource, Subresource, document};
+use schema::openapi::{self, Merge, Resource, Subresource};
 use serde_json::{Value, json};
 use serve::Body;
 
 use super::respond;
 use crate::request::Query;
 
-/// The media type kubectl asks for.
-const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// A syntax a document is served in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Syntax {
+    /// What follows `application/` in `Accept`.
+    accepted: &'static str,
+    /// What is answered.
+    media: &'static str,
+    protobuf: bool,
+}
+
+const JSON: Syntax = Syntax { accepted: "json", media: respond::JSON, protobuf: false };
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const V3_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+/// The spelling with `@` is deprecated, and kubectl's.
+const V2: [Syntax; 3] = [
+    JSON,
+    Syntax {
+        accepted: "com.github.proto-openapi.spec.v2@v1.0+protobuf",
+        media: V2_PROTOBUF,
+        protobuf: true,
+    },
+    Syntax {
+        accepted: "com.github.proto-openapi.spec.v2.v1.0+protobuf",
+        media: V2_PROTOBUF,
+        protobuf: true,
+    },
+];
+const V3: [Syntax; 3] = [
+    JSON,
+    Syntax {
+        accepted: "com.github.proto-openapi.spec.v3.v1.0+protobuf",
+        media: V3_PROTOBUF,
+        protobuf: true,
+    },
+    Syntax {
+        accepted: "com.github.proto-openapi.spec.v3@v1.0+protobuf",
+        media: V3_PROTOBUF,
+        protobuf: true,
+    },
+];
 
 /// What is served, by path below `/openapi/v3/`.
 pub(crate) struct OpenApi {
-    versions: BTreeMap<String, Version>,
+    documents: BTreeMap<String, Document>,
     index: Bytes,
+    build: String,
+    /// Version 2 as JSON and as protobuf, each compressed once it was asked for.
+    v2: [OnceLock<Bytes>; 2],
 }
 
-struct Version {
-    group: String,
-    version: String,
-    rows: Vec<Arc<Row>>,
+struct Document {
+    content: Content,
     tag: String,
+}
+
+enum Content {
+    /// A path that belongs to no group.
+    Fixed(&'static str),
+    Group(String),
+    Version {
+        group: String,
+        version: String,
+        rows: Vec<Arc<Row>>,
+    },
 }
 
 impl OpenApi {
     /// `build` changes whenever the binary's documents may.
     pub(crate) fn new<'a>(rows: impl Iterator<Item = &'a Arc<Row>>, build: &str) -> Self {
-        let mut versions: BTreeMap<String, Version> = BTreeMap::new();
+        let mut documents: BTreeMap<String, Document> = BTreeMap::new();
+        let mut add = |path: String, content: Content| {
+            let tag = respond::entity_tag(format!("{build} {path} {}", content.names()).as_bytes());
+            documents.insert(path, Document { content, tag });
+        };
+        for path in ["api", "apis", "openid/v1/jwks", "version"] {
+            add(path.to_owned(), Content::Fixed(path));
+        }
+        let mut versions: BTreeMap<(String, String), Vec<Arc<Row>>> = BTreeMap::new();
         for row in rows {
-            let prefix = if row.resource.group.is_empty() { "api" } else { "apis" };
-            let path = format!("{prefix}/{}", row.api_version());
-            let entry = versions.entry(path).or_insert_with(|| Version {
-                group: row.resource.group.clone(),
-                version: row.resource.version.clone(),
-                rows: Vec::new(),
-                tag: String::new(),
-            });
-            entry.rows.push(row.clone());
+            let key = (row.resource.group.clone(), row.resource.version.clone());
+            versions.entry(key).or_default().push(row.clone());
         }
-        let mut paths = serde_json::Map::new();
-        for (path, version) in &mut versions {
-            let names: Vec<&str> =
-                version.rows.iter().map(|row| row.resource.resource.as_str()).collect();
-            version.tag =
-                respond::entity_tag(format!("{build} {path} {}", names.join(" ")).as_bytes());
-            let hash = version.tag.trim_matches('"');
-            paths.insert(
-                path.clone(),
-                json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}),
-            );
+        for ((group, version), rows) in versions {
+            if group.is_empty() {
+                add(format!("api/{version}"), Content::Version { group, version, rows });
+            } else {
+                add(format!("apis/{group}"), Content::Group(group.clone()));
+                add(format!("apis/{group}/{version}"), Content::Version { group, version, rows });
+            }
         }
-        Self { versions, index: json!({ "paths": paths }).to_string().into() }
+        let paths: serde_json::Map<String, Value> = documents
+            .iter()
+            .map(|(path, document)| {
+                (path.clone(), json!({"serverRelativeURL": address(path, &document.tag)}))
+            })
+            .collect();
+        let index = json!({ "paths": paths }).to_string().into();
+        Self { documents, index, build: build.to_owned(), v2: Default::default() }
     }
 
     /// Answers a GET below `/openapi`.
@@ -68,40 +128,37 @@ impl OpenApi {
         query: &Query,
         headers: &HeaderMap,
     ) -> Option<Response<Body>> {
-        let path = path.trim_start_matches("/openapi/").trim_end_matches('/');
-        match path {
+        match path.trim_start_matches("/openapi/").trim_end_matches('/') {
             "v2" => Some(self.v2(headers)),
-            "v3" => Some(respond::json(StatusCode::OK, self.index.clone())),
-            _ => self.v3(path.strip_prefix("v3/")?, query, headers),
+            "v3" => {
+                let tag = respond::entity_tag(&self.index);
+                Some(respond::tagged(headers, respond::JSON, &tag, self.index.clone()))
+            }
+            path => self.v3(path.strip_prefix("v3/")?, query, headers),
         }
     }
 
     fn v3(&self, path: &str, query: &Query, headers: &HeaderMap) -> Option<Response<Body>> {
-        let version = self.versions.get(path)?;
-        let hash = version.tag.trim_matches('"');
-        match query.get("hash") {
-            Some(given) if given != hash => {
-                let mut response = respond::text(StatusCode::MOVED_PERMANENTLY, "");
-                let target = format!("/openapi/v3/{path}?hash={hash}");
-                response
-                    .headers_mut()
-                    .insert(header::LOCATION, HeaderValue::from_str(&target).ok()?);
-                return Some(response);
+        let document = self.documents.get(path)?;
+        let Some(syntax) = wanted(&V3, headers) else { return Some(refused()) };
+        let hash = query.get("hash").filter(|hash| !hash.is_empty());
+        if hash.is_some_and(|hash| hash != document.tag.trim_matches('"')) {
+            let mut response = respond::text(StatusCode::MOVED_PERMANENTLY, "");
+            let target = HeaderValue::from_str(&address(path, &document.tag)).ok()?;
+            response.headers_mut().insert(header::LOCATION, target);
+            return Some(response);
+        }
+        let bytes = || {
+            let value = document.content.make();
+            if syntax.protobuf {
+                encode(OpenApiVersion::V3, &value).into()
+            } else {
+                Bytes::from(value.to_string())
             }
-            _ => {}
-        }
-        if !accepts_json(headers) {
-            return Some(respond::text(
-                StatusCode::NOT_ACCEPTABLE,
-                "only application/json is served\n",
-            ));
-        }
-        let known = headers
-            .get(header::IF_NONE_MATCH)
-            .is_some_and(|tag| tag.as_bytes() == version.tag.as_bytes());
-        let bytes = if known { Bytes::new() } else { version.document() };
-        let mut response = respond::tagged(headers, respond::JSON, &version.tag, bytes);
-        if query.get("hash").is_some() {
+        };
+        let bytes = if known(headers, &document.tag) { Bytes::new() } else { bytes() };
+        let mut response = respond::tagged(headers, syntax.media, &document.tag, bytes);
+        if hash.is_some() {
             // The URL names the content: it may be kept forever.
             let forever = HeaderValue::from_static("public, immutable");
             response.headers_mut().insert(header::CACHE_CONTROL, forever);
@@ -109,67 +166,98 @@ impl OpenApi {
         Some(response)
     }
 
-    /// The old single document, for clients that read JSON. In protobuf it is empty: kubectl up to 1.27 fails
-    /// without one, but takes nothing from it that version 3 has.
+    /// The old single document.
     fn v2(&self, headers: &HeaderMap) -> Response<Body> {
-        let accept =
-            headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if accept.contains("com.github.proto-openapi.spec.v2") {
-            return respond::bytes(StatusCode::OK, V2_PROTOBUF_TYPE, empty_v2_protobuf());
+        let Some(syntax) = wanted(&V2, headers) else { return refused() };
+        let tag = respond::entity_tag(format!("{} {}", self.build, self.index.len()).as_bytes());
+        if known(headers, &tag) {
+            return respond::tagged(headers, syntax.media, &tag, Bytes::new());
         }
-        if !accepts_json(headers) {
-            return respond::text(StatusCode::NOT_ACCEPTABLE, "only application/json is served\n");
+        let kept =
+            self.v2[usize::from(syntax.protobuf)].get_or_init(|| self.packed(syntax.protobuf));
+        if respond::accepts_gzip(headers) {
+            let mut response = respond::tagged(headers, syntax.media, &tag, kept.clone());
+            respond::mark_gzip(&mut response);
+            return response;
         }
-        let mut definitions = serde_json::Map::new();
-        let mut paths = serde_json::Map::new();
-        for version in self.versions.values() {
-            let text = String::from_utf8_lossy(&version.document())
-                .replace("#/components/schemas/", "#/definitions/");
-            let Ok(mut document) = serde_json::from_str::<Value>(&text) else { continue };
-            if let Value::Object(schemas) = document["components"]["schemas"].take() {
-                definitions.extend(schemas);
+        let mut plain = Vec::new();
+        match flate2::read::GzDecoder::new(&kept[..]).read_to_end(&mut plain) {
+            Ok(_) => respond::tagged(headers, syntax.media, &tag, plain.into()),
+            Err(error) => respond::failure(&meta::Status::internal(error)),
+        }
+    }
+
+    /// Version 2, compressed.
+    fn packed(&self, protobuf: bool) -> Bytes {
+        let mut merge = Merge::default();
+        for document in self.documents.values() {
+            merge.add(document.content.make());
+        }
+        let document = merge.finish(&self.build);
+        let bytes = if protobuf {
+            encode(OpenApiVersion::V2, &document)
+        } else {
+            document.to_string().into_bytes()
+        };
+        respond::gzip(&bytes).unwrap_or_default()
+    }
+}
+
+fn address(path: &str, tag: &str) -> String {
+    format!("/openapi/v3/{path}?hash={}", tag.trim_matches('"'))
+}
+
+fn known(headers: &HeaderMap, tag: &str) -> bool {
+    headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes())
+}
+
+fn refused() -> Response<Body> {
+    respond::text(StatusCode::NOT_ACCEPTABLE, "")
+}
+
+/// The syntax that fits what the client likes best.
+fn wanted(served: &[Syntax], headers: &HeaderMap) -> Option<Syntax> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let accept = accept.filter(|accept| !accept.is_empty()).unwrap_or("*/*");
+    let mut clauses: Vec<(f32, &str)> = accept.split(',').map(clause).collect();
+    clauses.sort_by(|one, other| other.0.total_cmp(&one.0));
+    let fits = |media: &str, syntax: &Syntax| {
+        let (kind, rest) = media.split_once('/').unwrap_or((media, "*"));
+        matches!(kind, "application" | "*") && (rest == "*" || rest == syntax.accepted)
+    };
+    clauses.iter().find_map(|(_, media)| served.iter().find(|one| fits(media, one)).copied())
+}
+
+/// A media type and how much it is liked.
+fn clause(text: &str) -> (f32, &str) {
+    let mut parts = text.split(';').map(str::trim);
+    let media = parts.next().unwrap_or_default();
+    let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+    (quality.unwrap_or(1.0), media)
+}
+
+impl Content {
+    /// What tells contents of one path apart.
+    fn names(&self) -> String {
+        match self {
+            Self::Version { rows, .. } => {
+                let names: Vec<&str> =
+                    rows.iter().map(|row| row.resource.resource.as_str()).collect();
+                names.join(" ")
             }
-            if let Value::Object(more) = document["paths"].take() {
-                paths.extend(more.into_iter().map(|(path, item)| (path, operations(item))));
+            Self::Fixed(_) | Self::Group(_) => String::new(),
+        }
+    }
+
+    fn make(&self) -> Value {
+        match self {
+            Self::Fixed(path) => openapi::fixed(path).unwrap_or_default(),
+            Self::Group(group) => openapi::group(group),
+            Self::Version { group, version, rows } => {
+                let resources: Vec<Resource> = rows.iter().map(|row| resource(row)).collect();
+                openapi::document(group, version, &resources)
             }
         }
-        let document = json!({
-            "swagger": "2.0", "info": {"title": "Kubernetes", "version": "unversioned"},
-            "paths": paths, "definitions": definitions
-        });
-        respond::json(StatusCode::OK, document.to_string())
-    }
-}
-
-/// A document of gnostic's `openapi.v2.Document` with nothing but what is required: `swagger` (field 1) and
-/// `info` (2), which holds `title` (1) and `version` (2).
-fn empty_v2_protobuf() -> Vec<u8> {
-    fn text(field: u8, value: &[u8]) -> Vec<u8> {
-        let length = u8::try_from(value.len()).unwrap_or(0);
-        let mut out = vec![field << 3 | 2, length];
-        out.extend_from_slice(value);
-        out
-    }
-    let info = [text(1, b"Kubernetes"), text(2, b"unversioned")].concat();
-    [text(1, b"2.0"), text(2, &info)].concat()
-}
-
-/// The operations of a path without what version 3 says differently: bodies and responses.
-fn operations(mut item: Value) -> Value {
-    for operation in item.as_object_mut().into_iter().flatten().map(|(_, operation)| operation) {
-        if let Some(fields) = operation.as_object_mut() {
-            fields.remove("requestBody");
-            fields.remove("parameters");
-            fields.insert("responses".into(), json!({"200": {"description": "OK"}}));
-        }
-    }
-    item
-}
-
-impl Version {
-    fn document(&self) -> Bytes {
-        let resources: Vec<Resource> = self.rows.iter().map(|row| resource(row)).collect();
-        document(&self.group, &self.version, &resources).into()
     }
 }
 
@@ -189,47 +277,11 @@ fn resource(row: &Row) -> Resource {
         kind: row.kind.kind.clone(),
         namespaced: row.namespaced(),
         verbs: verbs(&row.verbs),
+        // Namespaces are answered with too, but no document ever said so, and clients are made of it.
+        returned: row.returned && row.kind.kind != "Namespace",
         subresources: subresources.collect(),
     }
 }
 
-fn accepts_json(headers: &HeaderMap) -> bool {
-    let accept =
-        headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    accept.is_empty()
-        || accept.split(',').any(|media| {
-            matches!(
-                media.split(';').next().unwrap_or_default().trim(),
-                "application/json" | "application/*" | "*/*"
-            )
-        })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use registry::Rows;
-
-    #[tokio::test]
-    async fn the_index_leads_to_documents() {
-        let rows = Rows::builtin();
-        let openapi = OpenApi::new(rows.iter(), "test");
-        let index: Value = serde_json::from_slice(&openapi.index).expect("JSON");
-        let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().expect("a URL");
-        let (path, query) = url.split_once('?').expect("a hash");
-        let headers = HeaderMap::new();
-        let response = openapi.answer(path, &Query::parse(query), &headers).expect("served");
-        assert_eq!(response.status(), StatusCode::OK);
-        let tag = response.headers()[header::ETAG].clone();
-        let body = response.into_body().read(1 << 24).await.expect("body");
-        let document: Value = serde_json::from_slice(&body).expect("JSON");
-        assert!(document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
-        let mut again = HeaderMap::new();
-        again.insert(header::IF_NONE_MATCH, tag);
-        let response = openapi.answer(path, &Query::parse(query), &again).expect("served");
-        assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
-        let moved = openapi.answer(path, &Query::parse("hash=old"), &headers).expect("served");
-        assert_eq!(moved.status(), StatusCode::MOVED_PERMANENTLY);
-        assert!(openapi.answer("/openapi/v3/apis/none/v1", &Query::default(), &headers).is_none());
-    }
-}
+mod tests;

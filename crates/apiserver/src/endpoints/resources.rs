@@ -6,13 +6,16 @@
 use bytes::Bytes;
 use codec::{Accepted, BodyFormat};
 use http::{Request, Response, StatusCode, header};
-use meta::{GroupResource, GroupVersionKind, Status};
+use meta::{GroupVersionKind, Status, fields::FieldTerm};
 use registry::{Action, Params, PatchType, Row, Verb};
 use serde_json::Value;
 use serve::{Body, body::ReadError};
 
 use super::{Context, encode, kubelet, proxy, reviews, token};
-use crate::{request::RequestInfo, server::Core};
+use crate::{
+    request::{RequestInfo, field_terms},
+    server::Core,
+};
 
 /// The largest body a client may send, in bytes (upstream's limit of a write).
 pub(crate) const MOST_BODY: usize = 3 * 1024 * 1024;
@@ -52,6 +55,7 @@ pub(crate) async fn answer(
     body: Body,
 ) -> Result<Response<Body>, Status> {
     let subresource = context.info.subresource();
+    check_verb(context)?;
     let wants = encode::wants(context)?;
     if reviews::is_review(&context.row) || subresource == "token" {
         return question(core, context, wants, body).await;
@@ -62,7 +66,17 @@ pub(crate) async fn answer(
     let namespace = context.info.namespace();
     let mut name = Some(context.info.name()).filter(|name| !name.is_empty());
     if let (Action::Watch, Some(named)) = (&action, name.take_if(|_| context.info.legacy_watch())) {
-        params.field_selector = format!("metadata.name={named}");
+        let terms = field_terms(&params.field_selector);
+        let meant = |term: &FieldTerm| {
+            term.field == "metadata.name" && !term.negated && term.value == named
+        };
+        if params.field_selector.is_empty() {
+            params.field_selector = format!("metadata.name={named}");
+        } else if !terms.iter().any(meant) {
+            return Err(Status::bad_request(
+                "fieldSelector metadata.name doesn't match requested name",
+            ));
+        }
     }
     let request = registry::Request {
         user: context.user.clone(),
@@ -77,14 +91,27 @@ pub(crate) async fn answer(
     encode::outcome(core, context, wants, outcome)
 }
 
+/// Whether the path takes the method at all.
+fn check_verb(context: &Context<'_>) -> Result<(), Status> {
+    let (row, info) = (&context.row, context.info);
+    let verbs = match info.subresource() {
+        "" => &row.verbs,
+        part => &row.subresource(part).ok_or_else(Status::no_such_path)?.verbs,
+    };
+    match info.verb().parse::<Verb>() {
+        Ok(verb) if verbs.contains(&verb) => Ok(()),
+        Ok(Verb::Watch) if info.legacy_watch() => Err(Status::no_such_path()),
+        Ok(Verb::Watch) if verbs.contains(&Verb::List) => {
+            Err(Status::method_not_supported(&row.group_resource(), info.verb()))
+        }
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
 /// What the method and path ask the engine to do.
 async fn action(context: &Context<'_>, body: Body) -> Result<Action, Status> {
     let named = !context.info.name().is_empty();
-    let unsupported = || {
-        let group_resource =
-            GroupResource::new(&context.row.resource.group, context.info.resource());
-        Status::method_not_supported(&group_resource, context.info.verb())
-    };
+    let unsupported = Status::method_not_allowed;
     let whole = context.info.subresource().is_empty();
     Ok(match context.info.verb() {
         "get" => Action::Get,
@@ -113,12 +140,6 @@ async fn question(
     wants: Accepted,
     body: Body,
 ) -> Result<Response<Body>, Status> {
-    if context.info.verb() != "create" {
-        return Err(Status::method_not_supported(
-            &context.row.group_resource(),
-            context.info.verb(),
-        ));
-    }
     let bytes = json_body(context, body).await?;
     let kind = context
         .row

@@ -1,10 +1,19 @@
 //! The whole API server: over HTTP semantics without TCP, over TLS, and with real kubectl.
 
 mod access;
+mod anything;
 mod api;
+mod clients;
+mod hostile;
 mod kubectl;
+#[path = "../../../registry/tests/engine/minimal.rs"]
+mod minimal;
+mod openapi;
+mod reads;
+mod rows;
 mod stolen;
 mod streams;
 mod support;
 mod tunnel;
 mod who;
+mod writes;

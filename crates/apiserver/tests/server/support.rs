@@ -70,6 +70,14 @@ impl Cluster {
 
     /// Listens with TLS on loopback, with a certificate of the cluster's authority.
     pub(crate) async fn listen(&self, handler: impl Handler) -> SocketAddr {
+        self.listen_with(handler, ServerOptions::default()).await
+    }
+
+    pub(crate) async fn listen_with(
+        &self,
+        handler: impl Handler,
+        options: ServerOptions,
+    ) -> SocketAddr {
         let localhost = "127.0.0.1".parse().expect("address");
         let profile = Profile::server("server", vec![], vec![localhost]);
         let identity = self.authority.issue(&profile).expect("certificate");
@@ -79,7 +87,7 @@ impl Cluster {
         );
         let authority = [self.authority.certificate_der().expect("certificate")];
         let tls = ServerTls::new(certificate.expect("usable"), Some(&authority)).expect("TLS");
-        let server = Server::bind((localhost, 0).into(), Some(tls), ServerOptions::default()).await;
+        let server = Server::bind((localhost, 0).into(), Some(tls), options).await;
         let server = server.expect("listens");
         let address = server.local_address().expect("address");
         tokio::spawn(server.run(handler, self.shutdown.clone()));

@@ -1,9 +1,9 @@
 //! `DeleteOptions`, from the body or from the query.
 
-use meta::{FieldErrorKind, Status};
+use meta::Status;
 use serde_json::Value;
 
-use crate::params::{Propagation, refuse};
+use crate::params::{self, Propagation, refuse};
 use crate::pipeline::{Context, decode_options};
 
 /// How to delete.
@@ -39,15 +39,6 @@ impl Options {
             options.dry_run |= params.dry_run;
             options
         };
-        if options.propagation.is_some() && options.orphan_dependents.is_some() {
-            return Err(refuse(
-                "DeleteOptions",
-                FieldErrorKind::Invalid,
-                "propagationPolicy",
-                "",
-                "orphanDependents and deletionPropagation cannot be both set".to_owned(),
-            ));
-        }
         Ok(options)
     }
 
@@ -57,38 +48,18 @@ impl Options {
     /// 422 for an unknown propagation policy or dry-run directive.
     pub(crate) fn of(value: &Value) -> Result<Self, Status> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        let propagation = match value["propagationPolicy"].as_str() {
-            None => None,
-            Some(policy) => Some(Propagation::parse(policy).ok_or_else(|| {
-                refuse(
-                    "DeleteOptions",
-                    FieldErrorKind::NotSupported,
-                    "propagationPolicy",
-                    policy,
-                    "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
-                        .to_owned(),
-                )
-            })?),
-        };
-        let mut dry_run = false;
-        for directive in value["dryRun"].as_array().into_iter().flatten() {
-            match directive.as_str() {
-                Some("All") => dry_run = true,
-                other => {
-                    return Err(refuse(
-                        "DeleteOptions",
-                        FieldErrorKind::NotSupported,
-                        "dryRun",
-                        other.unwrap_or_default(),
-                        "supported values: \"All\"".to_owned(),
-                    ));
-                }
-            }
-        }
+        let mut errors = Vec::new();
+        let orphan_dependents = value["orphanDependents"].as_bool();
+        let policy = value["propagationPolicy"].as_str();
+        let propagation = params::propagation(policy, orphan_dependents, &mut errors);
+        let directives: Vec<&str> =
+            value["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let dry_run = params::dry_run(&directives, &mut errors);
+        refuse("DeleteOptions", errors)?;
         Ok(Self {
             grace_period: value["gracePeriodSeconds"].as_i64(),
             propagation,
-            orphan_dependents: value["orphanDependents"].as_bool(),
+            orphan_dependents,
             uid: text(&value["preconditions"]["uid"]),
             resource_version: text(&value["preconditions"]["resourceVersion"]),
             dry_run,

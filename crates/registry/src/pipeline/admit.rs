@@ -4,7 +4,9 @@ use meta::Status;
 use serde_json::Value;
 
 use super::Context;
+use super::metadata::{dedup_owners, repeated_owners};
 use crate::admission::{Attributes, Operation};
+use crate::request::Action;
 
 /// What admission is told beside the context.
 #[derive(Clone, Copy)]
@@ -15,18 +17,23 @@ pub(crate) struct Subject<'a> {
     pub(crate) old: Option<&'a Value>,
 }
 
-/// Lets every plugin that cares change the object.
+/// Lets every plugin that cares change the object, and takes repeated owner references out of it: a client's,
+/// unless they came by a patch, before the plugins see them, others after.
 pub(crate) async fn mutate(
     context: &Context<'_>,
     subject: Subject<'_>,
     object: &mut Value,
 ) -> Result<(), Status> {
+    if !matches!(context.request.action, Action::Patch(..)) {
+        context.warn(repeated_owners(&dedup_owners(object), false));
+    }
     let attributes = attributes(context, subject);
     for plugin in &context.engine.admission {
         if plugin.handles(subject.operation, &context.stored, subject.subresource) {
             plugin.mutate(&attributes, object).await?;
         }
     }
+    context.warn(repeated_owners(&dedup_owners(object), true));
     Ok(())
 }
 

@@ -109,7 +109,7 @@ pub(crate) async fn write(
             let served = convert::to_served(context.row(), old.clone());
             convert::to_stored(context.row(), make(&served)?)
         };
-        check_preconditions(context, name, &mut object, &old)?;
+        check_preconditions(context, &key, name, &mut object, &old)?;
         if !matches!(change.part, Part::Any | Part::Binding) {
             schema::rules::default(&context.stored.kind, &mut object);
         }
@@ -173,6 +173,7 @@ async fn create_instead(
 /// The resource version and uid that the new object claims must be those of the old one.
 fn check_preconditions(
     context: &Context<'_>,
+    key: &Key,
     name: &str,
     object: &mut Value,
     old: &Value,
@@ -183,7 +184,7 @@ fn check_preconditions(
             &context.resource(),
             name,
             format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}"
+                "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}"
             ),
         ));
     }

@@ -38,6 +38,7 @@ pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
         (false, true) => MOST_NAMES,
         (false, false) => 1,
     };
+    let mut last = String::new();
     for _ in 0..attempts {
         let mut object = if attempts > 1 { object.clone() } else { std::mem::take(&mut object) };
         let generated = prepare_create(context, &mut object);
@@ -48,7 +49,7 @@ pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
         let key = context.key(&name)?;
         if context.request.params.dry_run {
             if context.engine.latest().await?.get(&key).is_some() {
-                return Err(Status::already_exists(&context.resource(), &name));
+                return Err(taken(context, &key, &object).await);
             }
             return Ok(result::value_outcome(context, 201, object, None));
         }
@@ -58,13 +59,11 @@ pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
                 let object = Object::new(context.row(), key, record);
                 return Ok(result::object_outcome(context, 201, &object));
             }
-            Err(Failure::Conflict) if generated => {}
+            Err(Failure::Conflict) if generated => last = name,
             // Not the object is there already, but something that it claims.
             Err(Failure::Conflict)
                 if attempts > 1 && context.engine.latest().await?.get(&key).is_none() => {}
-            Err(Failure::Conflict) => {
-                return Err(Status::already_exists(&context.resource(), &name));
-            }
+            Err(Failure::Conflict) => return Err(taken(context, &key, &object).await),
             Err(Failure::Refused(status)) => return Err(status),
         }
     }
@@ -73,8 +72,21 @@ pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
             "others take addresses and ports at the same time; try again",
         ));
     }
-    let name = meta_text(&object, "generateName");
-    Err(Status::generate_name_conflict(&context.resource(), name, 1))
+    Err(Status::generate_name_conflict(&context.resource(), &last, 1))
+}
+
+/// Why a new object cannot have its name.
+async fn taken(context: &Context<'_>, key: &store::Key, object: &Value) -> Status {
+    let (resource, name) = (context.resource(), meta_text(object, "name"));
+    let mut status = match meta_text(object, "generateName") {
+        "" => Status::already_exists(&resource, name),
+        _ => Status::generate_name_conflict(&resource, name, 1),
+    };
+    let holder = context.engine.latest().await.ok().and_then(|there| there.get(key).cloned());
+    if holder.is_some_and(|holder| holder.note.deleting()) {
+        status.message = format!("object is being deleted: {}", status.message);
+    }
+    status
 }
 
 /// The prepare stage of a new object. True if a name was generated.

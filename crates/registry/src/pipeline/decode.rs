@@ -73,7 +73,7 @@ pub(crate) fn check_name(context: &Context<'_>, object: &Value) -> Result<(), St
     match context.namespace() {
         Some(namespace) if !given.is_empty() && given != namespace => {
             Err(Status::bad_request(format!(
-                "the namespace of the object ({given}) does not match the namespace on the URL ({namespace})"
+                "the namespace of the object ({given}) does not match the namespace on the request ({namespace})"
             )))
         }
         _ => Ok(()),

@@ -94,7 +94,7 @@ fn annotations(object: &Value, path: &FieldPath) -> Vec<FieldError> {
 
 fn owners(object: &Value, path: &FieldPath) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let mut controller: Option<&str> = None;
+    let mut controller: Option<String> = None;
     let owners = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
     for (index, owner) in owners.enumerate() {
         let path = path.index(index);
@@ -109,9 +109,7 @@ fn owners(object: &Value, path: &FieldPath) -> Vec<FieldError> {
         }
         for field in ["kind", "name", "uid"] {
             if text(field).is_empty() {
-                let detail = format!("{field} must not be empty");
-                let value = if field == "kind" { "" } else { text(field) };
-                errors.push(FieldError::invalid(path.child(field), value, detail));
+                errors.push(FieldError::invalid(path.child(field), "", "must not be empty"));
             }
         }
         if version == "v1" && text("kind") == "Event" {
@@ -122,12 +120,12 @@ fn owners(object: &Value, path: &FieldPath) -> Vec<FieldError> {
             ));
         }
         if owner["controller"] == true {
-            match controller {
-                None => controller = Some(text("name")),
+            let this = format!("{}/{}", text("kind"), text("name"));
+            match &controller {
+                None => controller = Some(this),
                 Some(first) => {
                     let detail = format!(
-                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
-                        text("name")
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                     );
                     errors.push(FieldError::invalid(
                         FieldPath::new("metadata").child("ownerReferences"),
@@ -161,6 +159,34 @@ fn finalizers(object: &Value, path: &FieldPath) -> Vec<FieldError> {
         errors.push(FieldError::invalid(path.clone(), value, detail));
     }
     errors
+}
+
+/// Takes repeated owner references out; the uids of those, for a warning.
+pub(super) fn dedup_owners(object: &mut Value) -> Vec<String> {
+    let mut repeated = Vec::new();
+    let owners = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut);
+    let Some(owners) = owners.filter(|owners| owners.len() > 1) else { return repeated };
+    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+    for owner in owners.drain(..) {
+        if kept.contains(&owner) {
+            repeated.push(owner["uid"].as_str().unwrap_or_default().to_owned());
+        } else {
+            kept.push(owner);
+        }
+    }
+    *owners = kept;
+    repeated
+}
+
+/// The warning about repeated owner references that were taken out.
+pub(super) fn repeated_owners(uids: &[String], after_admission: bool) -> Option<String> {
+    let when = if after_admission { " after mutating admission happens" } else { "" };
+    (!uids.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: [{}]",
+            uids.join(" ")
+        )
+    })
 }
 
 /// The finalizer that makes the garbage collector orphan dependents.
@@ -278,8 +304,21 @@ mod tests {
         );
         check(
             json!({"metadata": {"name": "web", "namespace": "d", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x"}]}}),
-            &["metadata.ownerReferences[0].uid: Invalid value: \"\": uid must not be empty"],
+            &["metadata.ownerReferences[0].uid: Invalid value: \"\": must not be empty"],
         );
+    }
+
+    #[test]
+    fn repeated_owners_are_taken_out() {
+        let owner =
+            |name: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "u"});
+        let mut object =
+            json!({"metadata": {"ownerReferences": [owner("a"), owner("b"), owner("a")]}});
+        assert_eq!(dedup_owners(&mut object), ["u"]);
+        assert_eq!(object["metadata"]["ownerReferences"], json!([owner("a"), owner("b")]));
+        assert!(dedup_owners(&mut object).is_empty());
+        assert!(dedup_owners(&mut json!({"metadata": {"ownerReferences": "x"}})).is_empty());
+        assert!(dedup_owners(&mut json!({})).is_empty());
     }
 
     #[test]

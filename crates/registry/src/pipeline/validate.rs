@@ -14,7 +14,9 @@ pub(super) fn create(context: &Context<'_>, object: &Value) -> Result<(), Status
     let mut errors = metadata::validate(object, row.namespaced(), &check_name);
     errors.extend(schema::rules::validate(kind, object));
     errors.extend(row.strategy.validate_create(object));
-    refuse(context, object, errors)
+    refuse(context, object, errors)?;
+    context.warn(schema::rules::warnings(&row.kind, object, None));
+    Ok(())
 }
 
 /// Checks a changed object.
@@ -23,7 +25,9 @@ pub(super) fn update(context: &Context<'_>, object: &Value, old: &Value) -> Resu
     let mut errors = metadata::validate_update(object, old);
     errors.extend(schema::rules::validate_update(kind(context), object, old));
     errors.extend(row.strategy.validate_update(object, old));
-    refuse(context, object, errors)
+    refuse(context, object, errors)?;
+    context.warn(schema::rules::warnings(&row.kind, object, Some(old)));
+    Ok(())
 }
 
 /// Checks an object whose status changed.

@@ -2,15 +2,16 @@
 //!
 //! Clients treat it as opaque; the form is upstream's with one addition.
 
-use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeError, Engine as _};
 use meta::Status;
 use serde::{Deserialize, Serialize};
 
 /// A parsed token.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Token {
-    pub(super) revision: u64,
+    /// The revision that all pages show; none where the rest is to be taken from the newest state.
+    pub(super) revision: Option<u64>,
     /// The last key served, without the collection's prefix.
     pub(super) start: String,
     /// How many objects were left after it, where that is known.
@@ -19,8 +20,11 @@ pub(super) struct Token {
 
 #[derive(Serialize, Deserialize)]
 struct Wire {
+    #[serde(default)]
     v: String,
-    rv: u64,
+    #[serde(default)]
+    rv: i64,
+    #[serde(default)]
     start: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     left: Option<u64>,
@@ -37,30 +41,52 @@ impl Token {
         if text.is_empty() {
             return Ok(None);
         }
-        let refuse = |why: String| Status::bad_request(format!("continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| refuse(error.to_string()))?;
+        let refuse = |why: &str| {
+            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| refuse(&illegal(&error, text)))?;
         let wire: Wire =
-            serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+            serde_json::from_slice(&bytes).map_err(|error| refuse(&error.to_string()))?;
         if wire.v != VERSION {
-            return Err(refuse(format!(
-                "server does not recognize this encoded version {:?}",
+            return Err(refuse(&format!(
+                "server does not recognize this encoded version {}",
                 wire.v
             )));
         }
-        if wire.rv == 0 || wire.start.is_empty() {
-            return Err(refuse(
-                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)".to_owned(),
-            ));
+        if wire.rv == 0 {
+            return Err(refuse("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
         }
-        Ok(Some(Self { revision: wire.rv, start: wire.start, left: wire.left }))
+        if wire.start.is_empty() {
+            return Err(refuse("encoded start key empty (version meta.k8s.io/v1)"));
+        }
+        let mut parts = wire.start.strip_prefix('/').unwrap_or(&wire.start).split('/');
+        if parts.any(|part| matches!(part, "" | "." | "..")) {
+            return Err(refuse(&wire.start));
+        }
+        let start = wire.start.strip_prefix('/').unwrap_or(&wire.start).to_owned();
+        Ok(Some(Self { revision: u64::try_from(wire.rv).ok(), start, left: wire.left }))
     }
 
     /// The text of the token.
-    pub(super) fn write(self) -> String {
-        let wire =
-            Wire { v: VERSION.to_owned(), rv: self.revision, start: self.start, left: self.left };
+    pub(super) fn write(&self) -> String {
+        let rv = self.revision.map_or(-1, |revision| i64::try_from(revision).unwrap_or(i64::MAX));
+        let wire = Wire { v: VERSION.to_owned(), rv, start: self.start.clone(), left: self.left };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&wire).unwrap_or_default())
     }
+
+    /// The text of a token that goes on from the same place in the newest state.
+    pub(super) fn unbound(&self) -> String {
+        Self { revision: None, start: self.start.clone(), left: None }.write()
+    }
+}
+
+/// Where base64 ends to be some, in the words of Go.
+fn illegal(error: &DecodeError, text: &str) -> String {
+    let at = match error {
+        DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => *at,
+        DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len(),
+    };
+    format!("illegal base64 data at input byte {at}")
 }
 
 #[cfg(test)]
@@ -69,10 +95,34 @@ mod tests {
 
     #[test]
     fn a_token_is_read_as_it_was_written() {
-        let token = || Token { revision: 7, start: "d/web".to_owned(), left: Some(3) };
-        assert_eq!(Token::read(&token().write()), Ok(Some(token())));
+        let token = Token { revision: Some(7), start: "d/web".to_owned(), left: Some(3) };
+        assert_eq!(Token::read(&token.write()), Ok(Some(token)));
+        let token = Token { revision: Some(7), start: "d/web".to_owned(), left: Some(3) };
+        let unbound = Token { revision: None, start: "d/web".to_owned(), left: None };
+        assert_eq!(Token::read(&token.unbound()), Ok(Some(unbound)));
         assert_eq!(Token::read(""), Ok(None));
-        let refused = Token::read("%%").expect_err("no base64");
-        assert!(refused.message.starts_with("continue key is not valid: "), "{}", refused.message);
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        let check = |json: &str, expected: &str| {
+            let refused = Token::read(&URL_SAFE_NO_PAD.encode(json)).expect_err(json);
+            let expected = format!("invalid continue token: continue key is not valid: {expected}");
+            assert_eq!((refused.code, refused.message), (400, expected));
+        };
+        check(
+            r#"{"v":"v2","rv":1,"start":"a"}"#,
+            "server does not recognize this encoded version v2",
+        );
+        check(
+            r#"{"v":"meta.k8s.io/v1","rv":0,"start":"a"}"#,
+            "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+        );
+        check(
+            r#"{"v":"meta.k8s.io/v1","rv":1,"start":""}"#,
+            "encoded start key empty (version meta.k8s.io/v1)",
+        );
+        check(r#"{"v":"meta.k8s.io/v1","rv":1,"start":"a/../../b"}"#, "a/../../b");
+        assert!(Token::read("%%").is_err());
     }
 }

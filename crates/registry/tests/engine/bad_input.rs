@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::common::Bench;
-use crate::every_row::{content, name};
+use crate::minimal::{content, name};
 
 /// Every place in a value, as a path of keys and positions.
 fn places(value: &Value, path: &str, out: &mut Vec<String>) {
@@ -74,16 +74,16 @@ async fn rubbish_anywhere_is_refused_or_stored() {
         let path =
             format!("{}.{}@{}", row.resource.resource, row.resource.group, row.resource.version);
         let namespace = if row.namespaced() { "default" } else { "" };
-        let mut object = content(&row);
+        let mut object = content(&row.kind.group, &row.kind.kind);
         object["apiVersion"] = row.api_version().into();
         object["kind"] = row.kind.kind.as_str().into();
         object["metadata"] = json!({
-            "name": name(&row), "labels": {"a": "b"}, "annotations": {"a": "b"},
+            "name": name(&row.kind.kind), "labels": {"a": "b"}, "annotations": {"a": "b"},
             "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}],
             "finalizers": ["example.com/f"],
         });
         let stored = bench.json("create", &path, namespace, "", &object.to_string()).await;
-        let named = format!("{path}/{}", name(&row));
+        let named = format!("{path}/{}", name(&row.kind.kind));
         let mut all = Vec::new();
         places(&object, "", &mut all);
         for place in &all {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use skiff_registry::Row;
 
 use crate::common::{Bench, json_of};
-use crate::every_row::{content, name};
+use crate::minimal::{content, name};
 
 /// Kinds that an update creates, as upstream has it.
 const UPSERT: &str = "endpoints events events.events.k8s.io leases.coordination.k8s.io limitranges \
@@ -64,7 +64,7 @@ struct Subject<'a> {
 
 impl Subject<'_> {
     fn named(&self) -> String {
-        format!("{}/{}", self.path, name(self.row))
+        format!("{}/{}", self.path, name(&self.row.kind.kind))
     }
 
     async fn put(&self, path: &str, body: &Value) -> Result<(u16, Value), Status> {
@@ -75,10 +75,10 @@ impl Subject<'_> {
 
     async fn check(&self) {
         let (row, place) = (self.row, self.path.as_str());
-        let mut object = content(row);
+        let mut object = content(&row.kind.group, &row.kind.kind);
         object["apiVersion"] = row.api_version().into();
         object["kind"] = row.kind.kind.as_str().into();
-        object["metadata"] = json!({"name": name(row)});
+        object["metadata"] = json!({"name": name(&row.kind.kind)});
         let put = self.put(&self.named(), &object).await.map(|(code, _)| code);
         let expected = if listed(UPSERT, row) { Ok(201) } else { Err(404) };
         assert_eq!(put.map_err(|status| status.code), expected, "{place}: an update of nothing");

@@ -1,8 +1,11 @@
 //! The paths of a document: one entry per path and method, from the resources that are served.
+//!
+//! What all operations of a path share is said once, at the path. Refuses to know schemas.
 
 use serde_json::{Map, Value, json};
 
-use super::reference;
+use super::operations::{self, META, Operation, does};
+use super::{parameters, reference, tag};
 
 /// A resource that is served in the document's group and version.
 #[derive(Debug, Clone)]
@@ -15,6 +18,8 @@ pub struct Resource {
     pub namespaced: bool,
     /// What can be done with it: `create`, `delete`, `deletecollection`, `get`, `list`, `patch`, `update`, `watch`.
     pub verbs: Vec<String>,
+    /// Whether a deletion is documented to answer with the object rather than with a `Status`.
+    pub returned: bool,
     /// What is below its objects.
     pub subresources: Vec<Subresource>,
 }
@@ -30,296 +35,211 @@ pub struct Subresource {
     pub verbs: Vec<String>,
 }
 
-impl Resource {
-    /// The kinds whose types the document must hold.
-    pub(super) fn kinds(&self, group: &str, version: &str) -> Vec<(String, String, String)> {
-        let own =
-            |suffix: &str| (group.to_owned(), version.to_owned(), format!("{}{suffix}", self.kind));
-        let mut kinds = vec![own(""), own("List")];
-        kinds.extend(self.subresources.iter().map(|subresource| subresource.kind.clone()));
-        kinds
-    }
-}
-
-/// One method of one path.
-struct Operation<'a> {
-    /// Such as `post`.
-    method: &'static str,
-    /// Such as `list`.
-    action: &'static str,
-    /// Group, version and kind it deals with.
-    kind: (&'a str, &'a str, &'a str),
-    /// Beginning of its id, and what comes between group and kind.
-    id: (&'static str, String),
-    /// For people.
-    description: String,
-    /// Query parameters.
-    query: &'static [&'static str],
-    /// The type of the request's body.
-    body: Option<String>,
-    /// The type of the response.
-    response: String,
-}
-
-const WRITE: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
-const PATCH: &[&str] = &["dryRun", "fieldManager", "fieldValidation", "force"];
-const DELETE: &[&str] = &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"];
-const LIST: &[&str] = &[
-    "allowWatchBookmarks",
-    "continue",
-    "fieldSelector",
-    "labelSelector",
-    "limit",
-    "resourceVersion",
-    "resourceVersionMatch",
-    "sendInitialEvents",
-    "timeoutSeconds",
-    "watch",
+/// What every object is answered as.
+const OBJECT: &[&str] = &[
+    "application/cbor",
+    "application/json",
+    "application/vnd.kubernetes.protobuf",
+    "application/yaml",
 ];
-
-const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
-const META_DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
-const META_PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
+/// What a list or watch is answered as beside that.
+const STREAM: &[&str] = &[
+    "application/cbor-seq",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+const PATCHES: &[&str] = &[
+    "application/apply-patch+cbor",
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
 
 /// All paths of a group and version.
 pub(super) fn paths(group: &str, version: &str, resources: &[Resource]) -> Map<String, Value> {
-    let prefix = if group.is_empty() {
-        format!("/api/{version}")
-    } else {
-        format!("/apis/{group}/{version}")
+    let mut out = Paths { group, version, items: Map::new() };
+    let prefix = match group {
+        "" => format!("/api/{version}"),
+        _ => format!("/apis/{group}/{version}"),
     };
-    let mut paths = Map::new();
-    paths.insert(
-        format!("{prefix}/"),
-        json!({"get": {
-            "description": "get available resources",
-            "operationId": format!("get{}APIResources", tag(group, version).1),
-            "responses": responses("io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList"),
-            "tags": [tag(group, version).0],
-        }}),
-    );
+    out.items.insert(format!("{prefix}/"), available(group, version));
     for resource in resources {
-        let scope = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
-        let collection = format!("{prefix}{scope}/{}", resource.name);
-        let one = format!("{collection}/{{name}}");
-        let mut add = |path: String, operations: Vec<Operation<'_>>| {
-            if !operations.is_empty() {
-                let parameters = path_parameters(&path, &resource.kind);
-                let mut item: Map<String, Value> = operations
-                    .into_iter()
-                    .map(|operation| {
-                        (operation.method.to_owned(), render(group, version, operation))
-                    })
-                    .collect();
-                item.insert("parameters".to_owned(), parameters);
-                paths.insert(path, Value::Object(item));
-            }
-        };
-        if resource.namespaced {
-            let everywhere =
-                list(group, version, resource, "ForAllNamespaces").into_iter().collect();
-            add(format!("{prefix}/{}", resource.name), everywhere);
-        }
-        add(collection, of_collection(group, version, resource));
-        for subresource in &resource.subresources {
-            add(format!("{one}/{}", subresource.name), of_subresource(resource, subresource));
-        }
-        add(one, of_object(group, version, resource));
+        out.resource(&prefix, resource);
     }
-    paths
+    out.items
 }
 
-/// The tag of a document's operations and its CamelCase, as in ids: `apps_v1`, `AppsV1`.
-fn tag(group: &str, version: &str) -> (String, String) {
-    let parts: Vec<&str> = match group.strip_suffix(".k8s.io").unwrap_or(group) {
-        "" => vec!["core"],
-        group => group.split('.').collect(),
-    };
-    let (camel, lower): (String, String) =
-        (parts.iter().map(|part| capital(part)).collect(), parts.concat());
-    (format!("{lower}_{version}"), format!("{camel}{}", capital(version)))
+fn available(group: &str, version: &str) -> Value {
+    let (tag, camel) = tag(group, version);
+    json!({"get": {
+        "description": "get available resources",
+        "operationId": format!("get{camel}APIResources"),
+        "responses": responses(OBJECT, &format!("{META}.APIResourceList"), &[200]),
+        "tags": [tag],
+    }})
 }
 
-/// A kind with its article.
-fn a(kind: &str) -> String {
-    let vowel = kind.starts_with(['A', 'E', 'I', 'O', 'U']);
-    format!("{} {kind}", if vowel { "an" } else { "a" })
+struct Paths<'a> {
+    group: &'a str,
+    version: &'a str,
+    items: Map<String, Value>,
 }
 
-fn capital(text: &str) -> String {
+impl Paths<'_> {
+    fn resource(&mut self, prefix: &str, resource: &Resource) {
+        let scope = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
+        let collection = format!("{scope}/{}", resource.name);
+        let one = format!("{collection}/{{name}}");
+        let everywhere = format!("/{}", resource.name);
+        let kind = self.kind(&resource.kind);
+        if resource.namespaced {
+            self.add(
+                prefix,
+                &everywhere,
+                &kind,
+                resource,
+                operations::lists(self.own(), resource, "ForAllNamespaces"),
+            );
+        }
+        self.add(
+            prefix,
+            &collection,
+            &kind,
+            resource,
+            operations::of_collection(self.own(), resource),
+        );
+        self.add(prefix, &one, &kind, resource, operations::of_object(self.own(), resource));
+        for subresource in &resource.subresources {
+            let path = format!("{one}/{}", subresource.name);
+            let (group, version, kind) = &subresource.kind;
+            let kind = json!({"group": group, "version": version, "kind": kind});
+            if operations::connects(subresource) {
+                self.add(
+                    prefix,
+                    &path,
+                    &kind,
+                    resource,
+                    operations::connections(resource, subresource, ""),
+                );
+                if subresource.name == "proxy" {
+                    let more = operations::connections(resource, subresource, "WithPath");
+                    self.add(prefix, &format!("{path}/{{path}}"), &kind, resource, more);
+                }
+            } else {
+                self.add(
+                    prefix,
+                    &path,
+                    &kind,
+                    resource,
+                    operations::of_subresource(resource, subresource),
+                );
+            }
+        }
+        if does(&resource.verbs, "watch") {
+            let watch = format!("{prefix}/watch");
+            if resource.namespaced {
+                let all = operations::watches(resource, "ListForAllNamespaces");
+                self.add(&watch, &everywhere, &kind, resource, all);
+            }
+            self.add(&watch, &collection, &kind, resource, operations::watches(resource, "List"));
+            self.add(&watch, &one, &kind, resource, operations::watches(resource, ""));
+        }
+    }
+
+    fn kind(&self, kind: &str) -> Value {
+        json!({"group": self.group, "version": self.version, "kind": kind})
+    }
+
+    fn own(&self) -> (&str, &str) {
+        (self.group, self.version)
+    }
+
+    fn add(
+        &mut self,
+        prefix: &str,
+        path: &str,
+        kind: &Value,
+        resource: &Resource,
+        operations: Vec<Operation>,
+    ) {
+        if operations.is_empty() {
+            return;
+        }
+        let path = format!("{prefix}{path}");
+        let in_path = parameters::of_path(&path, &resource.kind);
+        // What every operation of the path takes is said at the path.
+        let shared: Vec<&str> = operations[0]
+            .query
+            .iter()
+            .filter(|name| operations.iter().all(|other| other.query.contains(name)))
+            .copied()
+            .collect();
+        let mut item: Map<String, Value> = operations
+            .iter()
+            .map(|operation| (operation.method.to_owned(), self.render(operation, kind, &shared)))
+            .collect();
+        let mut all: Vec<Value> =
+            in_path.into_iter().chain(shared.iter().map(|name| parameters::query(name))).collect();
+        all.sort_by_key(|parameter| parameter["name"].as_str().unwrap_or_default().to_owned());
+        if !all.is_empty() {
+            item.insert("parameters".to_owned(), Value::Array(all));
+        }
+        self.items.insert(path, Value::Object(item));
+    }
+
+    fn render(&self, operation: &Operation, kind: &Value, shared: &[&str]) -> Value {
+        let (tag, camel) = tag(self.group, self.version);
+        let mut out = json!({
+            "description": operation.description,
+            "operationId": format!("{}{camel}{}", operation.id.0, operation.id.1),
+            "responses": self.responses(operation),
+            "tags": [tag],
+            "x-kubernetes-action": operation.action,
+            "x-kubernetes-group-version-kind": kind,
+        });
+        let own: Vec<Value> = operation
+            .query
+            .iter()
+            .filter(|name| !shared.contains(name))
+            .map(|name| parameters::query(name))
+            .collect();
+        if !own.is_empty() {
+            out["parameters"] = own.into();
+        }
+        if let Some(body) = &operation.body {
+            let types: &[&str] = if operation.action == "patch" { PATCHES } else { &["*/*"] };
+            out["requestBody"] = json!({"content": content(types, body)});
+            if !operation.action.starts_with("delete") {
+                out["requestBody"]["required"] = true.into();
+            }
+        }
+        out
+    }
+
+    fn responses(&self, operation: &Operation) -> Value {
+        let codes: &[u16] = match operation.action {
+            "post" => &[200, 201, 202],
+            "put" | "patch" => &[200, 201],
+            "delete" => &[200, 202],
+            _ => &[200],
+        };
+        match operation.action {
+            "connect" => responses(&["*/*"], "", codes),
+            "list" | "watch" | "watchlist" => {
+                responses(&[OBJECT, STREAM].concat(), &operation.answer, codes)
+            }
+            _ if operation.answer.is_empty() => {
+                responses(&[OBJECT, &["text/plain"][..]].concat(), "", codes)
+            }
+            _ => responses(OBJECT, &operation.answer, codes),
+        }
+    }
+}
+
+pub(super) fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
-}
-
-fn type_name(kind: (&str, &str, &str)) -> String {
-    crate::types::by_kind(kind.0, kind.1, kind.2).map_or("", |of| of.name).to_owned()
-}
-
-fn does(verbs: &[String], verb: &str) -> bool {
-    verbs.iter().any(|candidate| candidate == verb)
-}
-
-fn list<'a>(
-    group: &'a str,
-    version: &'a str,
-    resource: &'a Resource,
-    suffix: &str,
-) -> Option<Operation<'a>> {
-    let kind = (group, version, resource.kind.as_str());
-    let inside = if resource.namespaced && suffix.is_empty() { "Namespaced" } else { "" };
-    let list = format!("{}List", resource.kind);
-    does(&resource.verbs, "list").then(|| Operation {
-        method: "get",
-        action: "list",
-        kind,
-        id: ("list", format!("{inside}{}{suffix}", resource.kind)),
-        description: format!("list or watch objects of kind {}", resource.kind),
-        query: LIST,
-        body: None,
-        response: type_name((group, version, &list)),
-    })
-}
-
-fn of_collection<'a>(
-    group: &'a str,
-    version: &'a str,
-    resource: &'a Resource,
-) -> Vec<Operation<'a>> {
-    let kind = (group, version, resource.kind.as_str());
-    let inside = if resource.namespaced { "Namespaced" } else { "" };
-    let mut operations: Vec<Operation<'_>> =
-        list(group, version, resource, "").into_iter().collect();
-    if does(&resource.verbs, "create") {
-        operations.push(Operation {
-            method: "post",
-            action: "post",
-            kind,
-            id: ("create", format!("{inside}{}", resource.kind)),
-            description: format!("create {}", a(&resource.kind)),
-            query: WRITE,
-            body: Some(type_name(kind)),
-            response: type_name(kind),
-        });
-    }
-    if does(&resource.verbs, "deletecollection") {
-        operations.push(Operation {
-            method: "delete",
-            action: "deletecollection",
-            kind,
-            id: ("delete", format!("Collection{inside}{}", resource.kind)),
-            description: format!("delete collection of {}", resource.kind),
-            query: DELETE,
-            body: Some(META_DELETE_OPTIONS.to_owned()),
-            response: STATUS.to_owned(),
-        });
-    }
-    operations
-}
-
-fn of_object<'a>(group: &'a str, version: &'a str, resource: &'a Resource) -> Vec<Operation<'a>> {
-    let kind = (group, version, resource.kind.as_str());
-    let name = format!("{}{}", if resource.namespaced { "Namespaced" } else { "" }, resource.kind);
-    let mut operations =
-        read_write(&resource.verbs, kind, &name, &format!("the specified {}", resource.kind));
-    if does(&resource.verbs, "delete") {
-        operations.push(Operation {
-            method: "delete",
-            action: "delete",
-            kind,
-            id: ("delete", name),
-            description: format!("delete {}", a(&resource.kind)),
-            query: DELETE,
-            body: Some(META_DELETE_OPTIONS.to_owned()),
-            response: STATUS.to_owned(),
-        });
-    }
-    operations
-}
-
-fn of_subresource<'a>(resource: &Resource, subresource: &'a Subresource) -> Vec<Operation<'a>> {
-    let kind =
-        (subresource.kind.0.as_str(), subresource.kind.1.as_str(), subresource.kind.2.as_str());
-    let inside = if resource.namespaced { "Namespaced" } else { "" };
-    let name = format!("{inside}{}{}", resource.kind, capital(&subresource.name));
-    let what = format!("{} of the specified {}", subresource.name, resource.kind);
-    let mut operations = read_write(&subresource.verbs, kind, &name, &what);
-    if does(&subresource.verbs, "create") {
-        operations.push(Operation {
-            method: "post",
-            action: "post",
-            kind,
-            id: ("create", name),
-            description: format!("create {what}"),
-            query: WRITE,
-            body: Some(type_name(kind)),
-            response: type_name(kind),
-        });
-    }
-    operations
-}
-
-fn read_write<'a>(
-    verbs: &[String],
-    kind: (&'a str, &'a str, &'a str),
-    name: &str,
-    what: &str,
-) -> Vec<Operation<'a>> {
-    let one = type_name(kind);
-    let all = [
-        ("get", "get", "get", "read", "read", &[][..], None),
-        ("update", "put", "put", "replace", "replace", WRITE, Some(one.clone())),
-        (
-            "patch",
-            "patch",
-            "patch",
-            "patch",
-            "partially update",
-            PATCH,
-            Some(META_PATCH.to_owned()),
-        ),
-    ];
-    let wanted = all.into_iter().filter(|(verb, ..)| does(verbs, verb));
-    wanted
-        .map(|(_, method, action, id, word, query, body)| Operation {
-            method,
-            action,
-            kind,
-            id: (id, name.to_owned()),
-            description: format!("{word} {what}"),
-            query,
-            body,
-            response: one.clone(),
-        })
-        .collect()
-}
-
-fn render(group: &str, version: &str, operation: Operation<'_>) -> Value {
-    let (tag, camel) = tag(group, version);
-    let mut out = json!({
-        "description": operation.description,
-        "operationId": format!("{}{camel}{}", operation.id.0, operation.id.1),
-        "responses": responses(&operation.response),
-        "tags": [tag],
-        // Streams and proxies are connections, whatever the method.
-        "x-kubernetes-action": if operation.kind.2.ends_with("Options") { "connect" } else { operation.action },
-        "x-kubernetes-group-version-kind":
-            {"group": operation.kind.0, "version": operation.kind.1, "kind": operation.kind.2},
-    });
-    if !operation.query.is_empty() {
-        out["parameters"] = operation.query.iter().map(|name| query_parameter(name)).collect();
-    }
-    if let Some(body) = operation.body {
-        let types: &[&str] = match operation.method {
-            "patch" => &[
-                "application/json-patch+json",
-                "application/merge-patch+json",
-                "application/strategic-merge-patch+json",
-            ],
-            _ => &["*/*"],
-        };
-        out["requestBody"] = json!({"content": content(types, &body)});
-    }
-    out
 }
 
 fn content(types: &[&str], name: &str) -> Map<String, Value> {
@@ -327,40 +247,17 @@ fn content(types: &[&str], name: &str) -> Map<String, Value> {
     types.iter().map(|media| ((*media).to_owned(), json!({"schema": schema}))).collect()
 }
 
-fn responses(name: &str) -> Value {
-    let content = content(&["application/json", "application/yaml"], name);
-    json!({"200": {"description": "OK", "content": content}, "401": {"description": "Unauthorized"}})
-}
-
-fn query_parameter(name: &str) -> Value {
-    let kind = match name {
-        "gracePeriodSeconds" | "limit" | "timeoutSeconds" => "integer",
-        "allowWatchBookmarks" | "force" | "orphanDependents" | "sendInitialEvents" | "watch" => {
-            "boolean"
-        }
-        _ => "string",
-    };
-    json!({"in": "query", "name": name, "schema": {"type": kind, "uniqueItems": true}})
-}
-
-fn path_parameters(path: &str, kind: &str) -> Value {
-    let mut parameters = Vec::new();
-    let mut add = |name: &str, place: &str, description: String| {
-        let mut parameter = json!({
-            "description": description, "in": place, "name": name,
-            "schema": {"type": "string", "uniqueItems": true}
-        });
-        if place == "path" {
-            parameter["required"] = json!(true);
-        }
-        parameters.push(parameter);
-    };
-    if path.contains("{name}") {
-        add("name", "path", format!("name of the {kind}"));
+/// The answers of an operation: these codes with a body, and 401 without.
+pub(super) fn responses(types: &[&str], name: &str, codes: &[u16]) -> Value {
+    let mut out = json!({"401": {"description": "Unauthorized"}});
+    for code in codes {
+        let description = match code {
+            201 => "Created",
+            202 => "Accepted",
+            _ => "OK",
+        };
+        out[code.to_string()] =
+            json!({"description": description, "content": content(types, name)});
     }
-    if path.contains("{namespace}") {
-        add("namespace", "path", "namespace of the object".to_owned());
-    }
-    add("pretty", "query", "whether to indent the answer".to_owned());
-    Value::Array(parameters)
+    out
 }

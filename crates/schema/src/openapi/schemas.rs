@@ -11,17 +11,9 @@ use crate::types::{self, Field, ListType, Of, Type};
 /// Descriptions of all types and fields, packed by the build script.
 static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptions.z"));
 
-const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
-const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
-const TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
-const MICRO_TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime";
-const RAW_EXTENSION: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
-const FIELDS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1";
-const JSON: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
-
 /// The schemas of these types and of all they refer to, by name.
 pub(super) fn components(
-    group: &str,
+    group_version: (&str, &str),
     roots: impl Iterator<Item = &'static Type>,
 ) -> Map<String, Value> {
     let mut wanted = BTreeSet::new();
@@ -37,7 +29,7 @@ pub(super) fn components(
         let fields: Vec<&str> =
             of.fields.iter().map(|_| descriptions.next().unwrap_or_default()).collect();
         if wanted.contains(&of.id) {
-            all.insert(of.name.to_owned(), schema(group, of, own, &fields));
+            all.insert(of.name.to_owned(), schema(group_version, of, own, &fields));
         }
     }
     all
@@ -58,29 +50,19 @@ fn collect(of: &'static Type, wanted: &mut BTreeSet<u16>) {
         return;
     }
     for field in of.fields {
-        let inner = field.of.object().or_else(|| types::by_name(scalar_name(of, &field.of)?));
+        let inner = field.of.object().or_else(|| types::by_name(field.value));
         if let Some(inner) = inner {
             collect(inner, wanted);
         }
     }
 }
 
-/// The named type of a value that is no object; `owner` is where the field is.
-fn scalar_name(owner: &Type, of: &Of) -> Option<&'static str> {
-    Some(match of {
-        Of::Quantity => QUANTITY,
-        Of::IntOrString => INT_OR_STRING,
-        Of::Time => TIME,
-        Of::MicroTime => MICRO_TIME,
-        Of::Any if owner.short_name() == "ManagedFieldsEntry" => FIELDS,
-        Of::Any if owner.name.starts_with("io.k8s.apiextensions-apiserver") => JSON,
-        Of::Any => RAW_EXTENSION,
-        Of::List(of) | Of::Map(of) => return scalar_name(owner, of),
-        _ => return None,
-    })
-}
-
-fn schema(group: &str, of: &'static Type, description: &str, fields: &[&str]) -> Value {
+fn schema(
+    group_version: (&str, &str),
+    of: &'static Type,
+    description: &str,
+    fields: &[&str],
+) -> Value {
     let mut schema = match of.scalar {
         Some(Of::Quantity) => object([("oneOf", json!([{"type": "string"}, {"type": "number"}]))]),
         Some(Of::IntOrString) => object([
@@ -90,7 +72,8 @@ fn schema(group: &str, of: &'static Type, description: &str, fields: &[&str]) ->
         Some(Of::Time | Of::MicroTime) => {
             object([("type", json!("string")), ("format", json!("date-time"))])
         }
-        Some(_) if of.name == JSON => Map::new(),
+        // Any JSON at all.
+        Some(_) if of.short_name().starts_with("JSON") => Map::new(),
         _ => object([("type", json!("object"))]),
     };
     if !description.is_empty() {
@@ -101,7 +84,7 @@ fn schema(group: &str, of: &'static Type, description: &str, fields: &[&str]) ->
             .fields
             .iter()
             .zip(fields)
-            .map(|(field, description)| (field.name.to_owned(), property(of, field, description)))
+            .map(|(field, description)| (field.name.to_owned(), property(field, description)))
             .collect();
         schema.insert("properties".to_owned(), Value::Object(properties));
     }
@@ -113,28 +96,44 @@ fn schema(group: &str, of: &'static Type, description: &str, fields: &[&str]) ->
     if of.atomic {
         schema.insert("x-kubernetes-map-type".to_owned(), json!("atomic"));
     }
-    let kinds = kinds(group, of);
+    if let Some(union) = of.union {
+        schema.insert("x-kubernetes-unions".to_owned(), unions(union));
+    }
+    let kinds = kinds(group_version, of);
     if !kinds.is_empty() {
         schema.insert("x-kubernetes-group-version-kind".to_owned(), Value::Array(kinds));
     }
     Value::Object(schema)
 }
 
+/// Which fields exclude one another: `discriminator;field=Value,…`.
+fn unions(text: &str) -> Value {
+    let (discriminator, fields) = text.split_once(';').unwrap_or_default();
+    let fields = fields.split(',').filter_map(|pair| pair.split_once('='));
+    let fields: Map<String, Value> =
+        fields.map(|(field, value)| (field.to_owned(), value.into())).collect();
+    let mut union = object([("fields-to-discriminateBy", fields.into())]);
+    if !discriminator.is_empty() {
+        union.insert("discriminator".to_owned(), discriminator.into());
+    }
+    json!([union])
+}
+
 /// The kinds a type stands for; option types belong to every group.
-fn kinds(group: &str, of: &Type) -> Vec<Value> {
+fn kinds((group, version): (&str, &str), of: &Type) -> Vec<Value> {
     let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     if matches!(of.short_name(), "DeleteOptions" | "WatchEvent") {
         let mut kinds = vec![kind("", "v1", of.short_name())];
         if !group.is_empty() {
-            kinds.push(kind(group, "v1", of.short_name()));
+            kinds.push(kind(group, version, of.short_name()));
         }
         return kinds;
     }
     types::kind_of(of).map(|found| vec![kind(found.0, found.1, found.2)]).unwrap_or_default()
 }
 
-fn property(owner: &Type, field: &Field, description: &str) -> Value {
-    let mut property = match type_of(owner, &field.of) {
+fn property(field: &Field, description: &str) -> Value {
+    let mut property = match type_of(field, &field.of) {
         // What stands beside a reference is ignored, so it is wrapped.
         Value::Object(found) if found.contains_key("$ref") => object([("allOf", json!([found]))]),
         Value::Object(found) => found,
@@ -148,20 +147,20 @@ fn property(owner: &Type, field: &Field, description: &str) -> Value {
     }
     let mut extend =
         |name: &str, value: Value| property.insert(format!("x-kubernetes-{name}"), value);
-    if matches!(field.of, Of::List(_)) {
+    if field.stated {
         match field.list {
             ListType::Set => drop(extend("list-type", json!("set"))),
             ListType::Map(keys) => {
                 extend("list-type", json!("map"));
                 extend("list-map-keys", json!(keys));
             }
-            // The items of a list of objects are not patched as one.
-            ListType::Atomic if field.name == "items" && owner.short_name().ends_with("List") => {}
             ListType::Atomic => drop(extend("list-type", json!("atomic"))),
         }
     }
     if field.atomic {
         extend("map-type", json!("atomic"));
+    } else if field.granular {
+        extend("map-type", json!("granular"));
     }
     let mut strategies = Vec::new();
     if field.patch.merge {
@@ -179,10 +178,13 @@ fn property(owner: &Type, field: &Field, description: &str) -> Value {
     if let Some(key) = field.patch.key {
         extend("patch-merge-key", json!(key));
     }
-    Value::Object(property)
+    match property.get("allOf") {
+        Some(alone) if property.len() == 1 => alone[0].clone(),
+        _ => Value::Object(property),
+    }
 }
 
-fn type_of(owner: &Type, of: &Of) -> Value {
+fn type_of(field: &Field, of: &Of) -> Value {
     match of {
         Of::String => json!({"type": "string"}),
         Of::Bool => json!({"type": "boolean"}),
@@ -191,10 +193,11 @@ fn type_of(owner: &Type, of: &Of) -> Value {
         Of::Double => json!({"type": "number", "format": "double"}),
         Of::Bytes => json!({"type": "string", "format": "byte"}),
         Of::Object(id) => reference(types::by_id(*id).name),
-        Of::List(items) => json!({"type": "array", "items": type_of(owner, items)}),
+        Of::List(items) => json!({"type": "array", "items": type_of(field, items)}),
         Of::Map(values) => {
-            json!({"type": "object", "additionalProperties": type_of(owner, values)})
+            json!({"type": "object", "additionalProperties": type_of(field, values)})
         }
-        other => scalar_name(owner, other).map_or_else(|| json!({"type": "object"}), reference),
+        _ if field.value.is_empty() => json!({"type": "object"}),
+        _ => reference(field.value),
     }
 }

@@ -15,6 +15,7 @@ fn deployments() -> Value {
         kind: "Deployment".to_owned(),
         namespaced: true,
         verbs: verbs("create delete deletecollection get list patch update watch"),
+        returned: false,
         subresources: vec![
             Subresource {
                 name: "status".to_owned(),
@@ -28,7 +29,7 @@ fn deployments() -> Value {
             },
         ],
     };
-    serde_json::from_slice(&document("apps", "v1", &[resource])).expect("JSON")
+    document("apps", "v1", &[resource])
 }
 
 #[test]

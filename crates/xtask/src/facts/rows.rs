@@ -19,7 +19,7 @@ const HEADER: &str = "\
 # selectable fields, traits (generation, unborn: none before the first change, relaxed[:namespace],
 # sealed, ttl:seconds, returned: a deletion answers with the object, conditional: updates need a
 # resourceVersion, upsert: an update may create, keeps:labels and keeps:metadata: what a write of
-# the status leaves alone)
+# the status leaves alone, deprecated:warning)
 ";
 
 /// Resources whose specification changes bump `metadata.generation`.
@@ -225,6 +225,10 @@ fn traits(group: &str, resource: &str) -> String {
         "/events" | "events.k8s.io/events" => traits.extend(["relaxed", "ttl:3600"]),
         "coordination.k8s.io/leases" => traits.push("relaxed:kube-node-lease"),
         "/secrets" => traits.push("sealed"),
+        "/componentstatuses" => traits.push("deprecated:v1 ComponentStatus is deprecated in v1.19+"),
+        "/endpoints" => traits.push(
+            "deprecated:v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+        ),
         _ => {}
     }
     or_dash(traits.join(","))

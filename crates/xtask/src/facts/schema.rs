@@ -56,7 +56,7 @@ pub(super) fn schemas(directory: &Path) -> anyhow::Result<BTreeMap<String, Value
 /// One line a type, one indented line a field.
 fn types(documents: &BTreeMap<String, Value>, facts: &Value) -> anyhow::Result<String> {
     let mut out = String::from(HEADER);
-    out.push_str("# type: name, then map=atomic and gvk=group/version/kind; field: name, type, then facts.\n");
+    out.push_str("# type: name, then map=atomic, union=discriminator;field=Value,… and gvk=group/version/kind; field: name, type, then facts.\n");
     out.push_str("# Types: @name refers to a type by name, [T a list, {T a map of strings to T.\n");
     for (name, schema) in documents {
         let fact = &facts[name.as_str()];
@@ -67,6 +67,9 @@ fn types(documents: &BTreeMap<String, Value>, facts: &Value) -> anyhow::Result<S
         }
         if fact["type"]["mapType"] == "atomic" {
             out.push_str("\tmap=atomic");
+        }
+        if let Some(union) = schema["x-kubernetes-unions"].get(0) {
+            write!(out, "\tunion={}", union_fact(union))?;
         }
         for gvk in fact["gvk"].as_array().into_iter().flatten() {
             write!(
@@ -128,6 +131,13 @@ fn field_line(
     }
     line.push('\n');
     Ok(line)
+}
+
+/// `discriminator;field=Value,…`.
+fn union_fact(union: &Value) -> String {
+    let fields = union["fields-to-discriminateBy"].as_object().into_iter().flatten();
+    let fields: Vec<String> = fields.map(|(field, by)| format!("{field}={}", text(by))).collect();
+    format!("{};{}", text(&union["discriminator"]), fields.join(","))
 }
 
 /// The type of a schema that is a value rather than an object with fields.

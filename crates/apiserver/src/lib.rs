@@ -34,7 +34,7 @@ mod start;
 mod state;
 mod traces;
 
-pub use admission::DefaultTolerationSeconds;
+pub use admission::{AdmissionError, AdmissionOptions, DefaultTolerationSeconds};
 pub use bootstrap::BootstrapError;
 pub use endpoints::tunnel::PATH as TUNNEL_PATH;
 pub use flow::FlowOptions;

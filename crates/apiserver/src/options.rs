@@ -12,7 +12,7 @@ use rustls::ClientConfig;
 use store::Store;
 
 use crate::{
-    admission::DefaultTolerationSeconds, audit::AuditOptions, authn::AuthenticationOptions,
+    admission::AdmissionOptions, audit::AuditOptions, authn::AuthenticationOptions,
     authz::AuthorizationConfiguration, flow::FlowOptions, traces::TracingConfiguration,
 };
 
@@ -42,8 +42,8 @@ pub struct ApiServerOptions {
     pub client_ca: String,
     /// The node on the server's own machine, if there is one: it is dialled, and pods are reached without its help.
     pub local_node: Option<String>,
-    /// How long pods stay on nodes that do not work, unless they say so themselves.
-    pub tolerations: DefaultTolerationSeconds,
+    /// Which admission plugins are asked, and what they are told.
+    pub admission: AdmissionOptions,
     /// Bounds on concurrent requests.
     pub flow: FlowOptions,
     /// Whether other API servers may work on the same store.
@@ -71,7 +71,7 @@ impl Default for ApiServerOptions {
             authorization: None,
             client_ca: String::new(),
             local_node: None,
-            tolerations: DefaultTolerationSeconds::default(),
+            admission: AdmissionOptions::default(),
             flow: FlowOptions::default(),
             shared_store: false,
             request_timeout: Duration::from_secs(60),

@@ -58,6 +58,9 @@ pub enum ApiServerError {
     /// Somebody who judges users or permissions cannot be asked.
     #[error("set up who judges users and what they may do")]
     Hook(#[from] crate::hook::HookError),
+    /// The admission plugins cannot be set up.
+    #[error("set up admission")]
+    Admission(#[from] admission::AdmissionError),
     /// The audit log cannot be opened.
     #[error("open the audit log")]
     Audit(#[source] std::io::Error),
@@ -81,7 +84,7 @@ impl ApiServer {
         };
         let authorizer = Arc::new(Authorizer::new(bootstrap::policy::node_rules(), modes));
         let engine = Options {
-            admission: admission::plugins(&authorizer, options.tolerations),
+            admission: admission::plugins(&authorizer, &options.admission)?,
             network: options.network.clone(),
             ..Options::default()
         };

@@ -17,7 +17,8 @@ use crate::{
     load_balancer::{self, AddressRange},
     namespace,
     node_ipam::{self, NodeIpamOptions},
-    nodelifecycle, pod_gc, replicaset, root_ca, service_account, service_cidr, statefulset,
+    nodelifecycle, pod_gc, protection, quota, replicaset, root_ca, service_account, service_cidr,
+    statefulset,
 };
 
 /// How the controllers behave.
@@ -111,6 +112,10 @@ impl Controllers {
             bootstrap::sign::NAME,
             bootstrap::clean::NAME,
             pod_gc::NAME,
+            protection::CLAIMS,
+            protection::VOLUMES,
+            protection::CLASSES,
+            quota::NAME,
             service_cidr::NAME,
             gc::NAME,
         ]
@@ -215,6 +220,10 @@ impl Controllers {
             bootstrap::sign::NAME => Box::pin(bootstrap::sign::run(caches, deps, term)),
             bootstrap::clean::NAME => Box::pin(bootstrap::clean::run(caches, deps, term)),
             pod_gc::NAME => Box::pin(pod_gc::run(caches, deps, options.finished_pods, term)),
+            protection::CLAIMS => Box::pin(protection::run_claims(caches, deps, term)),
+            protection::VOLUMES => Box::pin(protection::run_volumes(caches, deps, term)),
+            protection::CLASSES => Box::pin(protection::run_classes(caches, deps, term)),
+            quota::NAME => Box::pin(quota::run(caches, deps, term)),
             service_cidr::NAME => Box::pin(service_cidr::run(caches, deps, term)),
             gc::NAME => Box::pin(gc::run(deps, options.garbage_delay, term)),
             _ => return None,

@@ -18,6 +18,8 @@ mod node_ipam;
 mod nodelifecycle;
 mod objects;
 mod pod_gc;
+mod protection;
+mod quota;
 mod replicaset;
 mod root_ca;
 mod service_account;

@@ -190,7 +190,7 @@ fn remove(pod: &Pod, now: Timestamp, plan: &mut Plan, message: Option<&str>) {
             status["conditions"] = json!(conditions);
         }
         // First the status, then, seeing it finished, the deletion.
-        plan.act(Action::patch_with(pod, Some("status"), json!({ "status": status }), false));
+        plan.act(Action::patch_with(pod, Some("status"), json!({ "status": status }), true));
         return;
     }
     plan.act(Action::delete(pod).with_grace(0));

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::admission::Operation;
 use crate::object::meta_text;
 use crate::outcome::{Answer, List, Outcome};
-use crate::pipeline::{self, Change, Context, Part, Subject, admit_validate, change};
+use crate::pipeline::{self, Change, Context, Part, Subject, admit_mutate, admit_validate, change};
 use crate::read;
 use crate::registry::Registry;
 use crate::request::{Action, Request};
@@ -80,7 +80,7 @@ async fn begin<'a>(
 ) -> Result<(Context<'a>, Value), Status> {
     let Action::Create(body) = &request.action else { return Err(Status::no_such_path()) };
     let context = Context::new(engine, request)?;
-    let object = pipeline::decode(&context, body, kind)?;
+    let mut object = pipeline::decode(&context, body, kind)?;
     let name = context.name()?;
     let given = meta_text(&object, "name");
     if !given.is_empty() && given != name {
@@ -92,6 +92,7 @@ async fn begin<'a>(
     validate(name, &object)?;
     let subject =
         Subject { operation: Operation::Create, subresource: Some(subresource), name, old: None };
+    admit_mutate(&context, subject, &mut object).await?;
     admit_validate(&context, subject, Some(&object)).await?;
     Ok((context, object))
 }

@@ -6,7 +6,11 @@ use futures::future::BoxFuture;
 use meta::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
+use store::{Expect, Guard, Write};
 
+use crate::allocate::Claims;
+use crate::header::Header;
+use crate::object::{Object, encode};
 use crate::registry::Registry;
 use crate::request::UserInfo;
 use crate::row::Row;
@@ -57,12 +61,49 @@ pub struct Attributes<'a> {
     /// Whether nothing will be stored.
     pub dry_run: bool,
     pub(crate) warnings: &'a Mutex<Vec<String>>,
+    pub(crate) annotations: &'a Mutex<Vec<(String, String)>>,
+    pub(crate) along: &'a Mutex<Along>,
+}
+
+/// What plugins want written together with what they admit.
+#[derive(Default)]
+pub(crate) struct Along {
+    pub(crate) claims: Claims,
+    /// Kept until the write is over.
+    pub(crate) held: Vec<Box<dyn Send>>,
+}
+
+impl Along {
+    /// Whether another object must be as it was read.
+    pub(crate) fn is_conditional(&self) -> bool {
+        !self.claims.guards.is_empty()
+    }
 }
 
 impl Attributes<'_> {
     /// Adds a text for a `Warning` header of the answer.
     pub fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().push(text.into());
+    }
+
+    /// Adds a line to what the audit log says of the request.
+    pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        self.annotations.lock().push((key.into(), value.into()));
+    }
+
+    /// Writes another object in the transaction of this write, if it is still as it was `read`; the
+    /// write is admitted anew if it is not. For `validate` only.
+    pub fn write_along(&self, row: &Row, read: &Object, value: &Value) {
+        let key = read.key().clone();
+        let header = Header::of(value, &row.selectable);
+        let claims = &mut self.along.lock().claims;
+        claims.guards.push(Guard::new(key.clone(), Expect::Modified(read.revision())));
+        claims.writes.push(Write::put(key, encode(value), header));
+    }
+
+    /// Keeps something, such as a lock, until this write is over.
+    pub fn hold(&self, held: impl Send + 'static) {
+        self.along.lock().held.push(Box::new(held));
     }
 }
 

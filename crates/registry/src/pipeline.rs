@@ -23,7 +23,7 @@ use meta::{GroupResource, Status};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-pub(crate) use admit::{Subject, validate as admit_validate};
+pub(crate) use admit::{Subject, mutate as admit_mutate, validate as admit_validate};
 pub(crate) use change::{Change, Part, Written, change, vanish, write};
 pub(crate) use commit::{Failure, commit};
 pub(crate) use create::now;
@@ -32,6 +32,7 @@ pub(crate) use metadata::{FOREGROUND, ORPHAN, finalizer_names};
 pub(crate) use patch::{Prepared, apply as apply_patch};
 pub(crate) use result::{object_outcome, status_outcome, success, value_outcome};
 
+use crate::admission::Along;
 use crate::outcome::Answer;
 use crate::registry::Registry;
 use crate::request::{PatchType, Request};
@@ -48,6 +49,8 @@ pub(crate) struct Context<'a> {
     pub(crate) stored: Arc<Row>,
     pub(crate) now: Timestamp,
     pub(crate) warnings: Mutex<Vec<String>>,
+    annotations: Mutex<Vec<(String, String)>>,
+    along: Mutex<Along>,
 }
 
 impl<'a> Context<'a> {
@@ -66,6 +69,8 @@ impl<'a> Context<'a> {
             stored: stored.clone(),
             now: (engine.clock)(),
             warnings: Mutex::default(),
+            annotations: Mutex::default(),
+            along: Mutex::default(),
         })
     }
 
@@ -109,6 +114,11 @@ impl<'a> Context<'a> {
 
     pub(crate) fn warn(&self, texts: impl IntoIterator<Item = String>) {
         self.warnings.lock().extend(texts);
+    }
+
+    /// What admission wants written along, once.
+    pub(crate) fn take_along(&self) -> Along {
+        std::mem::take(&mut *self.along.lock())
     }
 
     pub(crate) fn take_warnings(&self) -> Vec<String> {

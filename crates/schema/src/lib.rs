@@ -2,6 +2,8 @@
 //!
 //! Everything is a pure function over `serde_json::Value`. Knows nothing of storage or HTTP.
 //!
+//! - [`amounts`]: what pods ask for, summed.
+//! - [`quota`]: what objects use of quotas.
 //! - [`types`]: the compiled-in graph of types, by name or by group, version and kind.
 //! - [`decode`](mod@decode): JSON to objects, with Kubernetes' checks and messages.
 //! - [`openapi`]: OpenAPI v3 documents.
@@ -9,9 +11,11 @@
 //! - [`rules`]: defaulting, preparation and validation of each kind.
 //! - [`view`]: reading JSON objects with Go's zero values.
 
+pub mod amounts;
 pub mod decode;
 pub mod openapi;
 pub mod patch;
+pub mod quota;
 pub mod rules;
 mod scalar;
 pub mod types;

@@ -30,7 +30,6 @@ mod pod;
 mod policies;
 mod rbac;
 mod registration;
-mod resources;
 mod reviews;
 mod selector;
 mod service;
@@ -42,6 +41,7 @@ mod workload;
 use meta::{FieldError, GroupVersionKind};
 use serde_json::Value;
 
+use crate::amounts as resources;
 pub use warn::warnings;
 
 /// The functions of a kind.

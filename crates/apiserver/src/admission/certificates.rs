@@ -9,7 +9,7 @@ use pki::SigningRequest;
 use registry::{Admit, Attributes as Write, Operation, Row};
 use serde_json::Value;
 
-use super::{Admitted, decided, fine, forbid, text};
+use super::{Admitted, decided, escalation::collected, fine, forbid, text};
 use crate::{
     authz::{Attributes, Authorizer},
     identity::MASTERS,
@@ -40,26 +40,26 @@ impl SignerRight {
     pub(super) fn signing(authorizer: Arc<Authorizer>) -> Self {
         Self { authorizer, name: "CertificateSigning", subresource: "status", verb: "sign" }
     }
+}
 
-    /// On the signer itself, or on all signers of its domain.
-    async fn holds(&self, write: &Write<'_>, signer: &str) -> bool {
-        let domain = signer.split_once('/').map(|(domain, _)| format!("{domain}/*"));
-        for name in [Some(signer), domain.as_deref()].into_iter().flatten() {
-            let asked = Attributes {
-                verb: self.verb,
-                resource_request: true,
-                group: GROUP,
-                version: "*",
-                resource: "signers",
-                name,
-                ..Attributes::default()
-            };
-            if self.authorizer.permits(write.user, &asked).await {
-                return true;
-            }
+/// Whether the writer has a right on the signer itself, or on all signers of its domain.
+async fn holds(authorizer: &Authorizer, verb: &str, write: &Write<'_>, signer: &str) -> bool {
+    let domain = signer.split_once('/').map(|(domain, _)| format!("{domain}/*"));
+    for name in [Some(signer), domain.as_deref()].into_iter().flatten() {
+        let asked = Attributes {
+            verb,
+            resource_request: true,
+            group: GROUP,
+            version: "*",
+            resource: "signers",
+            name,
+            ..Attributes::default()
+        };
+        if authorizer.permits(write.user, &asked).await {
+            return true;
         }
-        false
     }
+    false
 }
 
 impl Admit for SignerRight {
@@ -79,12 +79,43 @@ impl Admit for SignerRight {
         }
         let signer = text(&old["spec"], "signerName");
         Box::pin(async move {
-            if self.holds(write, signer).await {
+            if holds(&self.authorizer, self.verb, write, signer).await {
                 return Ok(());
             }
             let why =
                 format!("user not permitted to {} requests with signerName {signer:?}", self.verb);
             Err(forbid(write, Some(object), why))
+        })
+    }
+}
+
+/// ClusterTrustBundleAttest: who publishes trust in a signer's certificates has a right on the signer.
+pub(super) struct ClusterTrustBundleAttest(pub(super) Arc<Authorizer>);
+
+impl Admit for ClusterTrustBundleAttest {
+    fn name(&self) -> &'static str {
+        "ClusterTrustBundleAttest"
+    }
+
+    fn handles(&self, operation: Operation, row: &Row, _: Option<&str>) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+            && row.resource.group == GROUP
+            && row.resource.resource == "clustertrustbundles"
+    }
+
+    fn validate<'a>(&'a self, write: &'a Write<'a>, object: Option<&'a Value>) -> Admitted<'a> {
+        let Some(bundle) = object else { return fine() };
+        let signer = text(&bundle["spec"], "signerName");
+        let same = write.old.is_some_and(|old| collected(old) == collected(bundle));
+        if signer.is_empty() || same {
+            return fine();
+        }
+        Box::pin(async move {
+            if holds(&self.0, "attest", write, signer).await {
+                return Ok(());
+            }
+            let why = format!("user not permitted to attest for signerName {signer:?}");
+            Err(forbid(write, Some(bundle), why))
         })
     }
 }

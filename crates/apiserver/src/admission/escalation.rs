@@ -130,7 +130,7 @@ impl Escalation {
 
 /// What counts as handing out permissions: all but what the garbage collector changes. Labels do count, for
 /// aggregated roles select by them.
-fn collected(object: &Value) -> Value {
+pub(super) fn collected(object: &Value) -> Value {
     let mut object = object.clone();
     if let Some(metadata) = object["metadata"].as_object_mut() {
         for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion"] {

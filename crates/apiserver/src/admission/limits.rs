@@ -1,15 +1,17 @@
 //! LimitRanger: requests and limits a namespace gives to containers that say none, and the bounds it sets.
 
-use std::cmp::Ordering;
-
 use meta::{Quantity, Status};
 use registry::{Admit, Attributes, Operation, Row};
-use serde_json::{Map, Value, json};
+use schema::amounts::{Amounts, Count, amounts, of_pod};
+use schema::view::View;
+use serde_json::{Map, Value};
 
 use super::{Admitted, child, decided, each, fine, forbid, is_core, read_all, text};
 
 /// What was set is noted here, as upstream does.
 const NOTE: &str = "kubernetes.io/limit-ranger";
+/// Quantities up to this many whole units are compared by thousandths.
+const FINE: i64 = i64::MAX / 1000;
 
 /// The plugin.
 pub(super) struct LimitRanger;
@@ -20,17 +22,21 @@ impl Admit for LimitRanger {
     }
 
     fn handles(&self, operation: Operation, row: &Row, subresource: Option<&str>) -> bool {
-        operation == Operation::Create
-            && subresource.is_none()
-            && (is_core(row, "pods") || is_core(row, "persistentvolumeclaims"))
+        match (operation, subresource) {
+            (Operation::Create, None) => {
+                is_core(row, "pods") || is_core(row, "persistentvolumeclaims")
+            }
+            (Operation::Update, None) => is_core(row, "persistentvolumeclaims"),
+            (Operation::Update, Some("resize")) => is_core(row, "pods"),
+            _ => false,
+        }
     }
 
     fn mutate<'a>(&'a self, attributes: &'a Attributes<'a>, object: &'a mut Value) -> Admitted<'a> {
-        if !is_core(attributes.row, "pods") {
-            return fine();
-        }
-        for range in read_all(attributes, "", "limitranges", attributes.namespace) {
-            complete(object, &range);
+        if is_core(attributes.row, "pods") && !is_going(attributes) {
+            for range in read_all(attributes, "", "limitranges", attributes.namespace) {
+                complete(object, &range);
+            }
         }
         fine()
     }
@@ -40,9 +46,15 @@ impl Admit for LimitRanger {
         attributes: &'a Attributes<'a>,
         object: Option<&'a Value>,
     ) -> Admitted<'a> {
-        let Some(object) = object else { return fine() };
-        decided(check(attributes, object))
+        match object {
+            Some(object) if !is_going(attributes) => decided(check(attributes, object)),
+            _ => fine(),
+        }
     }
+}
+
+fn is_going(attributes: &Attributes<'_>) -> bool {
+    attributes.old.is_some_and(|old| !old["metadata"]["deletionTimestamp"].is_null())
 }
 
 fn check(attributes: &Attributes<'_>, object: &Value) -> Result<(), Status> {
@@ -68,9 +80,7 @@ fn complete(pod: &mut Value, range: &Value) {
     let (mut requests, mut limits) = (Map::new(), Map::new());
     for limit in each(&range["spec"], "limits").filter(|limit| text(limit, "type") == "Container") {
         let take = |into: &mut Map<String, Value>, field: &str| {
-            for (name, amount) in limit[field].as_object().into_iter().flatten() {
-                into.insert(name.clone(), amount.clone());
-            }
+            into.extend(limit.entries(field).clone());
         };
         take(&mut limits, "default");
         take(&mut requests, "defaultRequest");
@@ -103,15 +113,14 @@ fn fill(resources: &mut Value, part: &str, defaults: &Map<String, Value>) -> Vec
             set.push(name.clone());
         }
     }
+    set.sort_unstable();
     set
 }
 
-fn amount(resources: &Value, part: &str, name: &str) -> Option<Quantity> {
-    quantity(&resources[part][name])
-}
-
-fn quantity(value: &Value) -> Option<Quantity> {
-    value.as_str().and_then(|text| text.parse().ok())
+/// What of a namespace's limits something keeps to.
+struct Asked {
+    requests: Amounts,
+    limits: Amounts,
 }
 
 /// What a pod asks for that the range does not allow.
@@ -122,11 +131,17 @@ fn pod(pod: &Value, range: &Value) -> Vec<String> {
             "Container" => {
                 for field in ["containers", "initContainers"] {
                     for container in each(&pod["spec"], field) {
-                        bounds(limit, "Container", &container["resources"], &mut errors);
+                        let of = |part| amounts(container["resources"].entries(part));
+                        let asked = Asked { requests: of("requests"), limits: of("limits") };
+                        bounds(limit, "Container", &asked, &mut errors);
                     }
                 }
             }
-            "Pod" => bounds(limit, "Pod", &total(&pod["spec"]), &mut errors),
+            "Pod" => {
+                let of = |part| of_pod(pod, part, Count::Written);
+                let asked = Asked { requests: of("requests"), limits: of("limits") };
+                bounds(limit, "Pod", &asked, &mut errors);
+            }
             _ => {}
         }
     }
@@ -134,149 +149,199 @@ fn pod(pod: &Value, range: &Value) -> Vec<String> {
 }
 
 fn claim(claim: &Value, range: &Value) -> Vec<String> {
+    const WHAT: &str = "PersistentVolumeClaim";
+    let requests = amounts(claim["spec"]["resources"].entries("requests"));
     let mut errors = Vec::new();
-    for limit in each(&range["spec"], "limits")
-        .filter(|limit| text(limit, "type") == "PersistentVolumeClaim")
-    {
-        let requests = &claim["spec"]["resources"]["requests"];
+    for limit in each(&range["spec"], "limits").filter(|limit| text(limit, "type") == WHAT) {
+        for (name, least) in amounts(limit.entries("min")) {
+            errors.extend(minimum(WHAT, &name, least, requests.get(&name), None));
+        }
         // A claim's request is all there is of it.
-        let resources = json!({"requests": requests, "limits": requests});
-        bounds(limit, "PersistentVolumeClaim", &resources, &mut errors);
+        for (name, most) in amounts(limit.entries("max")) {
+            let head = format!("maximum {name} usage per {WHAT} is {most}");
+            errors.extend(match requests.get(&name) {
+                None => Some(format!("{head}.  No request is specified")),
+                Some(request) if comparable(*request) > comparable(most) => {
+                    Some(format!("{head}, but request is {request}"))
+                }
+                Some(_) => None,
+            });
+        }
     }
     errors
 }
 
-/// What the containers of a pod ask for together: the sum of the ordinary ones, or the largest init container.
-fn total(spec: &Value) -> Value {
-    let mut total = json!({"requests": {}, "limits": {}});
-    for (field, sum) in [("containers", true), ("initContainers", false)] {
-        for container in each(spec, field) {
-            for part in ["requests", "limits"] {
-                for (name, value) in container["resources"][part].as_object().into_iter().flatten()
-                {
-                    let Some(new) = quantity(value) else { continue };
-                    let merged = match amount(&total, part, name) {
-                        Some(old) if sum => old + new,
-                        Some(old) if old >= new => old,
-                        _ => new,
-                    };
-                    total[part][name] = merged.to_string().into();
-                }
-            }
-        }
+fn bounds(limit: &Value, what: &str, asked: &Asked, errors: &mut Vec<String>) {
+    let of = |name: &str| (asked.requests.get(name), asked.limits.get(name));
+    for (name, least) in amounts(limit.entries("min")) {
+        let (request, given) = of(&name);
+        errors.extend(minimum(what, &name, least, request, given));
     }
-    total
+    for (name, most) in amounts(limit.entries("max")) {
+        let (request, given) = of(&name);
+        errors.extend(maximum(what, &name, most, request, given));
+    }
+    for (name, most) in amounts(limit.entries("maxLimitRequestRatio")) {
+        let (request, given) = of(&name);
+        errors.extend(ratio(what, &name, most, request, given));
+    }
 }
 
-fn bounds(limit: &Value, what: &str, resources: &Value, errors: &mut Vec<String>) {
-    let each_of = |field: &str| -> Vec<(String, Quantity)> {
-        let entries = limit[field].as_object().into_iter().flatten();
-        entries.filter_map(|(name, value)| Some((name.clone(), quantity(value)?))).collect()
+fn minimum(
+    what: &str,
+    name: &str,
+    least: Quantity,
+    request: Option<&Quantity>,
+    given: Option<&Quantity>,
+) -> Option<String> {
+    let head = format!("minimum {name} usage per {what} is {least}");
+    let below = |amount: &&Quantity| comparable(**amount) < comparable(least);
+    match (request, given) {
+        (None, _) => Some(format!("{head}.  No request is specified")),
+        (Some(request), _) if below(&request) => Some(format!("{head}, but request is {request}")),
+        (_, given) => given.filter(below).map(|given| format!("{head}, but limit is {given}")),
+    }
+}
+
+fn maximum(
+    what: &str,
+    name: &str,
+    most: Quantity,
+    request: Option<&Quantity>,
+    given: Option<&Quantity>,
+) -> Option<String> {
+    let head = format!("maximum {name} usage per {what} is {most}");
+    let above = |amount: &&Quantity| comparable(**amount) > comparable(most);
+    match (given, request) {
+        (None, _) => Some(format!("{head}.  No limit is specified")),
+        (Some(given), _) if above(&given) => Some(format!("{head}, but limit is {given}")),
+        (_, request) => {
+            request.filter(above).map(|request| format!("{head}, but request is {request}"))
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "upstream compares ratios as floating-point numbers"
+)]
+fn ratio(
+    what: &str,
+    name: &str,
+    most: Quantity,
+    request: Option<&Quantity>,
+    given: Option<&Quantity>,
+) -> Option<String> {
+    let head = format!("{name} max limit to request ratio per {what} is {most}");
+    let some = |amount: Option<&Quantity>| amount.map(|a| comparable(*a)).filter(|a| *a != 0);
+    let Some(request) = some(request) else {
+        return Some(format!("{head}, but no request is specified or request is 0"));
     };
-    for (name, least) in each_of("min") {
-        let (request, given) =
-            (amount(resources, "requests", &name), amount(resources, "limits", &name));
-        match (request, given) {
-            (None, _) => errors.push(format!(
-                "minimum {name} usage per {what} is {least}.  No request is specified"
-            )),
-            (Some(request), _) if request < least => {
-                errors.push(format!(
-                    "minimum {name} usage per {what} is {least}, but request is {request}"
-                ));
-            }
-            (_, Some(given)) if given < least => {
-                errors.push(format!(
-                    "minimum {name} usage per {what} is {least}, but limit is {given}"
-                ));
-            }
-            _ => {}
-        }
-    }
-    for (name, most) in each_of("max") {
-        let (request, given) =
-            (amount(resources, "requests", &name), amount(resources, "limits", &name));
-        match (given, request) {
-            (None, _) => errors
-                .push(format!("maximum {name} usage per {what} is {most}.  No limit is specified")),
-            (Some(given), _) if given > most => {
-                errors.push(format!(
-                    "maximum {name} usage per {what} is {most}, but limit is {given}"
-                ));
-            }
-            (_, Some(request)) if request > most => {
-                errors.push(format!(
-                    "maximum {name} usage per {what} is {most}, but request is {request}"
-                ));
-            }
-            _ => {}
-        }
-    }
-    for (name, most) in each_of("maxLimitRequestRatio") {
-        let (request, given) =
-            (amount(resources, "requests", &name), amount(resources, "limits", &name));
-        let (Some(request), Some(given)) = (request, given) else {
-            errors.push(format!(
-                "{name} max limit to request ratio per {what} is {most}, but no request is specified or request is 0"
-            ));
-            continue;
-        };
-        if request.is_zero() || ratio(given, request, most) == Ordering::Greater {
-            let actual = given.approximate() / request.approximate();
-            errors.push(format!(
-                "{name} max limit to request ratio per {what} is {most}, but provided ratio is {actual:.6}"
-            ));
-        }
-    }
+    let Some(given) = some(given) else {
+        return Some(format!("{head}, but no limit is specified or limit is 0"));
+    };
+    let actual = given as f64 / request as f64;
+    let exceeds = actual * 1000.0 > most.milli_value() as f64;
+    exceeds.then(|| format!("{head}, but provided ratio is {actual:.6}"))
 }
 
-/// How `given / request` compares with `most`, without division.
-fn ratio(given: Quantity, request: Quantity, most: Quantity) -> Ordering {
-    let product = request.approximate() * most.approximate();
-    given.approximate().total_cmp(&product)
+/// An amount in the precision in which upstream compares: thousandths of all but the largest.
+fn comparable(amount: Quantity) -> i128 {
+    if amount.value() <= FINE {
+        i128::from(amount.milli_value())
+    } else {
+        i128::from(amount.value()) * 1000
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn range() -> Value {
         json!({"spec": {"limits": [
             {"type": "Container", "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "100m"},
-             "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "5"}},
-            {"type": "Pod", "max": {"memory": "1Gi"}}]}})
+             "min": {"cpu": "50m"}, "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "5"}},
+            {"type": "Pod", "max": {"memory": "1Gi"}},
+            {"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "5Gi"}}]}})
     }
 
     #[test]
     fn defaults_fill_only_gaps() {
-        let mut pod = json!({"spec": {"containers": [
-            {"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "2"}, "requests": {"cpu": "2"}}}]}});
+        let mut pod = json!({"spec": {
+            "initContainers": [{"name": "i"}],
+            "containers": [{"name": "a"},
+                {"name": "b", "resources": {"limits": {"cpu": "2"}, "requests": {"cpu": "2"}}}]}});
         complete(&mut pod, &range());
         let containers = &pod["spec"]["containers"];
-        assert_eq!(
-            containers[0]["resources"],
-            json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "100m"}})
-        );
+        let set = json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "100m"}});
+        assert_eq!(containers[0]["resources"], set);
+        assert_eq!(pod["spec"]["initContainers"][0]["resources"], set);
         assert_eq!(containers[1]["resources"]["limits"]["cpu"], "2");
         assert_eq!(
             pod["metadata"]["annotations"][NOTE],
-            "LimitRanger plugin set: cpu request for container a; cpu limit for container a"
+            "LimitRanger plugin set: cpu request for container a; cpu limit for container a; \
+             cpu request for init container i; cpu limit for init container i"
         );
     }
 
     #[test]
     fn bounds_are_told_in_kubernetes_words() {
-        let container = |cpu: &str, memory: &str| {
-            json!({"name": "a", "resources": {
-                "limits": {"cpu": cpu, "memory": memory}, "requests": {"cpu": "500m", "memory": memory}}})
+        let check = |resources: &[Value], expected: &[&str]| {
+            let containers: Vec<Value> = resources
+                .iter()
+                .map(|resources| json!({"name": "a", "resources": resources}))
+                .collect();
+            assert_eq!(pod(&json!({"spec": {"containers": containers}}), &range()), expected);
         };
-        let pod = |containers: Vec<Value>| json!({"spec": {"containers": containers}});
-        assert!(super::pod(&pod(vec![container("1", "1Gi")]), &range()).is_empty());
-        assert_eq!(
-            super::pod(&pod(vec![container("2", "600Mi"), container("1", "600Mi")]), &range()),
-            [
+        let of = |request: &str, limit: &str, memory: &str| json!({"limits": {"cpu": limit, "memory": memory}, "requests": {"cpu": request, "memory": memory}});
+        check(&[of("500m", "1", "1Gi")], &[]);
+        check(
+            &[of("500m", "2", "600Mi"), of("500m", "1", "600Mi")],
+            &[
                 "maximum cpu usage per Container is 1, but limit is 2",
-                "maximum memory usage per Pod is 1Gi, but limit is 1200Mi"
+                "maximum memory usage per Pod is 1Gi, but limit is 1200Mi",
+            ],
+        );
+        check(
+            &[of("10m", "40m", "1Gi")],
+            &["minimum cpu usage per Container is 50m, but request is 10m"],
+        );
+        check(
+            &[of("100m", "600m", "1Gi")],
+            &["cpu max limit to request ratio per Container is 5, but provided ratio is 6.000000"],
+        );
+        check(
+            &[json!({"limits": {"memory": "1Gi"}})],
+            &[
+                "minimum cpu usage per Container is 50m.  No request is specified",
+                "maximum cpu usage per Container is 1.  No limit is specified",
+                "cpu max limit to request ratio per Container is 5, but no request is specified or request is 0",
+            ],
+        );
+    }
+
+    #[test]
+    fn claims_are_bound_by_what_they_request() {
+        let told = |requests: Value| {
+            claim(&json!({"spec": {"resources": {"requests": requests}}}), &range())
+        };
+        assert!(told(json!({"storage": "2Gi"})).is_empty());
+        assert_eq!(
+            told(json!({"storage": "6Gi"})),
+            ["maximum storage usage per PersistentVolumeClaim is 5Gi, but request is 6Gi"]
+        );
+        assert_eq!(
+            told(json!({"storage": "1Mi"})),
+            ["minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 1Mi"]
+        );
+        assert_eq!(
+            told(json!({})),
+            [
+                "minimum storage usage per PersistentVolumeClaim is 1Gi.  No request is specified",
+                "maximum storage usage per PersistentVolumeClaim is 5Gi.  No request is specified"
             ]
         );
     }

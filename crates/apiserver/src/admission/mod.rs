@@ -6,15 +6,30 @@
 mod certificates;
 mod defaults;
 mod escalation;
+mod events;
+mod external_ips;
 mod lifecycle;
 mod limits;
 mod network_identity;
+mod node_features;
 mod node_restriction;
+mod node_selector;
+mod options;
+mod owners;
+mod pod_security;
 mod priority;
+mod pull;
+mod quota;
+mod resize;
+mod runtime_class;
+mod secrets;
 mod service_account;
+mod storage;
 mod taint;
 mod tolerations;
+mod topology;
 
+pub use options::{AdmissionError, AdmissionOptions};
 pub(crate) use service_account::TOKEN_SECONDS;
 pub use tolerations::DefaultTolerationSeconds;
 
@@ -30,27 +45,75 @@ use crate::authz::Authorizer;
 /// What a plugin's hooks return.
 type Admitted<'a> = BoxFuture<'a, Result<(), Status>>;
 
-/// All plugins, in upstream's order.
+/// A plugin to be used, if it is one.
+type Made = Result<Option<Arc<dyn Admit>>, String>;
+
+/// All plugins that the options ask for, in upstream's order, with skiff's own at the end.
+///
+/// # Errors
+/// What is wrong with the options.
 pub fn plugins(
     authorizer: &Arc<Authorizer>,
-    tolerations: DefaultTolerationSeconds,
-) -> Vec<Arc<dyn Admit>> {
-    vec![
-        Arc::new(lifecycle::NamespaceLifecycle),
-        Arc::new(limits::LimitRanger),
-        Arc::new(service_account::ServiceAccount),
-        Arc::new(node_restriction::NodeRestriction),
-        Arc::new(network_identity::NetworkIdentity),
-        Arc::new(taint::TaintNodesByCondition),
-        Arc::new(priority::Priority),
-        Arc::new(tolerations),
-        Arc::new(defaults::DefaultStorageClass),
-        Arc::new(defaults::DefaultIngressClass),
-        Arc::new(certificates::SignerRight::approval(authorizer.clone())),
-        Arc::new(certificates::SignerRight::signing(authorizer.clone())),
-        Arc::new(certificates::SubjectRestriction),
-        Arc::new(escalation::Escalation::new(authorizer.clone())),
-    ]
+    options: &AdmissionOptions,
+) -> Result<Vec<Arc<dyn Admit>>, AdmissionError> {
+    let mut plugins: Vec<Arc<dyn Admit>> = Vec::new();
+    for name in options.chosen()? {
+        let made = make(name, authorizer, options, options.configuration(name));
+        let bad = |reason| AdmissionError::Configuration { plugin: name.to_owned(), reason };
+        plugins.extend(made.map_err(bad)?);
+    }
+    plugins.push(Arc::new(network_identity::NetworkIdentity));
+    plugins.push(Arc::new(escalation::Escalation::new(authorizer.clone())));
+    // Quota comes last: what is charged has passed everything else.
+    plugins.sort_by_key(|plugin| plugin.name() == quota::NAME);
+    Ok(plugins)
+}
+
+/// Makes the plugin of that name; none, where upstream has one that does nothing here.
+fn make(
+    name: &str,
+    authorizer: &Arc<Authorizer>,
+    options: &AdmissionOptions,
+    configuration: &Value,
+) -> Made {
+    let authorizer = || authorizer.clone();
+    Ok(Some(match name {
+        "NamespaceLifecycle" => Arc::new(lifecycle::NamespaceLifecycle),
+        "LimitRanger" => Arc::new(limits::LimitRanger),
+        "ServiceAccount" => Arc::new(service_account::ServiceAccount),
+        "NodeRestriction" => Arc::new(node_restriction::NodeRestriction),
+        "TaintNodesByCondition" => Arc::new(taint::TaintNodesByCondition),
+        "AlwaysPullImages" => Arc::new(pull::AlwaysPullImages),
+        "PodSecurity" => Arc::new(pod_security::PodSecurity::configured(configuration)?),
+        "PodNodeSelector" => Arc::new(node_selector::PodNodeSelector::configured(configuration)),
+        "Priority" => Arc::new(priority::Priority),
+        "DefaultTolerationSeconds" => Arc::new(options.tolerations),
+        "PodTolerationRestriction" => {
+            Arc::new(tolerations::restriction::PodTolerationRestriction::configured(configuration))
+        }
+        "EventRateLimit" => Arc::new(events::EventRateLimit::configured(configuration)?),
+        "ExtendedResourceToleration" => Arc::new(tolerations::ExtendedResourceToleration),
+        "DefaultStorageClass" => Arc::new(defaults::DefaultStorageClass),
+        "StorageObjectInUseProtection" => Arc::new(storage::StorageObjectInUseProtection),
+        "OwnerReferencesPermissionEnforcement" => {
+            Arc::new(owners::OwnerReferencesPermissionEnforcement(authorizer()))
+        }
+        "PersistentVolumeClaimResize" => Arc::new(storage::PersistentVolumeClaimResize),
+        "RuntimeClass" => Arc::new(runtime_class::RuntimeClass),
+        "CertificateApproval" => Arc::new(certificates::SignerRight::approval(authorizer())),
+        "CertificateSigning" => Arc::new(certificates::SignerRight::signing(authorizer())),
+        "ClusterTrustBundleAttest" => {
+            Arc::new(certificates::ClusterTrustBundleAttest(authorizer()))
+        }
+        "CertificateSubjectRestriction" => Arc::new(certificates::SubjectRestriction),
+        "DefaultIngressClass" => Arc::new(defaults::DefaultIngressClass),
+        "DenyServiceExternalIPs" => Arc::new(external_ips::DenyServiceExternalIPs),
+        "PodTopologyLabels" => Arc::new(topology::PodTopologyLabels),
+        "NodeDeclaredFeatureValidator" => Arc::new(node_features::NodeDeclaredFeatureValidator),
+        "PodResizeValidator" => Arc::new(resize::PodResizeValidator),
+        quota::NAME => Arc::new(quota::ResourceQuota::configured(configuration)),
+        _ => return Ok(None),
+    }))
 }
 
 /// A refusal in the words of admission: 403 naming the object.
@@ -139,4 +202,14 @@ fn fine<'a>() -> Admitted<'a> {
 /// The outcome of a decision that needed no waiting.
 fn decided<'a>(outcome: Result<(), Status>) -> Admitted<'a> {
     Box::pin(std::future::ready(outcome))
+}
+
+/// Whether a pod itself is written, and not one of its subresources.
+fn is_pod(row: &Row, subresource: Option<&str>) -> bool {
+    is_core(row, "pods") && subresource.is_none()
+}
+
+/// A failure in a plugin's own words, without a reason.
+fn failed(message: impl Into<String>) -> Status {
+    Status::new(500, "", message)
 }

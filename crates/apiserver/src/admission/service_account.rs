@@ -7,7 +7,10 @@ use meta::{Status, quote};
 use registry::{Admit, Attributes, Operation, Row};
 use serde_json::{Value, json};
 
-use super::{Admitted, child, decided, each, fine, forbid, is_core, list, read, text};
+use super::{
+    Admitted, child, decided, each, failed, fine, forbid, is_core, is_pod, list, read, secrets,
+    text,
+};
 use crate::authz::References;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -31,11 +34,15 @@ impl Admit for ServiceAccount {
     }
 
     fn handles(&self, operation: Operation, row: &Row, subresource: Option<&str>) -> bool {
-        operation == Operation::Create && is_core(row, "pods") && subresource.is_none()
+        match operation {
+            Operation::Create => is_pod(row, subresource),
+            Operation::Update => is_core(row, "pods") && subresource == Some("ephemeralcontainers"),
+            _ => false,
+        }
     }
 
     fn mutate<'a>(&'a self, attributes: &'a Attributes<'a>, pod: &'a mut Value) -> Admitted<'a> {
-        if is_mirror(pod) {
+        if attributes.operation != Operation::Create || is_mirror(pod) {
             return fine();
         }
         Box::pin(async move {
@@ -66,8 +73,11 @@ impl Admit for ServiceAccount {
         object: Option<&'a Value>,
     ) -> Admitted<'a> {
         match object {
-            Some(pod) if is_mirror(pod) => decided(mirror(attributes, pod)),
-            _ => fine(),
+            Some(pod) if attributes.operation == Operation::Create && is_mirror(pod) => {
+                decided(mirror(attributes, pod))
+            }
+            Some(pod) => decided(uses_secrets(attributes, pod)),
+            None => fine(),
         }
     }
 }
@@ -135,14 +145,31 @@ fn volume(name: &str) -> Value {
     ]}})
 }
 
+/// The account may limit which secrets its pods use.
+fn uses_secrets(attributes: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
+    let (namespace, name) = (attributes.namespace, text(&pod["spec"], "serviceAccountName"));
+    let Some(account) = read(attributes, "", "serviceaccounts", namespace, name) else {
+        return Ok(());
+    };
+    if attributes.operation == Operation::Create {
+        return secrets::unlisted(pod, &account)
+            .map_or(Ok(()), |why| Err(forbid(attributes, Some(pod), why)));
+    }
+    // Upstream says this one without more ado.
+    secrets::unlisted_ephemeral(pod, &account).map_or(Ok(()), |why| Err(failed(why)))
+}
+
 /// Mirror pods show what a kubelet runs on its own; nothing of the API may leak into them.
 fn mirror(attributes: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
     let used = References::of(pod);
+    let mut sources =
+        each(&pod["spec"], "volumes").flat_map(|volume| each(&volume["projected"], "sources"));
     let why = match () {
         () if used.service_account.is_some() => "a mirror pod may not reference service accounts",
         () if !used.secrets.is_empty() => "a mirror pod may not reference secrets",
-        () if !used.config_maps.is_empty() => "a mirror pod may not reference configmaps",
-        () if !used.claims.is_empty() => "a mirror pod may not reference persistentvolumeclaims",
+        () if sources.any(|source| !source["serviceAccountToken"].is_null()) => {
+            "a mirror pod may not use ServiceAccountToken volume projections"
+        }
         () => return Ok(()),
     };
     Err(forbid(attributes, Some(pod), why))

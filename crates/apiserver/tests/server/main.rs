@@ -1,6 +1,7 @@
 //! The whole API server: over HTTP semantics without TCP, over TLS, and with real kubectl.
 
 mod access;
+mod admission;
 mod anything;
 mod api;
 mod clients;

@@ -18,7 +18,7 @@ use super::{
     node_index,
     taints::{NOT_READY, UNREACHABLE},
 };
-use crate::objects::disruption;
+use crate::objects::{disruption, pod_condition};
 
 /// Name in logs, metrics and `--controllers`.
 pub(crate) const NAME: &str = "taint-eviction-controller";
@@ -126,10 +126,11 @@ fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
         }
         None => {}
         Some(at) if at > now => plan.requeue(at),
+        // First the pod says why it goes, then, seeing it say so, it is deleted.
+        Some(_) if !says_why(pod) => plan.act(disrupted(pod, now)),
         Some(_) => {
             let note = format!("Marking for deletion Pod {key}");
             plan.note(pod, EventKind::Normal, REASON, note);
-            plan.status = Some(disrupted(pod, now));
             plan.act(Action::delete(pod));
         }
     }
@@ -189,12 +190,19 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     }
 }
 
-/// Says why the pod went (KEP-3329).
+/// The condition by which a pod says why it goes (KEP-3329).
+const WHY: &str = "DeletionByTaintManager";
+
+fn says_why(pod: &Pod) -> bool {
+    pod_condition(pod, "DisruptionTarget")
+        .is_some_and(|one| one.status == "True" && one.reason.as_deref() == Some(WHY))
+}
+
 fn disrupted(pod: &Pod, now: Timestamp) -> Action {
     let message = "Taint manager: deleting due to NoExecute taint";
-    let conditions = disruption(pod, "DeletionByTaintManager", message, now);
+    let conditions = disruption(pod, WHY, message, now);
     let patch = serde_json::json!({ "status": { "conditions": conditions } });
-    Action::patch_with(pod, Some("status"), patch, false)
+    Action::patch_with(pod, Some("status"), patch, true)
 }
 
 #[cfg(test)]
@@ -255,10 +263,31 @@ mod tests {
         assert_eq!(check_with(&pod(OWNED, "[{operator: Exists}]"), GONE, true, started), None);
     }
 
+    /// A pod that says why it goes.
+    fn said_why() -> Pod {
+        from_yaml(
+            "{metadata: {name: p, namespace: d}, spec: {containers: []}, status: {conditions: [
+               {type: DisruptionTarget, status: 'True', reason: DeletionByTaintManager}]}}",
+        )
+    }
+
+    #[test]
+    fn a_pod_says_why_it_goes_before_it_goes() {
+        let silent = Arc::new(pod("resourceVersion: '7'", "[]"));
+        let now = time("2026-01-01T00:00:01Z");
+        let plan = plan(&Snapshot { pod: silent, at: Some(now), was_due: true }, now);
+        let [Action::Patch { patch, subresource, .. }] = &plan.actions[..] else {
+            panic!("{plan:?}")
+        };
+        assert_eq!(*subresource, Some("status"));
+        assert_eq!(patch["metadata"]["resourceVersion"], "7", "only as it was seen");
+        assert!(plan.notes.is_empty());
+    }
+
     #[test]
     fn a_pod_is_deleted_when_its_time_is_over_and_told_when_it_may_stay() {
         let told = |at: Option<&str>, was_due| {
-            let pod = Arc::new(pod("", "[]"));
+            let pod = Arc::new(said_why());
             let snapshot = Snapshot { pod, at: at.map(time), was_due };
             let plan = plan(&snapshot, time("2026-01-01T00:00:01Z"));
             let notes: Vec<_> = plan.notes.iter().map(|note| note.note.clone()).collect();

@@ -4,6 +4,7 @@
 
 mod budgets;
 mod lifecycle;
+mod quotas;
 mod support;
 
 use std::{

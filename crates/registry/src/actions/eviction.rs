@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use meta::{
-    GroupResource, GroupVersionKind, Selector, Status, StatusCause, conditions,
-    conditions::Condition, time,
+    FieldError, FieldPath, GroupResource, GroupVersionKind, Selector, Status, StatusCause,
+    conditions, conditions::Condition, time,
 };
 use serde_json::Value;
 use store::Expect;
@@ -31,48 +31,102 @@ pub(super) async fn execute(
     request: &Request,
     kind: &GroupVersionKind,
 ) -> Answer {
-    let (context, eviction) = begin(engine, request, kind, "eviction", |_, _| Ok(())).await?;
-    let name = context.name()?;
+    let (context, eviction) = begin(engine, request, kind, "eviction", validate).await?;
     let mut options = Options::of(&eviction["deleteOptions"])?;
     options.dry_run |= request.params.dry_run;
     let read = Request { subresource: None, params: crate::Params::default(), ..request.clone() };
-    let of_pod = Context::new(engine, &read)?;
-    let pod = read::find(engine, &read).await?;
-    let value = pod.value(&request.row);
-    if is_free(&value) {
-        delete_named(&context, name, &options).await?;
-        return Ok(success(&context, 201, Value::Null));
-    }
-    let verdict = ask_budget(&context, &value, options.dry_run).await?;
-    // What the budget allowed is this very pod.
-    options.uid.get_or_insert_with(|| meta_text(&value, "uid").to_owned());
-    let asked = options.resource_version.clone();
-    if let Verdict::WhileUnready(_) = verdict {
-        options.resource_version.get_or_insert_with(|| pod.revision().to_string());
-    }
-    let evicted = async {
-        if !options.dry_run {
-            announce(&of_pod, &read, &mut options).await?;
-        }
-        delete_named(&context, name, &options).await
+    let eviction = Eviction {
+        of_pod: Context::new(engine, &read)?,
+        context,
+        read: &read,
+        asked: options.resource_version.clone(),
     };
-    match (evicted.await, verdict) {
-        // It may have become ready since, and then the budget counts it.
-        (Err(status), Verdict::WhileUnready(budget)) if status.code == 409 && asked.is_none() => {
-            Err(behind(&budget))
+    for _ in 0..MOST_TRIES {
+        let pod = read::find(engine, &read).await?;
+        let value = pod.value(&request.row);
+        if !is_free(&value) {
+            return eviction.ask_and_evict(&pod, &value, options).await;
         }
-        (Err(status), _) => Err(status),
-        (Ok(_), _) => Ok(success(&context, 201, Value::Null)),
+        // A pod that waits may have started since, and then the budget counts it.
+        let mut options = options.clone();
+        if may_start(&value) {
+            options.resource_version.get_or_insert_with(|| pod.revision().to_string());
+        }
+        match eviction.evict(options).await {
+            Err(status) if status.code == 409 && eviction.asked.is_none() => {}
+            done => return done,
+        }
     }
+    Err(Status::modified(&eviction.context.resource(), eviction.context.name()?))
+}
+
+/// An eviction under way.
+struct Eviction<'a> {
+    context: Context<'a>,
+    of_pod: Context<'a>,
+    /// Reads the pod.
+    read: &'a Request,
+    /// The version that the client wants to evict, if it said one.
+    asked: Option<String>,
+}
+
+impl Eviction<'_> {
+    /// Says why the pod goes, and deletes it.
+    async fn evict(&self, mut options: Options) -> Answer {
+        if !options.dry_run {
+            announce(&self.of_pod, self.read, &mut options).await?;
+        }
+        delete_named(&self.context, self.context.name()?, &options).await?;
+        Ok(success(&self.context, 201, Value::Null))
+    }
+
+    /// Evicts a pod that its budget counts.
+    async fn ask_and_evict(&self, pod: &Object, value: &Value, mut options: Options) -> Answer {
+        let verdict = ask_budget(&self.context, value, options.dry_run).await?;
+        // What the budget allowed is this very pod.
+        options.uid.get_or_insert_with(|| meta_text(value, "uid").to_owned());
+        if let Verdict::WhileUnready(_) = verdict {
+            options.resource_version.get_or_insert_with(|| pod.revision().to_string());
+        }
+        match (self.evict(options).await, verdict) {
+            // It may have become ready since, and then the budget counts it.
+            (Err(status), Verdict::WhileUnready(budget))
+                if status.code == 409 && self.asked.is_none() =>
+            {
+                Err(behind(&budget))
+            }
+            (done, _) => done,
+        }
+    }
+}
+
+fn validate(name: &str, eviction: &Value) -> Result<(), Status> {
+    const UNSAFE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+    if eviction["deleteOptions"][UNSAFE] != true {
+        return Ok(());
+    }
+    let path = FieldPath::new("deleteOptions").child(UNSAFE);
+    let text = "can not be set for pod eviction, try after removing the option";
+    Err(Status::invalid(("policy", "Eviction"), name, vec![FieldError::invalid(path, true, text)]))
 }
 
 /// Whether a pod serves nobody, so that no budget counts it.
 fn is_free(pod: &Value) -> bool {
-    !pod["metadata"]["deletionTimestamp"].is_null()
-        || matches!(
-            pod["status"]["phase"].as_str().unwrap_or_default(),
-            "" | "Pending" | "Succeeded" | "Failed"
-        )
+    may_start(pod) || is_over(pod)
+}
+
+/// Whether a pod waits to serve somebody.
+fn may_start(pod: &Value) -> bool {
+    matches!(phase(pod), "" | "Pending") && !is_over(pod)
+}
+
+/// Whether a pod will never serve anybody again.
+fn is_over(pod: &Value) -> bool {
+    !pod["metadata"]["deletionTimestamp"].is_null() || matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+fn phase(pod: &Value) -> &str {
+    pod["status"]["phase"].as_str().unwrap_or_default()
 }
 
 fn is_ready(pod: &Value) -> bool {
@@ -202,9 +256,8 @@ fn budget_of(context: &Context<'_>, pod: &Value) -> Result<Option<(Request, Obje
     });
     let Some(budget) = budgets.next() else { return Ok(None) };
     if budgets.next().is_some() {
-        return Err(Status::internal(
-            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-        ));
+        let text = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+        return Err(Status::new(500, "", text));
     }
     let request = Request { row: row.clone(), subresource: None, ..context.request.clone() };
     Ok(Some((request, budget)))

@@ -31,6 +31,14 @@ pub(crate) struct Claims {
     pub(crate) writes: Vec<Write<Header>>,
 }
 
+impl Claims {
+    /// Adds what else is to be written, and to hold.
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.guards.extend(more.guards);
+        self.writes.extend(more.writes);
+    }
+}
+
 /// What a Service has.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Holdings {

@@ -121,13 +121,15 @@ pub(crate) async fn write(
         };
         admit::mutate(context, subject, &mut object).await?;
         prepare_update(context, change.part, &mut object, &old);
-        let claims = if change.part == Part::Main {
+        let mut claims = if change.part == Part::Main {
             create::claim(context, &mut object, Some(&old)).await?
         } else {
             Claims::default()
         };
         validate_change(context, change.part, &object, &old)?;
         admit::validate(context, subject, Some(&object)).await?;
+        let along = context.take_along();
+        claims.extend(along.claims);
         if context.request.params.dry_run {
             return Ok(Written::Gone(object, revision));
         }

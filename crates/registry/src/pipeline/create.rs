@@ -33,43 +33,53 @@ pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
     admit::mutate(context, subject, &mut object).await?;
     // What may have to be made again, under another name or address, is copied; nothing else.
     let generates = meta_text(&object, "name").is_empty();
-    let attempts = match (context.stored.strategy.allocates(), generates) {
-        (true, _) => MOST_RETRIES,
-        (false, true) => MOST_NAMES,
-        (false, false) => 1,
-    };
-    let mut last = String::new();
-    for _ in 0..attempts {
-        let mut object = if attempts > 1 { object.clone() } else { std::mem::take(&mut object) };
-        let generated = prepare_create(context, &mut object);
-        let claims = claim(context, &mut object, None).await?;
-        validate::create(context, &object)?;
-        let name = meta_text(&object, "name").to_owned();
-        admit::validate(context, admit::Subject { name: &name, ..subject }, Some(&object)).await?;
+    let copies = generates || context.stored.strategy.allocates();
+    let (mut names, mut last) = (0, String::new());
+    for _ in 0..MOST_RETRIES {
+        let mut whole = if copies { object.clone() } else { std::mem::take(&mut object) };
+        let generated = prepare_create(context, &mut whole);
+        let mut claims = claim(context, &mut whole, None).await?;
+        validate::create(context, &whole)?;
+        let name = meta_text(&whole, "name").to_owned();
+        admit::validate(context, admit::Subject { name: &name, ..subject }, Some(&whole)).await?;
+        let along = context.take_along();
+        let claims_more = along.is_conditional();
+        claims.extend(along.claims);
         let key = context.key(&name)?;
         if context.request.params.dry_run {
             if context.engine.latest().await?.get(&key).is_some() {
-                return Err(taken(context, &key, &object).await);
+                return Err(taken(context, &key, &whole).await);
             }
-            return Ok(result::value_outcome(context, 201, object, None));
+            return Ok(result::value_outcome(context, 201, whole, None));
         }
-        let bytes = encode(&object);
-        match commit_claiming(context, &key, Expect::Absent, &object, bytes, claims).await {
+        let bytes = encode(&whole);
+        match commit_claiming(context, &key, Expect::Absent, &whole, bytes, claims).await {
             Ok(record) => {
                 let object = Object::new(context.row(), key, record);
                 return Ok(result::object_outcome(context, 201, &object));
             }
-            Err(Failure::Conflict) if generated => last = name,
-            // Not the object is there already, but something that it claims.
-            Err(Failure::Conflict)
-                if attempts > 1 && context.engine.latest().await?.get(&key).is_none() => {}
-            Err(Failure::Conflict) => return Err(taken(context, &key, &object).await),
+            Err(Failure::Conflict) => {
+                // The object may not be there yet, but something that it claims may have changed.
+                let is_there = context.engine.latest().await?.get(&key).is_some();
+                names += usize::from(is_there);
+                if generated {
+                    last = name;
+                    if names >= MOST_NAMES {
+                        break;
+                    }
+                } else if is_there || !(copies || claims_more) {
+                    return Err(taken(context, &key, &whole).await);
+                }
+            }
             Err(Failure::Refused(status)) => return Err(status),
+        }
+        if !copies {
+            object = whole;
         }
     }
     if !generates {
         return Err(Status::service_unavailable(
-            "others take addresses and ports at the same time; try again",
+            "others take addresses, ports or quota at the same time; try again",
         ));
     }
     Err(Status::generate_name_conflict(&context.resource(), &last, 1))

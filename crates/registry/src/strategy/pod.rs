@@ -3,7 +3,7 @@
 
 mod parts;
 
-use meta::Quantity;
+use schema::amounts::qos_class;
 use serde_json::{Map, Value, json};
 
 use super::{Strategy, generic};
@@ -61,37 +61,6 @@ impl Strategy for Pod {
     }
 }
 
-/// The quality of service class of a pod's specification: `Guaranteed` when every container
-/// limits CPU and memory and requests just that, `BestEffort` when none says anything of either,
-/// `Burstable` otherwise.
-pub(crate) fn qos_class(spec: &Value) -> &'static str {
-    let pod_level = &spec["resources"];
-    let containers = ["containers", "initContainers"]
-        .iter()
-        .flat_map(|list| spec[*list].as_array().into_iter().flatten())
-        .map(|container| &container["resources"]);
-    let resources: Vec<&Value> =
-        if pod_level.is_object() { vec![pod_level] } else { containers.collect() };
-    let amount = |resources: &Value, list: &str, name: &str| -> Option<Quantity> {
-        let amount: Quantity = resources[list][name].as_str()?.parse().ok()?;
-        (!amount.is_zero()).then_some(amount)
-    };
-    let (mut any, mut all) = (false, !resources.is_empty());
-    for resources in resources {
-        for name in ["cpu", "memory"] {
-            let limit = amount(resources, "limits", name);
-            let request = amount(resources, "requests", name);
-            any |= limit.is_some() || request.is_some();
-            all &= limit.is_some() && (request.is_none() || request == limit);
-        }
-    }
-    match (any, all) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
-}
-
 /// What a binding asks of a pod.
 pub(crate) struct Binding<'a> {
     /// The node.
@@ -119,6 +88,7 @@ pub(crate) fn bind(pod: &mut Value, name: &str, binding: &Binding<'_>) -> Result
         return Err(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     child(pod, "spec").insert("nodeName".to_owned(), binding.node.into());
+    child(pod, "status").remove("nominatedNodeName");
     for (field, added) in [("labels", binding.labels), ("annotations", binding.annotations)] {
         for (key, value) in added.into_iter().flatten() {
             let map = metadata(pod).entry(field).or_insert_with(|| json!({}));
@@ -156,25 +126,6 @@ pub(crate) fn set_condition(pod: &mut Value, condition: &Value, now: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quality_of_service() {
-        let check = |resources: Value, expected| {
-            assert_eq!(qos_class(&json!({"containers": [{"resources": resources}]})), expected);
-        };
-        check(json!({}), "BestEffort");
-        check(json!({"requests": {"cpu": "0"}}), "BestEffort");
-        check(json!({"requests": {"cpu": "10m"}}), "Burstable");
-        check(json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed");
-        check(
-            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}),
-            "Guaranteed",
-        );
-        check(
-            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Mi"}}),
-            "Burstable",
-        );
-    }
 
     #[test]
     fn grace_period_of_a_pod() {

@@ -4,6 +4,7 @@ mod admission;
 mod bad_input;
 mod common;
 mod every_row;
+mod eviction;
 mod minimal;
 mod pipeline;
 mod strategies;

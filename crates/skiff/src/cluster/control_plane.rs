@@ -170,7 +170,7 @@ async fn api_options(plan: &ServerPlan, authority: &Authority) -> anyhow::Result
         issuer,
         client_ca: authority.certificate().to_owned(),
         local_node: plan.local_node.clone(),
-        tolerations: plan.flags.judge.tolerations(),
+        admission: plan.flags.admission.options(plan.flags.judge.tolerations())?,
         shared_store: plan.flags.datastore.is_shared(),
         ..ApiServerOptions::default()
     };

@@ -5,6 +5,7 @@
 //! identity, and none knows which others are in the same process.
 
 mod access;
+mod admission;
 mod agent;
 mod control_plane;
 mod datastore;

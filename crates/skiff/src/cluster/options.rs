@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::Taint;
 use pki::JoinToken;
 
 use super::access::AccessFlags;
+use super::admission::AdmissionFlags;
 use super::datastore::DatastoreFlags;
 use super::info::{Backend, ClusterInfo};
 use super::lifecycle::{EndFlags, JudgeFlags};
@@ -122,6 +123,8 @@ pub(crate) struct ServerFlags {
     pub(crate) judge: JudgeFlags,
     #[command(flatten)]
     pub(crate) access: AccessFlags,
+    #[command(flatten)]
+    pub(crate) admission: AdmissionFlags,
 }
 
 /// What a node can be told.

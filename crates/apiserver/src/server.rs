@@ -104,9 +104,10 @@ impl ApiServer {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let teller = respond::Teller::of(&parts.headers, &query);
         let info = match RequestInfo::parse(&parts.method, parts.uri.path(), &query) {
             Ok(info) => info,
-            Err(status) => return respond::failure(&status),
+            Err(status) => return teller.failure(&status),
         };
         let row = info.is_resource().then(|| self.0.routes.find(&info)).flatten().cloned();
         let mut found = Found::new(&parts, &self.0.traces);
@@ -117,12 +118,12 @@ impl ApiServer {
         let outcome = AssertUnwindSafe(self.stages(arrived, &mut found)).catch_unwind().await;
         let (mut response, failure) = match outcome {
             Ok(Ok(response)) => (response, None),
-            Ok(Err(status)) => (respond::failure(&status), Some(status)),
+            Ok(Err(status)) => (teller.failure(&status), Some(status)),
             Err(_) => {
                 tracing::error!(verb, "a request handler panicked");
                 found.record.take().into_iter().for_each(Record::panicked);
                 let status = Status::internal("the server met a condition it did not expect");
-                (respond::failure(&status), None)
+                (teller.failure(&status), None)
             }
         };
         let deprecated = row.as_ref().and_then(|row| row.deprecated.as_ref());
@@ -341,7 +342,7 @@ async fn dispatch(
     user: Arc<UserInfo>,
     arrived: Arrived,
 ) -> Result<Response<Body>, Status> {
-    let Arrived { parts, body, query, info, row } = arrived;
+    let Arrived { mut parts, body, query, info, row } = arrived;
     if !info.is_resource() {
         if info.path() == endpoints::tunnel::PATH {
             return endpoints::tunnel::answer(core, &user, Request::from_parts(parts, body));
@@ -355,14 +356,20 @@ async fn dispatch(
     if !endpoints::supports(&row, info.namespace(), info.resource()) {
         return Err(Status::no_such_path());
     }
-    if endpoints::is_proxied(&row, &info) {
+    let socket = endpoints::socket::take(&mut parts, &info)?;
+    let answer = if endpoints::is_proxied(&row, &info) {
         let headers = parts.headers.clone();
         let context = Context { user, info: &info, query: &query, row, headers: &headers };
         let request = Request::from_parts(parts, body);
-        return Box::pin(endpoints::proxied(core, &context, request)).await;
-    }
-    let context = Context { user, info: &info, query: &query, row, headers: &parts.headers };
-    endpoints::resource(core, &context, body).await
+        Box::pin(endpoints::proxied(core, &context, request)).await?
+    } else {
+        let context = Context { user, info: &info, query: &query, row, headers: &parts.headers };
+        endpoints::resource(core, &context, body).await?
+    };
+    Ok(match socket {
+        Some(socket) => socket.carry(core, answer),
+        None => answer,
+    })
 }
 
 /// The server for one user in the same process: the same stages, without TCP.

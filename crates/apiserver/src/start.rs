@@ -127,6 +127,7 @@ impl ApiServer {
             bootstrapped: AtomicBool::new(false),
             policy_loaded: tokio::sync::Notify::new(),
             turn: AtomicUsize::new(0),
+            transcoded: Default::default(),
             shutdown,
         };
         let server = Self(Arc::new(core));

@@ -41,6 +41,8 @@ pub(crate) struct Core {
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     pub(crate) metrics: Arc<Metrics>,
+    /// Objects in other encodings than that in which they are stored.
+    pub(crate) transcoded: crate::endpoints::encode::Cache,
     /// What other components of the process count.
     pub(crate) others: parking_lot::Mutex<prometheus_client::registry::Registry>,
     pub(crate) flow: Flow,

@@ -33,6 +33,11 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// What took so long each.
+    pub(crate) fn of(times: Vec<Duration>) -> Self {
+        Self { times, ..Self::default() }
+    }
+
     /// Requests a second.
     pub(crate) fn rate(&self) -> f64 {
         self.requests() as f64 / self.elapsed.as_secs_f64()

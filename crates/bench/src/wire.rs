@@ -16,8 +16,12 @@ const BUFFER: usize = 64 << 10;
 
 /// A request as it goes over the wire.
 pub(crate) fn request(method: &str, path: &str, body: &str) -> Bytes {
-    let mut text =
-        format!("{method} {path} HTTP/1.1\r\nhost: kubernetes\r\naccept: application/json\r\n");
+    request_for(method, path, "application/json", body)
+}
+
+/// A request for an answer in one encoding.
+pub(crate) fn request_for(method: &str, path: &str, accept: &str, body: &str) -> Bytes {
+    let mut text = format!("{method} {path} HTTP/1.1\r\nhost: kubernetes\r\naccept: {accept}\r\n");
     if !body.is_empty() {
         text += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
     }
@@ -46,6 +50,33 @@ impl Wire {
         match self.head().await? {
             Length::Known(length) => self.skip(length).await.map(|()| length),
             Length::Chunks => self.chunks().await,
+        }
+    }
+
+    /// Sends a request whose answer comes bit by bit, for [`Self::chunk`] to read.
+    pub(crate) async fn open(&mut self, request: &[u8]) -> anyhow::Result<()> {
+        self.stream.write_all(request).await.context("send a request")?;
+        self.stream.flush().await.context("send a request")?;
+        ensure!(self.head().await? == Length::Chunks, "an answer comes at once");
+        Ok(())
+    }
+
+    /// The next piece of an answer that comes bit by bit.
+    pub(crate) async fn chunk(&mut self) -> anyhow::Result<&[u8]> {
+        loop {
+            match httparse::parse_chunk_size(&self.buffer[self.unread.clone()]) {
+                Ok(httparse::Status::Complete((consumed, size))) => {
+                    let (start, size) = (self.unread.start + consumed, usize::try_from(size)?);
+                    ensure!(size > 0 && size < BUFFER / 2, "a piece of {size} bytes");
+                    if self.unread.end >= start + size + 2 {
+                        self.unread.start = start + size + 2;
+                        return Ok(&self.buffer[start..start + size]);
+                    }
+                }
+                Ok(httparse::Status::Partial) => {}
+                Err(_) => bail!("a chunk of an answer has no size"),
+            }
+            self.more().await?;
         }
     }
 

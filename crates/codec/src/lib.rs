@@ -6,7 +6,7 @@
 //! - [`media`]: content negotiation.
 //! - [`yaml`]: YAML to JSON and back.
 //! - [`partial`]: `PartialObjectMetadata` and its list.
-//! - [`protobuf`]: Kubernetes protobuf to JSON.
+//! - [`protobuf`]: Kubernetes protobuf to JSON and back.
 //! - [`table`](mod@table): `Table`, what `kubectl get` prints.
 //! - [`frame`]: one event of a watch.
 //! - [`gnostic`]: OpenAPI documents as protobuf.
@@ -19,5 +19,5 @@ pub mod protobuf;
 pub mod table;
 pub mod yaml;
 
-pub use media::{Accepted, BodyFormat, Encoding, Form, MetaVersion};
+pub use media::{Accepted, BodyFormat, Encoding, Form, MetaVersion, Offer};
 pub use partial::ListMeta;

@@ -3,7 +3,15 @@
 use meta::Status;
 
 /// What is served, as errors list it.
-pub const SERVED: &[&str] = &["application/json", "application/yaml"];
+pub const SERVED: &[&str] = &[JSON, YAML, PROTOBUF];
+
+/// What watches are served as, as errors list it.
+const STREAMED: &[&str] =
+    &["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+
+const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The media types of patches.
 pub const PATCHES: &[&str] = &[
@@ -19,15 +27,30 @@ pub enum Encoding {
     Json,
     /// `application/yaml`.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
 }
 
 impl Encoding {
+    /// Which encoding serves a client that takes any comes first.
+    const ALL: [Self; 3] = [Self::Json, Self::Yaml, Self::Protobuf];
+
     /// The `Content-Type` of a response.
     #[must_use]
     pub fn media_type(self) -> &'static str {
         match self {
-            Self::Json => "application/json",
-            Self::Yaml => "application/yaml",
+            Self::Json => JSON,
+            Self::Yaml => YAML,
+            Self::Protobuf => PROTOBUF,
+        }
+    }
+
+    /// The `Content-Type` of a watch.
+    #[must_use]
+    pub fn stream_type(self) -> &'static str {
+        match self {
+            Self::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+            other => other.media_type(),
         }
     }
 }
@@ -57,8 +80,10 @@ impl MetaVersion {
 pub enum Form {
     /// As they are.
     Object,
-    /// As `PartialObjectMetadata` or a list of them.
+    /// As `PartialObjectMetadata`.
     Partial(MetaVersion),
+    /// As `PartialObjectMetadataList`.
+    PartialList(MetaVersion),
     /// As a `Table`.
     Table(MetaVersion),
 }
@@ -74,78 +99,127 @@ pub struct Accepted {
     pub pretty: bool,
 }
 
-const PLAIN: Accepted = Accepted { encoding: Encoding::Json, form: Form::Object, pretty: false };
+impl Accepted {
+    /// JSON, as it is.
+    pub const PLAIN: Self = Self { encoding: Encoding::Json, form: Form::Object, pretty: false };
+}
 
-/// Chooses among what a client accepts, in its order of preference; a missing header accepts JSON. Protobuf is
-/// passed over for whatever else the client lists.
+/// What can be had where a client asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// Whether objects have a protobuf form.
+    pub protobuf: bool,
+    /// Whether objects can be had in other forms than their own.
+    pub forms: bool,
+    /// Whether it is a watch.
+    pub watch: bool,
+}
+
+impl Offer {
+    /// How failures are told: a `Status` has one form.
+    pub const STATUS: Self = Self { protobuf: true, forms: false, watch: false };
+}
+
+/// Chooses among what a client accepts, in its order of preference; a missing header accepts JSON.
 ///
 /// # Errors
-/// 406 when nothing of it is served; a watch is served as JSON only.
-pub fn accept(header: Option<&str>, watch: bool) -> Result<Accepted, Status> {
-    let header = header.unwrap_or_default().trim();
+/// 406 when nothing of it is offered.
+pub fn accept(header: Option<&str>, offer: Offer) -> Result<Accepted, Status> {
+    let header = header.unwrap_or_default();
     if header.is_empty() {
-        return Ok(PLAIN);
+        return Ok(Accepted::PLAIN);
     }
-    let mut clauses: Vec<(u32, &str)> =
-        header.split(',').map(|clause| (quality(clause), clause)).collect();
-    clauses.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
-    clauses
-        .into_iter()
-        .find_map(|(quality, clause)| if quality == 0 { None } else { accepted(clause, watch) })
-        .ok_or_else(|| Status::not_acceptable(SERVED))
-}
-
-/// The weight of a clause in thousandths.
-fn quality(clause: &str) -> u32 {
-    let given = parameters(clause).find_map(|(name, value)| (name == "q").then_some(value));
-    let Some(weight) = given.and_then(|text| text.parse::<f64>().ok()) else { return 1000 };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "clamped to 0..=1000"
-    )]
-    let thousandths = (weight.clamp(0.0, 1.0) * 1000.0) as u32;
-    thousandths
-}
-
-fn parameters(clause: &str) -> impl Iterator<Item = (&str, &str)> {
-    clause.split(';').skip(1).filter_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        Some((name.trim(), value.trim().trim_matches('"')))
-    })
-}
-
-fn accepted(clause: &str, watch: bool) -> Option<Accepted> {
-    let encoding = match clause.split(';').next().unwrap_or_default().trim() {
-        "application/json" | "application/*" | "*/*" => Encoding::Json,
-        "application/yaml" if !watch => Encoding::Yaml,
-        _ => return None,
-    };
-    let (mut kind, mut group, mut version, mut pretty) = ("", "", "", false);
-    for (name, value) in parameters(clause) {
-        match name {
-            "as" => kind = value,
-            "g" => group = value,
-            "v" => version = value,
-            "pretty" => pretty = value == "1" || value == "true",
-            "stream" if !(watch && value == "watch") => return None,
-            _ => {}
+    let mut clauses: Vec<Clause<'_>> = header.split(',').filter_map(Clause::parse).collect();
+    clauses.sort_by(Clause::order);
+    let chosen = clauses.iter().find_map(|clause| {
+        Encoding::ALL.into_iter().find_map(|encoding| clause.accepts(encoding, offer))
+    });
+    match chosen {
+        None => Err(Status::not_acceptable(SERVED)),
+        Some(Accepted { encoding: Encoding::Yaml, .. }) if offer.watch => {
+            Err(Status::not_acceptable(STREAMED))
         }
+        Some(accepted) => Ok(accepted),
     }
-    if kind.is_empty() {
-        return Some(Accepted { encoding, form: Form::Object, pretty });
+}
+
+/// One media range with its parameters.
+struct Clause<'a> {
+    kind: &'a str,
+    subtype: &'a str,
+    quality: f64,
+    parameters: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Clause<'a> {
+    /// Reads one; what is no media range is passed over.
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.trim().split(';');
+        let range = parts.next().unwrap_or_default();
+        let (kind, subtype) = match range.split_once('/') {
+            Some((kind, subtype)) if !subtype.contains('/') => (kind.trim(), subtype.trim()),
+            None if range.trim() == "*" => ("*", "*"),
+            _ => return None,
+        };
+        let mut clause = Self { kind, subtype, quality: 1.0, parameters: Vec::new() };
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            match name.trim() {
+                "q" => clause.quality = value.trim().parse().unwrap_or(0.0),
+                name => clause.parameters.push((name, value.trim())),
+            }
+        }
+        Some(clause)
     }
-    let version = match (group, version) {
-        ("meta.k8s.io", "v1") => MetaVersion::V1,
-        ("meta.k8s.io", "v1beta1") => MetaVersion::V1Beta1,
-        _ => return None,
-    };
-    let form = match kind {
-        "Table" => Form::Table(version),
-        "PartialObjectMetadata" | "PartialObjectMetadataList" => Form::Partial(version),
-        _ => return None,
-    };
-    Some(Accepted { encoding, form, pretty })
+
+    /// What the client prefers, then what is more specific, then what comes first.
+    fn order(&self, other: &Self) -> std::cmp::Ordering {
+        let wild = |clause: &Self| (clause.kind == "*", clause.subtype == "*");
+        other.quality.total_cmp(&self.quality).then(wild(self).cmp(&wild(other)))
+    }
+
+    fn accepts(&self, encoding: Encoding, offer: Offer) -> Option<Accepted> {
+        let range = (self.kind, self.subtype);
+        if encoding.media_type().split_once('/') != Some(range)
+            && range != ("application", "*")
+            && range != ("*", "*")
+        {
+            return None;
+        }
+        let (mut kind, mut group, mut version, mut pretty) = ("", "", "", false);
+        let mut transformed = false;
+        for &(name, value) in &self.parameters {
+            match name {
+                "as" => kind = value,
+                "g" => group = value,
+                "v" => version = value,
+                "pretty" => pretty = value == "1",
+                "stream"
+                    if !value.is_empty() && (encoding == Encoding::Yaml || value != "watch") =>
+                {
+                    return None;
+                }
+                "sv" if !matches!(value, "" | "v1") => return None,
+                _ => {}
+            }
+            transformed |= matches!(name, "as" | "g" | "v");
+        }
+        if !transformed {
+            let served = encoding != Encoding::Protobuf || offer.protobuf;
+            return served.then_some(Accepted { encoding, form: Form::Object, pretty });
+        }
+        let version = match (group, version) {
+            ("meta.k8s.io", "v1") => MetaVersion::V1,
+            ("meta.k8s.io", "v1beta1") => MetaVersion::V1Beta1,
+            _ => return None,
+        };
+        let form = match kind {
+            "Table" if encoding != Encoding::Protobuf => Form::Table(version),
+            "PartialObjectMetadata" => Form::Partial(version),
+            "PartialObjectMetadataList" => Form::PartialList(version),
+            _ => return None,
+        };
+        offer.forms.then_some(Accepted { encoding, form, pretty })
+    }
 }
 
 /// The format of a request's body.
@@ -194,9 +268,12 @@ fn essence(header: Option<&str>) -> String {
 mod tests {
     use super::*;
 
+    const GET: Offer = Offer { protobuf: true, forms: true, watch: false };
+    const WATCH: Offer = Offer { watch: true, ..GET };
+
     #[track_caller]
     fn check(header: &str, encoding: Encoding, form: Form) {
-        let accepted = accept(Some(header), false).expect("something acceptable");
+        let accepted = accept(Some(header), GET).expect("something acceptable");
         assert_eq!((accepted.encoding, accepted.form), (encoding, form), "{header}");
     }
 
@@ -205,6 +282,7 @@ mod tests {
         let table = Form::Table(MetaVersion::V1);
         check("", Encoding::Json, Form::Object);
         check("*/*", Encoding::Json, Form::Object);
+        check("*", Encoding::Json, Form::Object);
         check("application/yaml", Encoding::Yaml, Form::Object);
         check(
             "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
@@ -221,25 +299,61 @@ mod tests {
             Encoding::Json,
             Form::Object,
         );
-        check("application/vnd.kubernetes.protobuf,application/json", Encoding::Json, Form::Object);
         check(
             "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
             Encoding::Json,
-            Form::Partial(MetaVersion::V1),
+            Form::PartialList(MetaVersion::V1),
         );
         check("application/yaml;q=0.5,application/json;q=0.9", Encoding::Json, Form::Object);
+        check("*/*, application/yaml", Encoding::Yaml, Form::Object);
+        check("application/json;q=0", Encoding::Json, Form::Object);
+    }
+
+    #[test]
+    fn protobuf_is_served_where_it_is_asked_for() {
+        check(
+            "application/vnd.kubernetes.protobuf,application/json",
+            Encoding::Protobuf,
+            Form::Object,
+        );
+        check("application/json,application/vnd.kubernetes.protobuf", Encoding::Json, Form::Object);
+        check(
+            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+            Encoding::Protobuf,
+            Form::Partial(MetaVersion::V1),
+        );
+        // Tables have no protobuf form.
+        check(
+            "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json;as=Table;g=meta.k8s.io;v=v1",
+            Encoding::Json,
+            Form::Table(MetaVersion::V1),
+        );
+        let without = Offer { protobuf: false, ..GET };
+        let chosen = accept(Some("application/vnd.kubernetes.protobuf,application/json"), without);
+        assert_eq!(chosen, Ok(Accepted::PLAIN));
+        let stream = accept(Some("application/vnd.kubernetes.protobuf;stream=watch"), WATCH);
+        assert_eq!(stream.map(|accepted| accepted.encoding), Ok(Encoding::Protobuf));
     }
 
     #[test]
     fn refuses_what_is_not_served() {
         let refused =
-            |header, watch| accept(Some(header), watch).expect_err("nothing acceptable").code;
-        assert_eq!(refused("application/vnd.kubernetes.protobuf", false), 406);
-        assert_eq!(refused("text/html", false), 406);
-        assert_eq!(refused("application/yaml", true), 406);
-        assert_eq!(refused("application/json;q=0", false), 406);
-        assert!(accept(Some("application/json;stream=watch"), true).is_ok());
+            |header, offer| accept(Some(header), offer).expect_err("nothing acceptable").message;
+        let all = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        let cbor = "application/cbor";
+        for header in ["text/html", cbor, "application/json;stream=other", "application/json;sv=v2"]
+        {
+            assert_eq!(refused(header, GET), all, "{header}");
+        }
+        assert_eq!(
+            refused("application/yaml", WATCH),
+            "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+        );
+        let table = "application/json;as=Table;g=meta.k8s.io;v=v1";
+        assert!(accept(Some(table), Offer::STATUS).is_err());
+        assert!(accept(Some("application/json;stream=watch"), WATCH).is_ok());
         assert_eq!(body_format(Some("text/plain")).expect_err("no object").code, 415);
+        assert_eq!(body_format(Some(cbor)).expect_err("no object").code, 415);
     }
 
     #[test]

@@ -54,9 +54,9 @@ pub(crate) fn write_partial(
 ///
 /// # Errors
 /// When an object is no JSON.
-pub fn partial_list<'a>(
+pub fn partial_list(
     meta: &ListMeta,
-    objects: impl IntoIterator<Item = &'a [u8]>,
+    objects: impl IntoIterator<Item = impl AsRef<[u8]>>,
     version: MetaVersion,
 ) -> serde_json::Result<Vec<u8>> {
     let mut out = Vec::new();
@@ -69,7 +69,7 @@ pub fn partial_list<'a>(
         if index > 0 {
             out.push(b',');
         }
-        write_partial(&mut out, object, version)?;
+        write_partial(&mut out, object.as_ref(), version)?;
     }
     out.extend_from_slice(b"]}");
     Ok(out)

@@ -128,10 +128,10 @@ fn printer(kind: &meta::GroupVersionKind) -> Printer {
 ///
 /// # Errors
 /// When an object is no JSON.
-pub fn table<'a>(
+pub fn table(
     kind: &meta::GroupVersionKind,
     meta: &ListMeta,
-    objects: impl IntoIterator<Item = &'a [u8]>,
+    objects: impl IntoIterator<Item = impl AsRef<[u8]>>,
     include: Include,
     version: MetaVersion,
     headers: bool,
@@ -150,7 +150,7 @@ pub fn table<'a>(
         if index > 0 {
             out.push(b',');
         }
-        row(&mut out, kind, &printer, object, include, version, now)?;
+        row(&mut out, kind, &printer, object.as_ref(), include, version, now)?;
     }
     out.extend_from_slice(b"]}");
     Ok(out)

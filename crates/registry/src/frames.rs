@@ -51,23 +51,26 @@ impl Frames {
         }
         let object = Object::new(row, key.clone(), record.clone());
         let event = frame(event_type, |out| object.write_json(row, revision, out));
-        self.recent.lock().keep(id, event.clone());
-        event
+        self.recent.lock().keep(id, event)
     }
 }
 
 impl Recent {
-    fn keep(&mut self, id: Id, event: WatchEvent) {
-        self.bytes += event.frame.len();
-        if self.frames.insert(id.clone(), event).is_none() {
-            self.order.push_back(id);
+    /// Keeps an event; where another watcher was first, that one's is used, so that all share its forms.
+    fn keep(&mut self, id: Id, event: WatchEvent) -> WatchEvent {
+        if let Some(first) = self.frames.get(&id) {
+            return first.clone();
         }
+        self.bytes += event.frame.len();
+        self.frames.insert(id.clone(), event.clone());
+        self.order.push_back(id);
         while self.order.len() > MOST_FRAMES || self.bytes > MOST_BYTES {
             let Some(oldest) = self.order.pop_front() else { break };
             if let Some(event) = self.frames.remove(&oldest) {
                 self.bytes -= event.frame.len();
             }
         }
+        event
     }
 }
 
@@ -82,7 +85,7 @@ pub(crate) fn frame(event_type: EventType, write: impl FnOnce(&mut Vec<u8>)) -> 
     let end = out.len();
     out.extend_from_slice(b"}\n");
     let frame = Bytes::from(out);
-    WatchEvent { event_type, object: frame.slice(start..end), frame }
+    WatchEvent { event_type, object: frame.slice(start..end), frame, forms: Arc::default() }
 }
 
 /// The event that ends a watch with an error.

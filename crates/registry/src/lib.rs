@@ -44,7 +44,7 @@ pub use admission::{Admit, Attributes, Operation};
 pub use allocate::Network;
 pub use header::{Header, header_reader};
 pub use object::Object;
-pub use outcome::{Answer, EventType, List, Outcome, WatchEvent, WatchStream};
+pub use outcome::{Answer, EventType, Identity, List, Outcome, WatchEvent, WatchStream};
 pub use params::{FieldValidation, Params, Propagation, VersionMatch};
 pub use registry::{Clock, Options, Registry, Size};
 pub use request::{Action, PatchType, Request, UserInfo};

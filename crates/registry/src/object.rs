@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use store::{Key, Record};
 
 use crate::header::Header;
-use crate::outcome::List;
+use crate::outcome::{Identity, List};
 use crate::row::Row;
 
 /// What every stored value starts with.
@@ -56,6 +56,11 @@ impl Object {
     /// The revision that wrote it, `metadata.resourceVersion`.
     pub fn revision(&self) -> Revision {
         self.record.modified
+    }
+
+    /// Which object in which version it is.
+    pub fn identity(&self) -> Identity {
+        Identity { key: self.key.clone(), revision: self.revision() }
     }
 
     /// What is known of it without parsing.

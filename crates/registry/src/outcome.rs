@@ -1,11 +1,12 @@
 //! What the engine answers: finished JSON, ready to be sent or to be encoded otherwise.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::Stream;
 use meta::{Revision, Status};
+use store::Key;
 
 use crate::object::{self, Object};
 use crate::row::Row;
@@ -18,6 +19,8 @@ pub enum Outcome {
         code: u16,
         /// The object as JSON.
         bytes: Bytes,
+        /// Which stored object in which version it is, if it is one.
+        identity: Option<Identity>,
         /// Texts for `Warning` headers.
         warnings: Vec<String>,
     },
@@ -46,6 +49,15 @@ impl std::fmt::Debug for Outcome {
             Self::Watch(_) => f.write_str("watch"),
         }
     }
+}
+
+/// A stored object in one of its versions: what is made of its bytes may be kept under it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Where it is kept.
+    pub key: Key,
+    /// The revision that wrote it.
+    pub revision: Revision,
 }
 
 /// A consistent read of a collection.
@@ -121,6 +133,21 @@ pub struct WatchEvent {
     pub frame: Bytes,
     /// The object alone: a part of `frame`.
     pub object: Bytes,
+    /// What others make of the event.
+    pub(crate) forms: Arc<[OnceLock<Bytes>; FORMS]>,
+}
+
+/// How many other forms an event may have.
+const FORMS: usize = 5;
+
+impl WatchEvent {
+    /// The event in one of its other forms, which are numbered from 0 to 4: made once, shared by all watchers.
+    pub fn form(&self, number: usize, make: impl FnOnce() -> Bytes) -> Bytes {
+        match self.forms.get(number) {
+            Some(form) => form.get_or_init(make).clone(),
+            None => make(),
+        }
+    }
 }
 
 /// Events of a watch, in order of revision.

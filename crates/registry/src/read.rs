@@ -24,7 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// GET of one object.
 pub(crate) async fn get(engine: &Arc<Registry>, request: &Request) -> Answer {
     let object = find(engine, request).await?;
-    Ok(Outcome::Object { code: 200, bytes: object.to_json(&request.row), warnings: Vec::new() })
+    Ok(Outcome::Object {
+        code: 200,
+        bytes: object.to_json(&request.row),
+        identity: Some(object.identity()),
+        warnings: Vec::new(),
+    })
 }
 
 /// The object a request names, at a revision the request accepts.

@@ -6,6 +6,7 @@ mod source;
 
 use std::collections::VecDeque;
 use std::io::Write as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use futures::StreamExt as _;
 use meta::{Revision, Status};
 use rand::Rng as _;
 use store::{Event, Key, Record, WatchError};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::frames;
 use crate::header::Header;
@@ -59,8 +60,8 @@ pub(crate) async fn watch(engine: &Arc<Registry>, request: &Request) -> Answer {
         announce_end: None,
         source: None,
         start: start(request, version),
-        deadline: Instant::now() + limit(request),
-        next_bookmark: Instant::now() + jittered(BOOKMARK_INTERVAL),
+        deadline: Box::pin(sleep_until(Instant::now() + limit(request))),
+        next_bookmark: Box::pin(sleep_until(Instant::now() + jittered(BOOKMARK_INTERVAL))),
         ended: false,
         failure: None,
     };
@@ -117,8 +118,9 @@ struct Watcher {
     /// The revision that a bookmark must name when `initial` has run out.
     announce_end: Option<Revision>,
     source: Option<Source>,
-    deadline: Instant,
-    next_bookmark: Instant,
+    /// Timers live as long as the watch: to make them anew for every event costs more than the event.
+    deadline: Pin<Box<Sleep>>,
+    next_bookmark: Pin<Box<Sleep>>,
     ended: bool,
     /// Why the watch could not begin.
     failure: Option<Status>,
@@ -168,9 +170,14 @@ impl Watcher {
                 snapshot.revision()
             }
         };
-        let source =
-            Source::open(&self.engine, &self.prefix, self.node.as_deref(), from, self.deadline)
-                .await;
+        let source = Source::open(
+            &self.engine,
+            &self.prefix,
+            self.node.as_deref(),
+            from,
+            self.deadline.deadline(),
+        )
+        .await;
         self.source = Some(source.map_err(|error| watch_error(&error))?);
         Ok(())
     }
@@ -182,13 +189,14 @@ impl Watcher {
             let event = tokio::select! {
                 biased;
                 event = source.next() => event,
-                () = tokio::time::sleep_until(self.deadline) => {
+                () = &mut self.deadline => {
                     self.ended = true;
                     let revision = source.progress();
                     return self.bookmarks.then(|| self.bookmark(revision, false));
                 }
-                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
-                    self.next_bookmark = Instant::now() + jittered(BOOKMARK_INTERVAL);
+                () = &mut self.next_bookmark, if self.bookmarks => {
+                    let next = Instant::now() + jittered(BOOKMARK_INTERVAL);
+                    self.next_bookmark.as_mut().reset(next);
                     let revision = source.progress();
                     return Some(self.bookmark(revision, false));
                 }

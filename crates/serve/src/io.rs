@@ -2,6 +2,9 @@
 
 use std::io;
 
+use futures::future::BoxFuture;
+use http::Request;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -21,4 +24,16 @@ pub async fn dial(authority: &str) -> io::Result<Connection> {
     // Small answers must not wait for the peer's acknowledgements.
     let _ = socket.set_nodelay(true);
     Ok(Box::new(socket))
+}
+
+/// The connection under a request that asks for another protocol, once the answer that grants it is sent.
+///
+/// # Errors
+/// When the connection carries only HTTP, or breaks before.
+pub fn upgraded<B>(request: &mut Request<B>) -> BoxFuture<'static, io::Result<Connection>> {
+    let upgrade = hyper::upgrade::on(request);
+    Box::pin(async move {
+        let connection = upgrade.await.map_err(io::Error::other)?;
+        Ok(Box::new(TokioIo::new(connection)) as Connection)
+    })
 }

@@ -12,7 +12,7 @@ pub mod tls;
 pub mod tunnel;
 
 pub use body::Body;
-pub use io::{Connection, Io, dial};
+pub use io::{Connection, Io, dial, upgraded};
 pub use peer::{ClientCertificate, Peer};
 pub use server::{Handler, ServeError, Server, ServerOptions};
 

@@ -118,16 +118,63 @@ impl Upgrade {
                 headers.insert(UPGRADE, HeaderValue::from_static(SPDY));
                 headers.insert(STREAM_PROTOCOL, HeaderValue::from_static(self.protocol));
             }
-            Some(key) => {
-                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-                if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
-                    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-                }
-                if !self.protocol.is_empty() {
-                    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(self.protocol));
-                }
-            }
+            Some(key) => websocket(headers, key, self.protocol),
         }
+        response
+    }
+}
+
+/// The headers that accept a WebSocket.
+fn websocket(headers: &mut HeaderMap, key: &str, protocol: &str) {
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if let (false, Ok(protocol)) = (protocol.is_empty(), HeaderValue::from_str(protocol)) {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+}
+
+/// A WebSocket for a client that only listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The subprotocol; empty where the client names none.
+    pub protocol: String,
+    key: String,
+}
+
+/// Whether the headers ask for a WebSocket.
+pub fn is_websocket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut connection = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    upgrade.eq_ignore_ascii_case("websocket")
+        && connection.any(|value| value.to_ascii_lowercase().contains("upgrade"))
+}
+
+/// Accepts a client that only listens, in one of the subprotocols `spoken`, or in any single one where
+/// that says nothing.
+///
+/// # Errors
+/// When the request asks for no WebSocket, or offers nothing that is spoken here.
+pub fn listener(headers: &HeaderMap, spoken: &[&'static str]) -> Result<Listener, Refusal> {
+    let key = headers.get(SEC_WEBSOCKET_KEY).and_then(|value| value.to_str().ok());
+    let Some(key) = key.filter(|_| is_websocket(headers)) else { return Err(Refusal::NoUpgrade) };
+    let mut client = offered(headers, &SEC_WEBSOCKET_PROTOCOL);
+    let protocol = match client.as_slice() {
+        [_] | [] if spoken.is_empty() => client.pop().unwrap_or_default(),
+        _ => choose(client, spoken)?.to_owned(),
+    };
+    Ok(Listener { protocol, key: key.to_owned() })
+}
+
+impl Listener {
+    /// The 101 answer.
+    pub fn response<B: Default>(&self) -> Response<B> {
+        let mut response = Response::new(B::default());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        websocket(headers, &self.key, &self.protocol);
         response
     }
 }
@@ -170,5 +217,28 @@ mod tests {
         assert_eq!(negotiate(&HeaderMap::new(), &["a"], &["a"]).unwrap_err().status(), 400);
         let request = headers(&[("upgrade", "SPDY/3.1"), ("x-stream-protocol-version", "b")]);
         assert_eq!(negotiate(&request, &["a"], &["a"]).unwrap_err().status(), 403);
+    }
+
+    #[test]
+    fn listeners_name_what_they_like_or_what_is_spoken() {
+        let asks = |protocols: &str| {
+            headers(&[
+                ("upgrade", "WebSocket"),
+                ("connection", "keep-alive, Upgrade"),
+                ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+                ("sec-websocket-protocol", protocols),
+            ])
+        };
+        let protocol = |asked: &str, spoken: &[&'static str]| {
+            listener(&asks(asked), spoken).map(|listener| listener.protocol)
+        };
+        assert_eq!(protocol("anything", &[]), Ok("anything".to_owned()));
+        assert_eq!(protocol("", &[]), Ok(String::new()));
+        assert!(protocol("a, b", &[]).is_err());
+        assert_eq!(protocol("a, b", &["", "b"]), Ok("b".to_owned()));
+        assert!(protocol("a", &["", "b"]).is_err());
+        let response = listener(&asks("x"), &[]).unwrap().response::<()>();
+        assert_eq!(response.headers()[SEC_WEBSOCKET_PROTOCOL], "x");
+        assert_eq!(listener(&HeaderMap::new(), &[]), Err(Refusal::NoUpgrade));
     }
 }

@@ -1,7 +1,8 @@
 //! What answers a request once it is known who asks, for what, and that they may.
 
+mod bodies;
 pub(crate) mod discovery;
-mod encode;
+pub(crate) mod encode;
 pub(crate) mod health;
 pub(crate) mod kubelet;
 mod nonresource;
@@ -10,6 +11,7 @@ mod proxy;
 mod resources;
 pub(crate) mod respond;
 mod reviews;
+pub(crate) mod socket;
 mod token;
 pub(crate) mod tunnel;
 

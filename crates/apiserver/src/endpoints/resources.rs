@@ -88,7 +88,7 @@ pub(crate) async fn answer(
         params,
     };
     let outcome = core.registry.execute(request).await?;
-    encode::outcome(core, context, wants, outcome)
+    encode::outcome(core, context, wants, outcome).await
 }
 
 /// Whether the path takes the method at all.
@@ -173,17 +173,17 @@ fn posed(context: &Context<'_>, kind: &GroupVersionKind, bytes: &[u8]) -> Result
 
 /// The body, JSON whatever syntax it came in.
 async fn json_body(context: &Context<'_>, body: Body) -> Result<Bytes, Status> {
-    let format = codec::media::body_format(content_type(context))?;
+    let format = codec::media::body_format(content_type(context));
     let bytes = read(body).await?;
-    match format {
+    if bytes.is_empty() && context.info.verb().starts_with("delete") {
+        // Nothing is nothing, whatever it is said to be.
+        return Ok(bytes);
+    }
+    match format? {
         BodyFormat::Json => Ok(bytes),
         BodyFormat::Yaml | BodyFormat::Protobuf if bytes.is_empty() => Ok(bytes),
-        BodyFormat::Protobuf => codec::protobuf::to_json(&bytes)
-            .map(Bytes::from)
-            .map_err(|error| Status::bad_request(error.to_string())),
-        BodyFormat::Yaml => codec::yaml::to_json(&bytes)
-            .map(Bytes::from)
-            .map_err(|error| Status::bad_request(error.to_string())),
+        BodyFormat::Protobuf => super::bodies::from_protobuf(context, &bytes),
+        BodyFormat::Yaml => super::bodies::from_yaml(context, &bytes),
     }
 }
 

@@ -9,10 +9,10 @@ use meta::Status;
 use serve::Body;
 use sha2::{Digest, Sha256};
 
+pub(crate) use super::encode::Teller;
+
 /// JSON's media type.
 pub(crate) const JSON: &str = "application/json";
-/// Bodies shorter than this are not compressed, as upstream does not either.
-pub(crate) const WORTH_COMPRESSING: usize = 128 * 1024;
 
 /// A response of a media type.
 pub(crate) fn bytes(

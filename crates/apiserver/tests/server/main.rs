@@ -1,5 +1,7 @@
 //! The whole API server: over HTTP semantics without TCP, over TLS, and with real kubectl.
 
+mod encodings;
+
 mod access;
 mod admission;
 mod anything;

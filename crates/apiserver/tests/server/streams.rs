@@ -10,6 +10,7 @@ use serde_json::json;
 use serve::{Body, ClientCertificate, Peer};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::{Error, Message, client::IntoClientRequest};
 
 /// Shows what it was asked, echoes what comes after an upgrade.
 async fn kubelet(mut request: Request<Body>) -> Response<Body> {
@@ -172,4 +173,111 @@ async fn components_in_the_process_use_the_same_api() {
         Err(kube::Error::Api(status)) => assert_eq!(status.code, 403),
         other => panic!("{other:?}"),
     }
+}
+
+/// Opens a WebSocket over TLS as an administrator; the protocol that was agreed on, and messages.
+async fn websocket(
+    cluster: &Cluster,
+    server: SocketAddr,
+    path: &str,
+    protocol: &str,
+) -> Result<(String, impl futures::Stream<Item = Message> + use<>), Error> {
+    use futures::StreamExt;
+    let identity = cluster
+        .authority
+        .issue(&Profile::client("admin", Some("system:masters")))
+        .expect("certificate");
+    let config = serve::tls::client_config(
+        &[cluster.authority.certificate_der().expect("certificate")],
+        Some((identity.chain().expect("chain"), identity.private_key().expect("key"))),
+    );
+    let connector = tokio_rustls::TlsConnector::from(config.expect("TLS"));
+    let socket = tokio::net::TcpStream::connect(server).await.expect("connects");
+    let name = "127.0.0.1".try_into().expect("name");
+    let stream = connector.connect(name, socket).await.expect("handshake");
+    let mut request = format!("wss://{server}{path}").into_client_request().expect("request");
+    if !protocol.is_empty() {
+        request.headers_mut().insert("sec-websocket-protocol", protocol.parse().expect("header"));
+    }
+    let (messages, response) = tokio_tungstenite::client_async(request, stream).await?;
+    let agreed = response.headers().get("sec-websocket-protocol");
+    let agreed = agreed.map(|value| value.to_str().expect("text").to_owned()).unwrap_or_default();
+    Ok((agreed, messages.map(|message| message.expect("no error"))))
+}
+
+#[tokio::test]
+async fn logs_come_over_a_websocket_too() {
+    use futures::StreamExt;
+    let cluster = Cluster::start().await;
+    let address = cluster.listen(kubelet).await;
+    node_with_pod(&cluster, address).await;
+    let server = cluster.listen(cluster.server.clone()).await;
+    let path = "/api/v1/namespaces/default/pods/p/log?container=main";
+    let log = "/containerLogs/default/p/main as kube-apiserver-kubelet-client";
+    for (offered, agreed) in [
+        ("", ""),
+        ("binary.k8s.io", "binary.k8s.io"),
+        ("v9, base64.binary.k8s.io", "base64.binary.k8s.io"),
+    ] {
+        let opened = websocket(&cluster, server, path, offered).await.expect("opens");
+        let (protocol, mut messages) = opened;
+        assert_eq!(protocol, agreed);
+        let first = messages.next().await.expect("a message");
+        assert!(first.is_empty(), "{first:?}");
+        let mut heard = Vec::new();
+        while let Some(message) = messages.next().await.filter(|message| !message.is_close()) {
+            assert_eq!(message.is_text(), agreed.starts_with("base64"), "{message:?}");
+            let data = message.into_data();
+            use base64::Engine as _;
+            let text = base64::engine::general_purpose::STANDARD;
+            let plain = if agreed.starts_with("base64") {
+                text.decode(&data).expect("base64")
+            } else {
+                data.to_vec()
+            };
+            heard.extend(plain);
+        }
+        assert_eq!(String::from_utf8_lossy(&heard), log);
+    }
+    let refused = |path: &'static str, protocol: &'static str| {
+        let (cluster, path) = (&cluster, path.to_owned());
+        async move {
+            match websocket(cluster, server, &path, protocol).await.map(|_| ()) {
+                Err(Error::Http(response)) => response.status().as_u16(),
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    assert_eq!(refused("/api/v1/namespaces/default/pods/p/log?container=main", "other").await, 403);
+    assert_eq!(refused("/api/v1/namespaces/default/pods/p/log?container=waiting", "").await, 400);
+    assert_eq!(refused("/api/v1/namespaces/default/pods/none/log", "").await, 404);
+}
+
+#[tokio::test]
+async fn watches_go_over_a_websocket_too() {
+    use futures::StreamExt;
+    let cluster = Cluster::start().await;
+    let server = cluster.listen(cluster.server.clone()).await;
+    let admin = cluster.admin();
+    let path = "/api/v1/namespaces/default/configmaps";
+    let watch = format!("{path}?watch=1");
+    let opened = websocket(&cluster, server, &watch, "base64.binary.k8s.io").await.expect("opens");
+    let (protocol, mut messages) = opened;
+    assert_eq!(protocol, "base64.binary.k8s.io");
+    for name in ["a", "b"] {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+        admin.post(path, &map).await;
+        let message = messages.next().await.expect("a message");
+        let event: serde_json::Value =
+            serde_json::from_str(message.to_text().expect("text")).expect("JSON");
+        assert_eq!(
+            (&event["type"], &event["object"]["metadata"]["name"]),
+            (&json!("ADDED"), &json!(name))
+        );
+    }
+    let timed = format!("{path}?watch=1&timeoutSeconds=1");
+    let (_, messages) = websocket(&cluster, server, &timed, "").await.expect("opens");
+    let messages: Vec<Message> = messages.collect().await;
+    assert_eq!(messages.len(), 3, "two objects, then the end: {messages:?}");
+    assert!(messages[2].is_close());
 }

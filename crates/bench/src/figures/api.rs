@@ -22,6 +22,7 @@ use crate::report::{Budget, Report, megabytes};
 use crate::wire;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/bench/configmaps";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// Connections of small requests.
 const MANY: usize = 64;
 /// Connections of large answers.
@@ -46,7 +47,9 @@ pub(crate) fn run(subject: &Subject, seconds: u64, objects: u64) -> anyhow::Resu
 
     let rounds = seconds.max(1);
     reads(&cluster, &one, &all, rounds, &mut report)?;
+    protobuf(&cluster, rounds, &mut report)?;
     writes(&cluster, rounds, &mut report)?;
+    super::fanout::run(&cluster, rounds, &mut report)?;
     std::thread::sleep(SETTLE);
     let resident = megabytes(memory(pid)?.resident);
     report.add("resident memory after the loads", "", Budget::None, resident, "MB");
@@ -95,6 +98,32 @@ fn reads(
 
     let (own, _) = measure(format!("{CONFIG_MAPS}?limit=500"), "", FEW)?;
     report.add("LIST limit=500", "66 /s", Budget::AtLeast(1000.0), own.rate(), "/s");
+    Ok(())
+}
+
+/// The same reads in protobuf, beside those in JSON.
+fn protobuf(cluster: &Cluster, rounds: u64, report: &mut Report) -> anyhow::Result<()> {
+    let skiff = Endpoint::from_kubeconfig(&kubeconfig(cluster))?;
+    let reads = [
+        ("GET in protobuf", format!("{CONFIG_MAPS}/object-00000007"), MANY),
+        ("LIST limit=500 in protobuf", format!("{CONFIG_MAPS}?limit=500"), FEW),
+    ];
+    for (what, path, connections) in reads {
+        super::tell(&format!("{what}, {connections} connections"));
+        let skiff = skiff.clone();
+        let (own, json) = inside::run(cluster, move || async move {
+            let (mut own, mut json) = (Outcome::default(), Outcome::default());
+            for _ in 0..rounds {
+                let request = wire::request_for("GET", &path, PROTOBUF, "");
+                let load = Load { connections, duration: ROUND, requests: u64::MAX };
+                own.add(load::run(&skiff, load, move |_| request.clone()).await?);
+                json.add(get(&skiff, &path, connections).await?);
+            }
+            Ok((own, json))
+        })?;
+        report.add(what, "", Budget::None, own.rate(), "/s");
+        report.add("    beside JSON", "", Budget::None, own.rate() / json.rate() * 100.0, "%");
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The benches, one a file, and what they have in common.
 
 pub(crate) mod api;
+mod fanout;
 pub(crate) mod idle;
 pub(crate) mod network;
 pub(crate) mod nodes;

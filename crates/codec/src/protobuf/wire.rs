@@ -1,4 +1,4 @@
-//! The protobuf wire format: numbered pieces of a message, borrowed from its bytes.
+//! The protobuf wire format: numbered pieces of a message, read from and written to bytes.
 
 use super::ProtobufError;
 
@@ -29,7 +29,7 @@ impl<'a> Piece<'a> {
 /// Reads a message from its beginning to its end.
 pub(super) struct Reader<'a>(&'a [u8]);
 
-const SHORT: ProtobufError = ProtobufError::Damaged("it ends early");
+const SHORT: ProtobufError = ProtobufError::Damaged("unexpected EOF");
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        Err(ProtobufError::Damaged("a number too long"))
+        Err(ProtobufError::Damaged("proto: integer overflow"))
     }
 
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], ProtobufError> {
@@ -84,4 +84,61 @@ impl<'a> Reader<'a> {
         self.0 = rest;
         Ok(taken)
     }
+}
+
+pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// A field that holds a number. Negative ones are written as 64 bits, whatever their width.
+pub(super) fn number(out: &mut Vec<u8>, field: u32, value: i64) {
+    varint(out, u64::from(field) << 3);
+    varint(out, value.cast_unsigned());
+}
+
+/// A field of eight fixed bytes.
+pub(super) fn double(out: &mut Vec<u8>, field: u32, value: f64) {
+    varint(out, u64::from(field) << 3 | 1);
+    out.extend_from_slice(&value.to_bits().to_le_bytes());
+}
+
+/// What comes before the `length` bytes of a field.
+pub(super) fn head(out: &mut Vec<u8>, field: u32, length: usize) {
+    varint(out, u64::from(field) << 3 | 2);
+    varint(out, length as u64);
+}
+
+/// A field that holds text or bytes.
+pub(super) fn bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+    head(out, field, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+/// A field that holds what `write` appends. Most are short: room for their length is made where they
+/// are not.
+pub(super) fn nested<E>(
+    out: &mut Vec<u8>,
+    field: u32,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    varint(out, u64::from(field) << 3 | 2);
+    let at = out.len();
+    out.push(0);
+    write(out)?;
+    let length = out.len() - at - 1;
+    if length < 0x80 {
+        out[at] = length as u8;
+        return Ok(());
+    }
+    let mut prefix = Vec::with_capacity(10);
+    varint(&mut prefix, length as u64);
+    let end = out.len();
+    out.extend_from_slice(&prefix[1..]);
+    out.copy_within(at + 1..end, at + prefix.len());
+    out[at..at + prefix.len()].copy_from_slice(&prefix);
+    Ok(())
 }

@@ -48,6 +48,7 @@ fn answer(context: &Context<'_>, scale: Value) -> Outcome {
     Outcome::Object {
         code: 200,
         bytes: scale.to_string().into(),
+        identity: None,
         warnings: context.take_warnings(),
     }
 }

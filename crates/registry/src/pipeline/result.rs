@@ -13,6 +13,7 @@ pub(crate) fn object_outcome(context: &Context<'_>, code: u16, object: &Object) 
     Outcome::Object {
         code,
         bytes: object.to_json(context.row()),
+        identity: Some(object.identity()),
         warnings: context.take_warnings(),
     }
 }
@@ -30,7 +31,12 @@ pub(crate) fn value_outcome(
     if revision.is_none() {
         crate::object::metadata(&mut object).remove("resourceVersion");
     }
-    Outcome::Object { code, bytes: object.to_string().into(), warnings: context.take_warnings() }
+    Outcome::Object {
+        code,
+        bytes: object.to_string().into(),
+        identity: None,
+        warnings: context.take_warnings(),
+    }
 }
 
 /// The `Status` that most deletions answer with.

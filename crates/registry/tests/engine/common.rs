@@ -126,9 +126,8 @@ impl Bench {
 /// Code and JSON of an outcome.
 pub(crate) fn json_of(outcome: Outcome) -> (u16, Value, Vec<String>) {
     let (code, bytes, warnings) = match outcome {
-        Outcome::Object { code, bytes, warnings } | Outcome::Status { code, bytes, warnings } => {
-            (code, bytes, warnings)
-        }
+        Outcome::Object { code, bytes, warnings, .. }
+        | Outcome::Status { code, bytes, warnings } => (code, bytes, warnings),
         Outcome::List(list) => (200, list.to_json(), Vec::new()),
         Outcome::Watch(_) => panic!("a watch has no JSON"),
     };

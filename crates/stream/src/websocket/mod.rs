@@ -1,6 +1,8 @@
-//! WebSockets: a remote command's channels in messages, and byte streams tunnelled through one.
+//! WebSockets: a remote command's channels in messages, messages to who only listens, and byte streams
+//! tunnelled through one.
 
 mod channels;
+mod messages;
 mod tunnel;
 
 use tokio_tungstenite::WebSocketStream;
@@ -9,6 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use crate::Io;
 
 pub use channels::{PROTOCOLS, serve};
+pub use messages::{Said, send};
 pub use tunnel::tunnel;
 
 /// The longest message that is read, in bytes.

@@ -2,9 +2,16 @@
 //! what those refer to.
 //!
 //! A line `=name` begins a message, a line `number name type` is a field; `~` marks a message whose
-//! fields stand in JSON beside those of the message around it. Types: s string, i integer, b boolean,
-//! d double, y bytes, @N a message; [T a list, {T a map of strings to T. A line `kind group/version name`
-//! says which message a kind is.
+//! fields stand in JSON beside those of the message around it. A line `kind group/version name` says
+//! which message a kind is.
+//!
+//! Types: s string, i 32 bits, l 64 bits, b boolean, d double, y bytes, @N a message; [T a list, {T a map
+//! of strings to T. Messages whose JSON is not that of their fields: Q quantity, N integer or string, T
+//! time, M time with microseconds, J any JSON, X list of strings, A/B/C schema or list, boolean, strings.
+//! `?` before a type: the field may be absent. Others are always written, and `!` marks those that JSON
+//! shows even when they hold nothing.
+
+mod go;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,26 +21,66 @@ use anyhow::Context;
 use serde_json::Value;
 
 use super::schema::{read, schemas, write};
+use go::{Field, Source};
 
-/// Messages whose JSON is not that of their fields; the reader knows them by name.
-const SPECIAL: &[&str] = &[
-    "k8s.io.apimachinery.pkg.api.resource.Quantity",
-    "k8s.io.apimachinery.pkg.util.intstr.IntOrString",
-    "k8s.io.apimachinery.pkg.apis.meta.v1.Time",
-    "k8s.io.apimachinery.pkg.apis.meta.v1.MicroTime",
-    "k8s.io.apimachinery.pkg.apis.meta.v1.FieldsV1",
-    "k8s.io.apimachinery.pkg.runtime.RawExtension",
-    "k8s.io.api.authorization.v1.ExtraValue",
-    "k8s.io.api.authentication.v1.ExtraValue",
-    "k8s.io.api.certificates.v1.ExtraValue",
+/// Messages whose JSON is not that of their fields, by the end of their name.
+const SPECIAL: &[(&str, &str)] = &[
+    ("api.resource.Quantity", "Q"),
+    ("util.intstr.IntOrString", "N"),
+    ("meta.v1.Time", "T"),
+    ("meta.v1.MicroTime", "M"),
+    ("meta.v1.FieldsV1", "J"),
+    ("runtime.RawExtension", "J"),
+    ("apiextensions.v1.JSON", "J"),
+    ("v1.ExtraValue", "X"),
+    ("meta.v1.Verbs", "X"),
+    ("v1.JSONSchemaPropsOrArray", "A"),
+    ("v1.JSONSchemaPropsOrBool", "B"),
+    ("v1.JSONSchemaPropsOrStringArray", "C"),
 ];
 
-/// Writes `protobuf.tsv` of codec.
+/// Kinds that no path of OpenAPI mentions as such: kind, group and version, message.
+const UNLISTED: &[(&str, &str, &str)] = &[
+    ("ListMeta", "*", "k8s.io.apimachinery.pkg.apis.meta.v1.ListMeta"),
+    (
+        "APIGroupDiscoveryList",
+        "apidiscovery.k8s.io/v2",
+        "k8s.io.api.apidiscovery.v2.APIGroupDiscoveryList",
+    ),
+    (
+        "PartialObjectMetadata",
+        "meta.k8s.io/v1",
+        "k8s.io.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata",
+    ),
+    (
+        "PartialObjectMetadata",
+        "meta.k8s.io/v1beta1",
+        "k8s.io.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata",
+    ),
+    (
+        "PartialObjectMetadataList",
+        "meta.k8s.io/v1",
+        "k8s.io.apimachinery.pkg.apis.meta.v1.PartialObjectMetadataList",
+    ),
+    (
+        "PartialObjectMetadataList",
+        "meta.k8s.io/v1beta1",
+        "k8s.io.apimachinery.pkg.apis.meta.v1beta1.PartialObjectMetadataList",
+    ),
+];
+
+/// Writes `protobuf.tsv` of codec, if `source` in the directory of facts is (a link to) a tree of Kubernetes'
+/// own types.
 pub(crate) fn generate(reference: &Path) -> anyhow::Result<()> {
+    let source = reference.join("source");
+    if !source.is_dir() {
+        println!("facts: {} is missing: protobuf.tsv is left as it is", source.display());
+        return Ok(());
+    }
     let fields = read(&reference.join("protobuf-fields.json"))?;
     let messages = fields.as_object().context("protobuf-fields.json holds no messages")?;
     let documents = schemas(&reference.join("openapi-v3"))?;
-    let mut table = Table { messages, documents: &documents, written: BTreeMap::new() };
+    let mut table = Table { messages, source: Source::new(&source), written: BTreeMap::new() };
     let mut kinds = BTreeSet::new();
     for (name, schema) in &documents {
         let message = message_of(name);
@@ -46,19 +93,22 @@ pub(crate) fn generate(reference: &Path) -> anyhow::Result<()> {
             } else {
                 format!("{}/{}", text("group"), text("version"))
             };
-            if messages.contains_key(&message) && table.add(&message) {
+            if messages.contains_key(&message) {
+                table.add(&message)?;
                 kinds.insert(format!("{}\t{group}\t{message}", text("kind")));
             }
         }
+    }
+    for (kind, group, message) in UNLISTED {
+        table.add(message)?;
+        kinds.insert(format!("{kind}\t{group}\t{message}"));
     }
     let mut out = String::from(super::schema::HEADER);
     for kind in kinds {
         writeln!(out, "{kind}")?;
     }
     for (name, lines) in table.written {
-        if let Some(lines) = lines {
-            writeln!(out, "={name}\n{lines}")?;
-        }
+        writeln!(out, "={name}{}", lines.concat())?;
     }
     write(Path::new("crates/codec/facts/protobuf.tsv"), out.trim_end())
 }
@@ -68,81 +118,75 @@ fn message_of(schema: &str) -> String {
     schema.replacen("io.k8s.", "k8s.io.", 1).replace('-', "_")
 }
 
-fn schema_of(message: &str) -> String {
-    message.replacen("k8s.io.", "io.k8s.", 1).replace('_', "-")
-}
-
 struct Table<'a> {
     messages: &'a serde_json::Map<String, Value>,
-    documents: &'a BTreeMap<String, Value>,
-    /// `None` while a message is being written, or where its JSON cannot be told from its fields.
-    written: BTreeMap<String, Option<String>>,
+    source: Source,
+    written: BTreeMap<String, Vec<String>>,
 }
 
 impl Table<'_> {
-    /// Adds a message and what it refers to; whether its JSON can be told from its fields.
-    fn add(&mut self, name: &str) -> bool {
-        if SPECIAL.contains(&name) {
-            return true;
+    /// Adds a message and what it refers to.
+    fn add(&mut self, name: &str) -> anyhow::Result<()> {
+        if self.written.contains_key(name) {
+            return Ok(());
         }
-        if let Some(written) = self.written.get(name) {
-            return written.is_some();
-        }
-        // A message that refers to itself is fine if the rest of it is.
-        self.written.insert(name.to_owned(), Some(String::new()));
-        let lines = self.lines(name);
-        let fine = lines.is_some();
+        // A message may refer to itself.
+        self.written.insert(name.to_owned(), Vec::new());
+        let lines = self.lines(name)?;
         self.written.insert(name.to_owned(), lines);
-        fine
+        Ok(())
     }
 
-    fn lines(&mut self, name: &str) -> Option<String> {
-        let mut lines = Vec::new();
-        let properties = self.documents.get(&schema_of(name)).map(|schema| &schema["properties"]);
-        for field in self.messages.get(name)?.as_array()? {
-            let (number, name, kind) = (field[0].as_u64()?, field[1].as_str()?, field[2].as_str()?);
-            // Initialisms are spelt otherwise in JSON: `uID` is `uid` there.
-            let known = match properties.map(|properties| properties.as_object()) {
-                None | Some(None) => Some(name),
-                Some(Some(properties)) => {
-                    properties.keys().map(String::as_str).find(|known| *known == name).or_else(
-                        || {
-                            properties
-                                .keys()
-                                .map(String::as_str)
-                                .find(|known| known.eq_ignore_ascii_case(name))
-                        },
-                    )
-                }
-            };
+    fn lines(&mut self, message: &str) -> anyhow::Result<Vec<String>> {
+        let known = self.source.fields(message)?;
+        let mut lines = BTreeMap::new();
+        let all = self.messages.get(message).and_then(Value::as_array).context("no message")?;
+        for field in all {
+            let fact = (field[0].as_u64(), field[1].as_str(), field[2].as_str());
+            let (Some(number), Some(_), Some(kind)) = fact else { continue };
+            let Field { name, pointer, omitted } =
+                known.get(&number).with_context(|| format!("{message} has no field {number}"))?;
             let kind = self.kind(kind)?;
-            if let Some(name) = known {
-                lines.push(format!("{number}\t{name}\t{kind}"));
-            } else if kind.starts_with('@') {
-                lines.push(format!("{number}\t~\t{kind}"));
-            } else {
-                return None;
-            }
+            let structure = kind.starts_with(['@', 'Q', 'N']);
+            let flag = match () {
+                () if kind.starts_with(['[', '{', 'X']) => "",
+                () if *pointer => "?",
+                () if name != "~" && (structure || !*omitted) => "!",
+                () => "",
+            };
+            lines.insert(number, format!("\n{number}\t{name}\t{flag}{kind}"));
         }
-        Some(lines.join("\n"))
+        Ok(lines.into_values().collect())
     }
 
-    fn kind(&mut self, kind: &str) -> Option<String> {
+    fn kind(&mut self, kind: &str) -> anyhow::Result<String> {
         if let Some(element) = kind.strip_prefix("repeated ") {
-            return Some(format!("[{}", self.kind(element)?));
+            return Ok(format!("[{}", self.kind(element)?));
         }
-        if let Some(value) =
-            kind.strip_prefix("map<string,").and_then(|rest| rest.strip_suffix('>'))
-        {
-            return Some(format!("{{{}", self.kind(value)?));
+        let value = kind.strip_prefix("map<string,").and_then(|rest| rest.strip_suffix('>'));
+        if let Some(value) = value {
+            return Ok(format!("{{{}", self.kind(value)?));
         }
-        Some(match kind {
+        let special = SPECIAL.iter().find(|(name, _)| kind.ends_with(&format!(".{name}")));
+        if let Some((_, letter)) = special {
+            if matches!(*letter, "A" | "B" | "C") {
+                self.add(
+                    &kind.replace(kind.rsplit('.').next().unwrap_or_default(), "JSONSchemaProps"),
+                )?;
+            }
+            return Ok((*letter).to_owned());
+        }
+        Ok(match kind {
             "string" => "s".to_owned(),
-            "int32" | "int64" | "uint32" | "uint64" => "i".to_owned(),
+            "int32" => "i".to_owned(),
+            "int64" => "l".to_owned(),
             "bool" => "b".to_owned(),
             "double" => "d".to_owned(),
             "bytes" => "y".to_owned(),
-            message => self.add(message).then(|| format!("@{message}"))?,
+            message => {
+                self.add(message).with_context(|| message.to_owned())?;
+                format!("@{message}")
+            }
         })
     }
 }

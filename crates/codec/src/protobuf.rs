@@ -97,12 +97,19 @@ pub fn serves(version: &str, kind: &str) -> bool {
     TABLE.message(version, kind).is_some()
 }
 
-/// Turns a body into the JSON of the same object, `apiVersion` and `kind` included. A body that does not
-/// say what it holds is read as `default`, an `apiVersion` and a `kind`.
+/// Turns a body into the JSON of the same object, `apiVersion` and `kind` included.
 ///
 /// # Errors
 /// When it is no Kubernetes protobuf, is damaged, or its kind is unknown.
-pub fn to_json(body: &[u8], default: (&str, &str)) -> Result<Vec<u8>, ProtobufError> {
+pub fn to_json(body: &[u8]) -> Result<Vec<u8>, ProtobufError> {
+    to_json_as(body, ("", ""))
+}
+
+/// As [`to_json`]. A body that does not say what it holds is read as `default`, an `apiVersion` and a `kind`.
+///
+/// # Errors
+/// As [`to_json`].
+pub fn to_json_as(body: &[u8], default: (&str, &str)) -> Result<Vec<u8>, ProtobufError> {
     let unknown = body.strip_prefix(MAGIC).ok_or(ProtobufError::Prefix)?;
     if unknown.is_empty() {
         return Err(ProtobufError::Damaged("empty body"));

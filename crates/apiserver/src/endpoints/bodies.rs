@@ -12,7 +12,7 @@ const SHOWN: usize = 30;
 /// JSON of a protobuf body. One that does not say what it holds is taken to be what is expected here.
 pub(super) fn from_protobuf(context: &Context<'_>, body: &[u8]) -> Result<Bytes, Status> {
     let (version, kind) = expected(context);
-    protobuf::to_json(body, (&version, &kind))
+    protobuf::to_json_as(body, (&version, &kind))
         .map(Bytes::from)
         .map_err(|error| refusal(&error, protobuf::declared(body), &kind, body))
 }

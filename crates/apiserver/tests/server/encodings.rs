@@ -24,7 +24,7 @@ fn written(value: &Value) -> Vec<u8> {
 }
 
 fn read(bytes: &[u8]) -> Value {
-    let json = protobuf::to_json(bytes, ("", "")).expect("protobuf");
+    let json = protobuf::to_json(bytes).expect("protobuf");
     serde_json::from_slice(&json).expect("JSON")
 }
 

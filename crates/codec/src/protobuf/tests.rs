@@ -22,7 +22,7 @@ fn body(version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
 }
 
 fn read(version: &str, kind: &str, raw: &[u8]) -> Value {
-    serde_json::from_slice(&to_json(&body(version, kind, raw), ("", "")).unwrap()).unwrap()
+    serde_json::from_slice(&to_json(&body(version, kind, raw)).unwrap()).unwrap()
 }
 
 #[test]
@@ -75,13 +75,13 @@ fn times_and_negative_numbers() {
 fn what_is_not_said_is_taken_for_granted() {
     let bare = [MAGIC.to_vec(), field(2, field(1, field(1, "a")))].concat();
     let object: Value =
-        serde_json::from_slice(&to_json(&bare, ("v1", "ConfigMap")).unwrap()).unwrap();
+        serde_json::from_slice(&to_json_as(&bare, ("v1", "ConfigMap")).unwrap()).unwrap();
     assert_eq!(object, json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}}));
 }
 
 #[test]
 fn damage_is_refused() {
-    let refused = |bytes: &[u8]| to_json(bytes, ("", "")).unwrap_err();
+    let refused = |bytes: &[u8]| to_json(bytes).unwrap_err();
     assert_eq!(refused(b"{}"), ProtobufError::Prefix);
     assert_eq!(refused(MAGIC), ProtobufError::Damaged("empty body"));
     assert!(matches!(refused(&body("v1", "Nothing", &[])), ProtobufError::Kind { .. }));
@@ -147,7 +147,7 @@ fn a_list_in_pieces_is_one_whole() {
     let expected = json!({"kind": "ConfigMapList", "apiVersion": "v1",
         "metadata": {"resourceVersion": "7", "continue": "next", "remainingItemCount": 3}, "items": configs});
     assert_eq!(whole, object(expected.to_string().as_bytes()).unwrap());
-    let read: Value = serde_json::from_slice(&to_json(&whole, ("", "")).unwrap()).unwrap();
+    let read: Value = serde_json::from_slice(&to_json(&whole).unwrap()).unwrap();
     assert_eq!(read, expected);
 }
 
@@ -161,7 +161,7 @@ fn a_frame_is_preceded_by_its_length() {
 fn there_and_back(value: &Value) -> Value {
     let text = value.to_string();
     let bytes = object(text.as_bytes()).unwrap_or_else(|error| panic!("{error}: {text}"));
-    let read = to_json(&bytes, ("", "")).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let read = to_json(&bytes).unwrap_or_else(|error| panic!("{error}: {text}"));
     serde_json::from_slice(&read).unwrap()
 }
 
@@ -310,10 +310,10 @@ fn no_bytes_do_harm() {
                     _ => damaged[at] = maker.below(256) as u8,
                 }
             }
-            if let Ok(json) = to_json(&damaged, (version, kind)) {
+            if let Ok(json) = to_json_as(&damaged, (version, kind)) {
                 let read: Value = serde_json::from_slice(&json).unwrap();
                 let written = object(&json).unwrap_or_else(|error| panic!("{error}: {read}"));
-                assert!(to_json(&written, ("", "")).is_ok(), "{read}");
+                assert!(to_json(&written).is_ok(), "{read}");
             }
         }
     }
@@ -345,7 +345,7 @@ fn what_is_written_is_what_the_reference_writes() {
             Ok(_) => wrong.push(format!("{name}: written otherwise")),
             Err(error) => wrong.push(format!("{name}: {error}")),
         }
-        match to_json(&expected, ("", "")) {
+        match to_json(&expected) {
             Ok(read) if serde_json::from_slice::<Value>(&read).unwrap() == value => {}
             Ok(read) => wrong.push(format!("{name}: read as {}", String::from_utf8_lossy(&read))),
             Err(error) => wrong.push(format!("{name}: {error}")),

@@ -21,6 +21,8 @@ use crate::bootstrap::{Place, Writer};
 pub(crate) const RENEW: Duration = Duration::from_secs(2);
 /// How long a lease may stay as it is.
 const LEASE: Duration = Duration::from_secs(8);
+/// How long the lease of a server that died without a word is kept.
+const FORGET: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "kube-system";
 /// Marks the leases of API servers; its value says nothing.
 const LABEL: &str = "skiff.dev/apiserver";
@@ -34,6 +36,7 @@ pub(crate) struct Peers {
 struct Seen {
     renewed: Value,
     since: Instant,
+    revision: String,
 }
 
 fn name(server: SocketAddr) -> String {
@@ -80,7 +83,8 @@ impl Peers {
                 Some(before) if before.renewed == renewed => before.since,
                 _ => now,
             };
-            known.insert(name, Seen { renewed, since });
+            let revision = lease["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+            known.insert(name, Seen { renewed, since, revision: revision.to_owned() });
             let holder = lease["spec"]["holderIdentity"].as_str().and_then(|h| h.parse().ok());
             servers.extend(holder.filter(|_: &SocketAddr| now.duration_since(since) < LEASE));
         }
@@ -110,6 +114,26 @@ impl Peers {
         writer.ensure(place(&name), &lease, merge).await
     }
 
+    /// Removes the leases of servers that have said nothing for long: whoever starts next would
+    /// take them for servers at first.
+    pub(crate) async fn sweep(&self, writer: &Writer) -> Result<(), Status> {
+        for (name, revision) in self.dead(Instant::now()) {
+            // One that speaks again meanwhile keeps its lease.
+            match writer.delete_at(place(&name), &revision).await {
+                Err(status) if status.code == 409 => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The leases that nobody keeps, as they were last seen.
+    fn dead(&self, now: Instant) -> Vec<(String, String)> {
+        let seen = self.seen.lock();
+        let over = seen.iter().filter(|(_, seen)| now.duration_since(seen.since) >= FORGET);
+        over.map(|(name, seen)| (name.clone(), seen.revision.clone())).collect()
+    }
+
     /// Says that it is going.
     pub(crate) async fn leave(&self, writer: &Writer, own: SocketAddr) -> Result<(), Status> {
         writer.delete(place(&name(own))).await
@@ -126,7 +150,8 @@ mod tests {
         let own: SocketAddr = "10.0.0.1:6443".parse().expect("address");
         let lease = |renewed: &str| {
             let spec = json!({"holderIdentity": "10.0.0.2:6443", "renewTime": renewed});
-            std::iter::once(("apiserver-10-0-0-2-6443".to_owned(), json!({ "spec": spec })))
+            let lease = json!({"metadata": {"resourceVersion": "7"}, "spec": spec});
+            std::iter::once(("apiserver-10-0-0-2-6443".to_owned(), lease))
         };
         let start = Instant::now();
         let count = |renewed: &str, seconds: u64| {
@@ -137,7 +162,11 @@ mod tests {
         assert_eq!(count("b", 9), 2);
         assert_eq!(count("b", 16), 2);
         assert_eq!(count("b", 17), 1);
+        let dead = |seconds: u64| peers.dead(start + Duration::from_secs(seconds));
+        assert!(dead(68).is_empty());
+        assert_eq!(dead(69), [("apiserver-10-0-0-2-6443".to_owned(), "7".to_owned())]);
         assert_eq!(count("c", 99), 2, "it came back");
+        assert!(dead(99).is_empty());
         assert_eq!(peers.judge(std::iter::empty(), own, start), [own]);
         assert_eq!(name(own), "apiserver-10-0-0-1-6443");
         assert_eq!(name("[fd00::1]:6443".parse().expect("address")), "apiserver-fd00--1--6443");

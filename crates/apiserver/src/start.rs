@@ -299,6 +299,11 @@ impl ApiServer {
             if let Err(status) = bootstrap::endpoints(&writer, &self.advertised()).await {
                 tracing::warn!(%status, "the kubernetes Service cannot be kept");
             }
+            if options.shared_store
+                && let Err(status) = self.0.peers.sweep(&writer).await
+            {
+                tracing::debug!(%status, "leases of servers that are gone stay");
+            }
         }
     }
 

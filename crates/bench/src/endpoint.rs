@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use base64::Engine as _;
@@ -22,6 +23,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::wire::Wire;
 
+/// No answer takes longer, its body included.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// No line of a watch is longer.
 const LONGEST_LINE: usize = 4 << 20;
 
@@ -78,10 +81,13 @@ impl Endpoint {
     }
 
     async fn dial(&self) -> anyhow::Result<TlsStream<TcpStream>> {
-        let socket = TcpStream::connect(self.address).await.context("connect")?;
-        socket.set_nodelay(true)?;
-        let name = ServerName::IpAddress(self.address.ip().into());
-        self.tls.connect(name, socket).await.context("TLS handshake")
+        let dial = async {
+            let socket = TcpStream::connect(self.address).await.context("connect")?;
+            socket.set_nodelay(true)?;
+            let name = ServerName::IpAddress(self.address.ip().into());
+            self.tls.connect(name, socket).await.context("TLS handshake")
+        };
+        tokio::time::timeout(PATIENCE, dial).await.context("no connection")?
     }
 }
 
@@ -114,9 +120,14 @@ impl Connection {
         request: Request<Full<Bytes>>,
     ) -> anyhow::Result<Bytes> {
         let what = format!("{} {}", request.method(), request.uri());
-        let response = self.send(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await.context("read an answer")?.to_bytes();
+        let answer = async {
+            let response = self.send(request).await?;
+            let status = response.status();
+            let body = response.into_body().collect().await.context("read an answer")?;
+            anyhow::Ok((status, body.to_bytes()))
+        };
+        let answer = tokio::time::timeout(PATIENCE, answer).await;
+        let (status, body) = answer.with_context(|| format!("{what}: no answer"))??;
         if !status.is_success() {
             bail!("{what}: {status}: {}", String::from_utf8_lossy(&body[..body.len().min(500)]));
         }

@@ -12,6 +12,9 @@ use tokio::task::JoinSet;
 use crate::endpoint::Endpoint;
 use crate::wire::Wire;
 
+/// How long after the end of a load its last answers may come.
+const LAST_ANSWER: Duration = Duration::from_secs(60);
+
 /// How much load, for how long.
 #[derive(Clone, Copy)]
 pub(crate) struct Load {
@@ -83,7 +86,10 @@ where
         workers.spawn(work(connection, load, start, counter.clone(), make.clone()));
     }
     let (mut bytes, mut times) = (0, Vec::new());
-    while let Some(worker) = workers.join_next().await {
+    let limit = tokio::time::Instant::from_std(start + load.duration + LAST_ANSWER);
+    loop {
+        let joined = tokio::time::timeout_at(limit, workers.join_next()).await;
+        let Some(worker) = joined.context("a request has got no answer")? else { break };
         let (read, taken) = worker.context("a worker panicked")??;
         bytes += read;
         times.extend(taken);

@@ -1,6 +1,13 @@
 //! Which resources the server serves, from aggregated discovery (KEP-3352).
 //!
-//! Two requests, whatever the number of groups. Keeps nothing.
+//! Two requests, whatever the number of groups.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
 
 use kube::{api::ApiResource, core::discovery::v2::APIGroupDiscoveryList};
 
@@ -36,6 +43,37 @@ pub(crate) async fn discover(client: &kube::Client) -> Result<Discovered, kube::
     collect(core, &mut discovered);
     collect(groups, &mut discovered);
     Ok(discovered)
+}
+
+/// How long what was served stays believed, and how soon it is asked again for what was missing.
+const KEPT: Duration = Duration::from_secs(30);
+const MISSED: Duration = Duration::from_secs(5);
+
+/// What the server served a moment ago, for those who ask often.
+#[derive(Default)]
+pub(crate) struct Recent(Mutex<Option<(Instant, Arc<Discovered>)>>);
+
+impl Recent {
+    /// The first resource that is `wanted`, if the server serves one.
+    pub(crate) async fn find(
+        &self,
+        client: &kube::Client,
+        wanted: impl Fn(&Served) -> bool,
+    ) -> Result<Option<Served>, kube::Error> {
+        let find = |all: &Discovered| all.served.iter().find(|one| wanted(one)).cloned();
+        let known = self.0.lock().clone();
+        if let Some((asked, known)) = known {
+            let found = find(&known);
+            let believed = if found.is_some() { KEPT } else { MISSED };
+            if asked.elapsed() < believed {
+                return Ok(found);
+            }
+        }
+        let asked = Instant::now();
+        let served = Arc::new(discover(client).await?);
+        *self.0.lock() = Some((asked, served.clone()));
+        Ok(find(&served))
+    }
 }
 
 fn collect(list: APIGroupDiscoveryList, into: &mut Discovered) {

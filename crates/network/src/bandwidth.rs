@@ -3,7 +3,7 @@
 //! The limits themselves are set by the CNI plugin, which the container runtime gives the
 //! annotations' values.
 
-use client::{Caches, EventRecorder, reference};
+use client::{Caches, EventRecorder, Select, reference};
 use k8s_openapi::api::core::v1::Pod;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,8 @@ pub(crate) fn can_limit(name: &str) -> bool {
 pub(crate) async fn tell(caches: Caches, node: String, shutdown: CancellationToken) {
     let events =
         EventRecorder::new(caches.client(), "skiff-network", Some(&node), shutdown.clone());
-    let pods = caches.cache::<Pod>();
+    let own = Select::all().fields(format!("spec.nodeName={node}"));
+    let pods = caches.selected::<Pod>(own);
     let mut changes = pods.subscribe();
     loop {
         let Some(Some(change)) = shutdown.run_until_cancelled(changes.next()).await else { return };

@@ -5,9 +5,10 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
-
-use crate::nft::{self, NftError};
+use crate::{
+    netlink::{NetlinkError, nftables},
+    nft::{self, NftError},
+};
 
 /// A chain that drops forwarded packets unless one of its rules accepts them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,49 +17,31 @@ pub struct ForwardDrop {
     pub chain: String,
 }
 
-#[derive(Deserialize)]
-struct Listing {
-    nftables: Vec<Item>,
-}
-
-#[derive(Deserialize)]
-struct Item {
-    chain: Option<Chain>,
-}
-
-#[derive(Deserialize)]
-struct Chain {
-    family: String,
-    table: String,
-    name: String,
-    #[serde(default)]
-    hook: String,
-    #[serde(default)]
-    policy: String,
+/// Why it is not known who drops packets.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// The kernel did not tell its chains.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A chain's rules could not be read.
+    #[error(transparent)]
+    Nft(#[from] NftError),
 }
 
 /// The chains that drop forwarded packets and have no rule that accepts those of pods on `bridge`.
-pub fn forward_drops(nft: &Path, bridge: &str) -> Result<Vec<ForwardDrop>, NftError> {
-    let chains = dropping(&nft::ask(nft, &["-j", "list", "chains"])?);
+///
+/// # Errors
+/// When the kernel or `nft` cannot be asked; `nft` is, where there are such chains.
+pub fn forward_drops(nft: &Path, bridge: &str) -> Result<Vec<ForwardDrop>, ForwardError> {
     let mut drops = Vec::new();
-    for chain in chains {
-        let words: Vec<&str> = ["list", "chain"].into_iter().chain(chain.split(' ')).collect();
+    for names in nftables::forward_drops()? {
+        let words: Vec<&str> =
+            ["list", "chain"].into_iter().chain(names.iter().map(String::as_str)).collect();
         if !accepts(&nft::ask(nft, &words)?, bridge) {
-            drops.push(ForwardDrop { chain });
+            drops.push(ForwardDrop { chain: names.join(" ") });
         }
     }
     Ok(drops)
-}
-
-/// The names of the chains that drop forwarded packets by policy.
-fn dropping(json: &str) -> Vec<String> {
-    let Ok(listing) = serde_json::from_str::<Listing>(json) else { return Vec::new() };
-    let chains = listing.nftables.into_iter().filter_map(|item| item.chain);
-    chains
-        .filter(|chain| chain.hook == "forward" && chain.policy == "drop")
-        .filter(|chain| ["ip", "ip6", "inet"].contains(&chain.family.as_str()))
-        .map(|chain| format!("{} {} {}", chain.family, chain.table, chain.name))
-        .collect()
 }
 
 /// Whether a chain, as nft writes it, accepts what comes from a bridge and what goes there.
@@ -73,18 +56,6 @@ fn accepts(chain: &str, bridge: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn chains_that_drop_are_found() {
-        let json = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
-            {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "handle": 2,
-                "type": "filter", "hook": "forward", "prio": 0, "policy": "drop"}},
-            {"chain": {"family": "ip", "table": "filter", "name": "DOCKER", "handle": 3}},
-            {"chain": {"family": "inet", "table": "skiff", "name": "through", "handle": 3,
-                "type": "filter", "hook": "forward", "prio": 0, "policy": "accept"}}]}"#;
-        assert_eq!(dropping(json), ["ip filter FORWARD"]);
-        assert!(dropping("no JSON").is_empty());
-    }
 
     #[test]
     fn chains_that_know_the_bridge_are_fine() {

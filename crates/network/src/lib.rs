@@ -6,6 +6,7 @@
 mod announce;
 mod bandwidth;
 pub mod cni;
+mod edits;
 mod forward;
 pub mod lab;
 mod netlink;
@@ -18,9 +19,9 @@ mod ruleset;
 mod setup;
 
 pub use announce::Announcer;
-pub use forward::{ForwardDrop, forward_drops};
-pub use netlink::NetlinkError;
-pub use nft::NftError;
+pub use forward::{ForwardDrop, ForwardError, forward_drops};
+pub use netlink::{NetlinkError, nftables::kernel_has_nftables};
+pub use nft::{NftError, nft_program};
 pub use nodes::{PodNetwork, PodNetworkError, await_pod_networks, saved_pod_networks};
 pub use options::{Backend, NetworkOptions};
 pub use policy::{Policy, PolicyError, PolicyTableError};

@@ -33,16 +33,20 @@ pub enum NftError {
     Slow,
 }
 
-/// Where a program called by its bare name is: on the path, or where Debian keeps it, which is on
-/// no ordinary user's path and not on every service's.
 fn find(nft: &Path) -> PathBuf {
+    nft_program(nft).unwrap_or_else(|| nft.to_owned())
+}
+
+/// Where the program is, if it is anywhere. One called by its bare name is on the path, or where
+/// Debian keeps it, which is on no ordinary user's path and not on every service's.
+pub fn nft_program(nft: &Path) -> Option<PathBuf> {
     if nft.components().count() > 1 {
-        return nft.to_owned();
+        return nft.is_file().then(|| nft.to_owned());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
     let mut found = std::env::split_paths(&path).chain(usual).map(|directory| directory.join(nft));
-    found.find(|candidate| candidate.is_file()).unwrap_or_else(|| nft.to_owned())
+    found.find(|candidate| candidate.is_file())
 }
 
 fn not_run(nft: &Path, error: std::io::Error) -> NftError {

@@ -218,7 +218,7 @@ fn sysctls(options: &NetworkOptions, underlay: &Underlay) -> Vec<(String, &'stat
     let bridge = &options.bridge;
     let mut settings = vec![
         ("net/ipv4/ip_forward".to_owned(), "1"),
-        // For packets from 127.0.0.1 to a node port. Only on the bridge: from elsewhere the
+        // For packets from 127.0.0.1 to a node port. Only where pods are: from elsewhere the
         // kernel keeps refusing packets to 127.0.0.0/8.
         (format!("net/ipv4/conf/{bridge}/route_localnet"), "1"),
         // Pods must not be told to bypass the node, and redirects use up the allowance for other
@@ -226,6 +226,11 @@ fn sysctls(options: &NetworkOptions, underlay: &Underlay) -> Vec<(String, &'stat
         ("net/ipv4/conf/all/send_redirects".to_owned(), "0"),
         (format!("net/ipv4/conf/{bridge}/send_redirects"), "0"),
     ];
+    if let (Backend::HostGateway, Some(device)) = (options.backend, &underlay.device) {
+        // Pods of other nodes are behind this one. What others send to 127.0.0.0/8 is dropped by
+        // a rule of the table.
+        settings.push((format!("net/ipv4/conf/{}/route_localnet", device.name), "1"));
+    }
     if options.pod_networks.iter().any(|network| network.addr().is_ipv6()) {
         if let Some(device) = &underlay.device {
             // A machine that forwards takes no routes from routers any more unless told to.

@@ -37,22 +37,26 @@ impl JoinToken {
     }
 }
 
+/// Whether a part of a token is of so many small letters and digits.
+fn is_part(part: &str, length: usize) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    part.len() == length && part.bytes().all(plain)
+}
+
+/// The halves of what looks like a bootstrap token: `<id>.<secret>`.
+pub fn bootstrap_token(text: &str) -> Option<(&str, &str)> {
+    let (id, secret) = text.split_once('.')?;
+    (is_part(id, 6) && is_part(secret, 16)).then_some((id, secret))
+}
+
 impl FromStr for JoinToken {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let letters = |part: &str, length: usize| {
-            part.len() == length
-                && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        };
-        let mut parts = text.trim().split('.');
-        match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some(id), Some(secret), Some(hash), None)
-                if letters(id, 6)
-                    && letters(secret, 16)
-                    && letters(hash, 64)
-                    && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
-            {
+        let (token, hash) = text.trim().rsplit_once('.').unwrap_or_default();
+        let is_hash = is_part(hash, 64) && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match bootstrap_token(token) {
+            Some((id, secret)) if is_hash => {
                 Ok(Self { id: id.into(), secret: secret.into(), authority: hash.into() })
             }
             _ => Err("not a join token: it looks like 6 letters, 16 letters and 64 hexadecimal \
@@ -98,6 +102,15 @@ mod tests {
         assert!(
             jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key, algorithm).unwrap()
         );
+    }
+
+    #[test]
+    fn bootstrap_tokens_have_one_shape() {
+        let token = "abcdef.0123456789abcdef";
+        assert_eq!(bootstrap_token(token), Some(("abcdef", "0123456789abcdef")));
+        for other in ["abcdef", "Abcdef.0123456789abcdef", "abcdef.0123456789abcde", "a.b.c"] {
+            assert_eq!(bootstrap_token(other), None, "{other}");
+        }
     }
 
     #[test]

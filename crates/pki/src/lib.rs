@@ -18,7 +18,7 @@ use std::path::PathBuf;
 pub use authority::{Authority, Identity, Profile, Usage};
 pub use bundle::Bundle;
 pub use files::{read, write_private, write_public};
-pub use join::{JoinToken, sign_for_token};
+pub use join::{JoinToken, bootstrap_token, sign_for_token};
 pub use key_set::KeySet;
 pub use kubeconfig::kubeconfig;
 pub use request::{NewKey, SigningRequest, authority_hash};

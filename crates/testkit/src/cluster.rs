@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 
 use crate::nodes::Agent;
-use crate::{Machine, OUTSIDE, Site, eventually_ok};
+use crate::{Families, Machine, OUTSIDE, Site, eventually_ok};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -23,8 +23,8 @@ pub struct ClusterOptions {
     pub nodes: usize,
     /// How many nodes `skiff up` makes by itself (`--nodes`).
     pub local_nodes: usize,
-    /// Whether machines have IPv6 addresses too.
-    pub ipv6: bool,
+    /// Which addresses machines have.
+    pub families: Families,
     /// Further arguments of `skiff agent`.
     pub agent_arguments: Vec<String>,
     /// Further arguments of `skiff up`.
@@ -40,7 +40,7 @@ impl Default for ClusterOptions {
         Self {
             nodes: 1,
             local_nodes: 1,
-            ipv6: false,
+            families: Families::default(),
             agent_arguments: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -109,7 +109,7 @@ impl Cluster {
             (None, Some(owned)) => owned.path().to_owned(),
             (None, None) => bail!("no data directory"),
         };
-        let site = Site::create(options.ipv6)?;
+        let site = Site::create(options.families)?;
         let nodes = options.nodes;
         let mut cluster = Self {
             executable: executable.into(),

@@ -12,6 +12,6 @@ mod wait;
 
 pub use cluster::{Cluster, ClusterOptions};
 pub use images::website_images;
-pub use machine::{INTERNET, Machine, OUTSIDE, Site};
+pub use machine::{Families, INTERNET, Machine, OUTSIDE, Site};
 pub use network::lab::Fault;
 pub use wait::{eventually, eventually_ok};

@@ -20,11 +20,23 @@ const DEVICE: &str = "eth0";
 /// Addresses of `outside` that are no private network's: the internet, as far as a test needs one.
 pub const INTERNET: [&str; 2] = ["203.0.113.1", "2001:db8::1"];
 
+/// The families of which machines have addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4.
+    #[default]
+    V4,
+    /// IPv4 and IPv6.
+    Both,
+    /// IPv6.
+    V6,
+}
+
 /// Machines and the segment between them; removed when the last of them is dropped.
 pub struct Site {
     lab: Option<Lab>,
     segment: Segment,
-    ipv6: bool,
+    families: Families,
     _directory: TempDir,
 }
 
@@ -33,14 +45,14 @@ impl Site {
     ///
     /// # Errors
     /// When not root, or the kernel lacks something.
-    pub fn create(ipv6: bool) -> anyhow::Result<Arc<Self>> {
+    pub fn create(families: Families) -> anyhow::Result<Arc<Self>> {
         let directory = tempfile::Builder::new()
             .prefix("skiff-lab-")
             .tempdir_in("/run")
             .context("make a directory in /run: are you root?")?;
         let lab = Lab::open(directory.path().join("lab"))?;
         let segment = lab.segment("lan")?;
-        let site = Arc::new(Self { lab: Some(lab), segment, ipv6, _directory: directory });
+        let site = Arc::new(Self { lab: Some(lab), segment, families, _directory: directory });
         // It answers for the rest of the world that there is no way, instead of saying nothing.
         site.machine(OUTSIDE, 0)?.inner.forward()?;
         Ok(site)
@@ -54,23 +66,23 @@ impl Site {
         let lab = self.lab.as_ref().context("the lab has been removed")?;
         let inner = lab.machine(name)?;
         let machine = Machine { site: self.clone(), inner, name: name.to_owned(), number };
-        let v4 = |number: u8| format!("10.77.0.{}", u16::from(number) + 1);
-        let v6 = |number: u8| format!("fd77::{:x}", u16::from(number) + 1);
-        let mut interface = Interface::new(DEVICE, format!("{}/24", v4(number)).parse()?);
-        if self.ipv6 {
-            interface = interface.address(format!("{}/64", v6(number)).parse()?);
-        }
-        if number == 0 {
-            interface = interface.address(format!("{}/32", INTERNET[0]).parse()?);
-            if self.ipv6 {
-                interface = interface.address(format!("{}/128", INTERNET[1]).parse()?);
-            }
-        } else {
-            interface = interface.gateway(v4(0).parse()?);
-            if self.ipv6 {
-                interface = interface.gateway(v6(0).parse()?);
+        let mut addresses = Vec::new();
+        let mut gateways = Vec::new();
+        let own = [(machine.v4(), "24", "32"), (machine.v6(), "64", "128")];
+        let ways = [v4(0), v6(0)];
+        for (index, (address, prefix, whole)) in own.into_iter().enumerate() {
+            let Some(address) = address else { continue };
+            addresses.push(format!("{address}/{prefix}"));
+            match number {
+                0 => addresses.push(format!("{}/{whole}", INTERNET[index])),
+                _ => gateways.push(ways[index]),
             }
         }
+        let mut interface = Interface::new(DEVICE, addresses[0].parse()?);
+        for address in &addresses[1..] {
+            interface = interface.address(address.parse()?);
+        }
+        interface.gateways = gateways;
         self.segment.attach(name, machine.inner.namespace(), &interface)?;
         Ok(machine)
     }
@@ -138,6 +150,14 @@ impl Drop for Site {
     }
 }
 
+fn v4(number: u8) -> IpAddr {
+    IpAddr::from([10, 77, 0, number + 1])
+}
+
+fn v6(number: u8) -> IpAddr {
+    IpAddr::from([0xfd77, 0, 0, 0, 0, 0, 0, u16::from(number) + 1])
+}
+
 /// One machine of a site.
 #[derive(Clone)]
 pub struct Machine {
@@ -153,7 +173,7 @@ impl Machine {
     /// # Errors
     /// When not root, or the kernel lacks something.
     pub fn create() -> anyhow::Result<Self> {
-        Site::create(false)?.machine("node-1", 1)
+        Site::create(Families::V4)?.machine("node-1", 1)
     }
 
     /// Its name on the segment.
@@ -166,15 +186,22 @@ impl Machine {
         &self.site
     }
 
-    /// Its IPv4 address.
+    /// Its address: the IPv4 one, where it has one.
     pub fn address(&self) -> IpAddr {
-        IpAddr::from([10, 77, 0, self.number + 1])
+        self.v4().unwrap_or_else(|| v6(self.number))
     }
 
     /// Its IPv6 address, where the site has them.
     pub fn address_v6(&self) -> Option<IpAddr> {
-        let address = [0xfd77, 0, 0, 0, 0, 0, 0, u16::from(self.number) + 1];
-        self.site.ipv6.then(|| IpAddr::from(address))
+        self.v6()
+    }
+
+    fn v4(&self) -> Option<IpAddr> {
+        (self.site.families != Families::V6).then(|| v4(self.number))
+    }
+
+    fn v6(&self) -> Option<IpAddr> {
+        (self.site.families != Families::V4).then(|| v6(self.number))
     }
 
     /// The file that stands for its network namespace.

@@ -20,6 +20,7 @@
 //! cluster.wait_ready();
 //! ```
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -123,7 +124,7 @@ impl Cluster {
     /// When it cannot be started.
     pub fn start_agent(&mut self, index: usize) {
         let token = self.token.get_or_init(|| self.join_token()).clone();
-        let server = format!("https://{}:6443", self.namespace().address());
+        let server = format!("https://{}", SocketAddr::new(self.namespace().address(), 6443));
         let (executable, cgroup) = (self.executable.clone(), self.cgroup().to_owned());
         let arguments = self.options.agent_arguments.clone();
         let environment = self.options.environment.clone();

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::{FutureExt, TryFutureExt, future::try_join_all};
 use meta::Status;
 use registry::{Action, Params, Registry, Request, UserInfo};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::identity;
 
@@ -114,7 +114,21 @@ impl Writer {
 
     /// Removes the object; that it is gone already is success.
     pub(crate) async fn delete(&self, place: Place<'_>) -> Result<(), Status> {
-        let gone = self.send(place, Some(place.name), None, Action::Delete(Bytes::new())).await;
+        self.remove(place, Bytes::new()).await
+    }
+
+    /// Removes the object as it was at that resource version; that it is gone already is success,
+    /// that it has changed is a conflict.
+    pub(crate) async fn delete_at(&self, place: Place<'_>, version: &str) -> Result<(), Status> {
+        let options = json!({
+            "apiVersion": "v1", "kind": "DeleteOptions",
+            "preconditions": {"resourceVersion": version}
+        });
+        self.remove(place, body(&options)).await
+    }
+
+    async fn remove(&self, place: Place<'_>, options: Bytes) -> Result<(), Status> {
+        let gone = self.send(place, Some(place.name), None, Action::Delete(options)).await;
         gone.or_else(|status| if status.code == 404 { Ok(()) } else { Err(status) })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use http::Method;
 use serde_json::Value;
 use testkit::{Cluster, ClusterOptions};
@@ -38,13 +38,16 @@ pub(crate) fn run(subject: &Subject, starts: usize) -> anyhow::Result<()> {
             }
         }
     }
+    ensure!(!agents.is_empty(), "no agent was found");
     super::tell(&format!("{starts} times a third machine joins"));
     for _ in 0..starts.max(1) {
         let options = ClusterOptions { nodes: 2, ..ClusterOptions::default() };
         let mut cluster = Cluster::start_with(&subject.skiff, options);
         let observer = ready(&cluster, 3);
+        // The machine is made before the command runs; the token is there since the second node.
+        cluster.add_machine();
         let start = Instant::now();
-        cluster.add_node();
+        cluster.start_agent(2);
         joined.push(observer.wait().with_context(|| cluster.agent_log(2))? - start);
     }
     let mut report = Report::default();

@@ -17,7 +17,7 @@ use kube::api::{ApiResource, DynamicObject, Request};
 use reconcile::Runtime;
 
 use crate::{
-    discover::{Served, discover},
+    discover::{Recent, Served},
     objects::{controller, name},
 };
 
@@ -33,6 +33,7 @@ pub(super) struct Sizes {
 /// Finds the owners of pods.
 pub(super) struct Owners {
     client: kube::Client,
+    served: Recent,
     deployments: Cache<Deployment>,
     replica_sets: Cache<ReplicaSet>,
     stateful_sets: Cache<StatefulSet>,
@@ -43,6 +44,7 @@ impl Owners {
     pub(super) fn new(caches: &Caches, client: kube::Client) -> Self {
         Self {
             client,
+            served: Recent::default(),
             deployments: caches.cache(),
             replica_sets: caches.cache(),
             stateful_sets: caches.cache(),
@@ -126,10 +128,10 @@ impl Owners {
         namespace: &str,
         owner: &OwnerReference,
     ) -> Result<Option<(String, i32)>, String> {
-        let served = discover(&self.client).await.map_err(|error| error.to_string())?.served;
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-        let known = |one: &&Served| one.resource.group == group && one.resource.kind == owner.kind;
-        let Some(served) = served.iter().find(known) else {
+        let wanted = |one: &Served| one.resource.group == group && one.resource.kind == owner.kind;
+        let served = self.served.find(&self.client, wanted).await;
+        let Some(served) = served.map_err(|error| error.to_string())? else {
             return Err(format!("no matches for kind {:?} in group {group:?}", owner.kind));
         };
         if !served.scales {

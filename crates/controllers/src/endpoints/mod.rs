@@ -76,19 +76,31 @@ fn selected_pods(
 
 /// The Services that a changed pod concerns, by its labels before and after.
 fn services_of(services: &Cache<Service>, change: &Change<Pod>) -> Vec<ObjectKey> {
-    services
-        .list_in(change.key.namespace())
-        .iter()
-        .filter(|service| {
-            selecting(service).is_some_and(|(_, selector)| {
-                [&change.before, &change.after]
-                    .into_iter()
-                    .flatten()
-                    .any(|pod| matches(selector, pod))
-            })
-        })
-        .map(|service| ObjectKey::of(&**service))
-        .collect()
+    let pods: Vec<&Pod> =
+        [&change.before, &change.after].into_iter().flatten().map(|pod| &**pod).collect();
+    services_selecting(services, change.key.namespace(), &pods)
+}
+
+/// The Services of a namespace that select one of these pods of it.
+fn services_selecting(services: &Cache<Service>, namespace: &str, pods: &[&Pod]) -> Vec<ObjectKey> {
+    let all = services.list_in(namespace);
+    let selects = |service: &&Arc<Service>| {
+        selecting(service)
+            .is_some_and(|(_, selector)| pods.iter().any(|pod| matches(selector, pod)))
+    };
+    all.iter().filter(selects).map(|service| ObjectKey::of(&**service)).collect()
+}
+
+/// The Services that select one of these pods, of whatever namespaces.
+fn services_of_all(services: &Cache<Service>, pods: &[Arc<Pod>]) -> Vec<ObjectKey> {
+    let mut by_namespace: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
+    for pod in pods {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        by_namespace.entry(namespace).or_default().push(pod);
+    }
+    let of_one =
+        |(namespace, pods): (&str, Vec<&Pod>)| services_selecting(services, namespace, &pods);
+    by_namespace.into_iter().flat_map(of_one).collect()
 }
 
 /// Whether a pod has an address and containers that have not all ended.

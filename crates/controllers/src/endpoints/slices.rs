@@ -24,8 +24,9 @@ use super::{
     hints::{self, Obstacle, Wish},
     hostname, is_headless, may_serve, owner_of,
     pack::pack,
-    ports, selected_pods, selecting, services_of, trigger_time,
+    ports, selected_pods, selecting, services_of, services_of_all, trigger_time,
 };
+use crate::nodelifecycle::{BY_NODE, node_index};
 use crate::objects::{controller_reference, is_ready, name};
 
 /// Name in logs, metrics and `--controllers`.
@@ -36,6 +37,8 @@ pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
 const BY_SERVICE: &str = "managed-service";
+/// The index of the Services whose hints depend on all nodes, under nothing.
+const PROPORTIONAL: &str = "proportional";
 
 /// Runs the controller until `shutdown`.
 pub(crate) async fn run(caches: Caches, deps: Deps, shutdown: CancellationToken) {
@@ -46,7 +49,11 @@ pub(crate) async fn run(caches: Caches, deps: Deps, shutdown: CancellationToken)
     slices.index(BY_SERVICE, |slice| {
         owner_of(slice, MANAGER).map(|key| key.to_string()).into_iter().collect()
     });
-    let (by_pod, by_node) = (services.clone(), services.clone());
+    pods.index(BY_NODE, node_index);
+    services.index(PROPORTIONAL, |service| {
+        hints::is_proportional(service).then(String::new).into_iter().collect()
+    });
+    let (by_pod, by_node, on_node) = (services.clone(), services.clone(), pods.clone());
     Runtime::new(NAME, deps)
         .watch(&services, itself)
         .watch(&pods, move |change| services_of(&by_pod, change))
@@ -62,9 +69,15 @@ pub(crate) async fn run(caches: Caches, deps: Deps, shutdown: CancellationToken)
             if !zone_differs && !weight_differs {
                 return Vec::new();
             }
-            let mut services = by_node.list();
-            services.retain(|service| zone_differs || hints::is_proportional(service));
-            services.iter().map(|service| ObjectKey::of(&**service)).collect()
+            // Zones and CPUs of all nodes decide for some Services, those of its pods for each.
+            let proportional = by_node.indexed(PROPORTIONAL, "");
+            let mut keys: Vec<ObjectKey> =
+                proportional.iter().map(|service| ObjectKey::of(&**service)).collect();
+            if zone_differs {
+                let pods = on_node.indexed(BY_NODE, &change.key.name);
+                keys.extend(services_of_all(&by_node, &pods));
+            }
+            keys
         })
         .run(Slices { services, pods, nodes, slices }, shutdown)
         .await;

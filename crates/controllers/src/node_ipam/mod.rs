@@ -103,14 +103,11 @@ struct Ipam {
     former: Former,
 }
 
-/// A node without ranges, and what others have.
+/// A node without ranges, and those that are chosen for it.
 pub(crate) struct Snapshot {
     node: Arc<Node>,
-    ranges: Vec<ClusterRange>,
-    taken: Vec<IpNet>,
-    next: Vec<u32>,
-    /// What a node of this name had before.
-    former: Vec<IpNet>,
+    /// One of each family; `None` if a family has none left.
+    chosen: Option<Vec<IpNet>>,
 }
 
 impl Controller for Ipam {
@@ -121,53 +118,58 @@ impl Controller for Ipam {
         if !pod_networks(&node).is_empty() || node.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        let taken = self.nodes.list().iter().flat_map(|node| pod_networks(node)).collect();
-        let next = self.next.lock().clone();
+        let taken: Vec<IpNet> =
+            self.nodes.list().iter().flat_map(|node| pod_networks(node)).collect();
         let former = self.former.lock().get(&key.name).cloned().unwrap_or_default();
-        Some(Snapshot { node, ranges: self.ranges.clone(), taken, next, former })
+        // What is chosen here may be on its way to the API when the next node is looked at.
+        let mut next = self.next.lock();
+        let chosen = choose(&self.ranges, &taken, &next, &former);
+        if let Some(chosen) = &chosen {
+            *next = chosen.iter().map(|index| index + 1).collect();
+        }
+        let network = |(range, index): (&ClusterRange, u32)| range.at(index);
+        let chosen = chosen.map(|chosen| self.ranges.iter().zip(chosen).map(network).collect());
+        Some(Snapshot { node, chosen })
     }
 
     fn plan(&self, snapshot: &Snapshot, _: &Context) -> Plan {
-        let (plan, given) = plan(snapshot);
-        if let Some(given) = given {
-            *self.next.lock() = given.iter().map(|index| index + 1).collect();
-        }
-        plan
+        plan(snapshot)
     }
 }
 
-/// One free range of each family, or an event. The second part is the indexes given.
-fn plan(snapshot: &Snapshot) -> (Plan, Option<Vec<u32>>) {
+/// The index of a free network in each range: what a node of this name had before, or the first
+/// from `next` on.
+fn choose(
+    ranges: &[ClusterRange],
+    taken: &[IpNet],
+    next: &[u32],
+    former: &[IpNet],
+) -> Option<Vec<u32>> {
+    let one = |(range, next): (&ClusterRange, &u32)| {
+        let former = former.iter().find_map(|network| range.index_of(*network));
+        let first = former.filter(|index| range.free(*index, taken) == Some(*index));
+        first.or_else(|| range.free(*next, taken))
+    };
+    ranges.iter().zip(next).map(one).collect()
+}
+
+/// Gives the node its ranges, or says that there are none.
+fn plan(snapshot: &Snapshot) -> Plan {
     let node = &*snapshot.node;
     let mut plan = Plan::nothing();
-    let indexes: Option<Vec<u32>> = snapshot
-        .ranges
-        .iter()
-        .zip(&snapshot.next)
-        .map(|(range, next)| {
-            let former = snapshot.former.iter().find_map(|network| range.index_of(*network));
-            let first = former.filter(|index| range.free(*index, &snapshot.taken) == Some(*index));
-            first.or_else(|| range.free(*next, &snapshot.taken))
-        })
-        .collect();
-    let Some(indexes) = indexes else {
+    let Some(chosen) = &snapshot.chosen else {
         let text = format!("Node {} status is now: {NOT_AVAILABLE}", name(&node.metadata));
         plan.note(node, EventKind::Normal, NOT_AVAILABLE, text);
         tracing::warn!(
             node = name(&node.metadata),
             "no pod network is left for this node: delete Nodes that are gone, or use a larger --cluster-cidr"
         );
-        return (plan, None);
+        return plan;
     };
-    let networks: Vec<String> = snapshot
-        .ranges
-        .iter()
-        .zip(&indexes)
-        .map(|(range, index)| range.at(*index).to_string())
-        .collect();
+    let networks: Vec<String> = chosen.iter().map(ToString::to_string).collect();
     let spec = json!({ "podCIDR": networks.first(), "podCIDRs": networks });
     plan.act(Action::patch(node, json!({ "spec": spec })));
-    (plan, Some(indexes))
+    plan
 }
 
 #[cfg(test)]

@@ -14,14 +14,7 @@ mod taints;
 mod tests;
 mod zones;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use client::{Cache, Caches, EventKind, ObjectKey, Select};
 use jiff::{SignedDuration, Timestamp};
@@ -34,7 +27,7 @@ use reconcile::{Action, Context, Controller, Deps, Plan, Runtime, itself};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use self::zones::Zones;
+use self::zones::{Concerned, Zones};
 use crate::objects::name;
 
 /// Name in logs, metrics and `--controllers`.
@@ -70,36 +63,27 @@ pub(crate) async fn run(
     let leases = caches.selected::<Lease>(Select::all().namespace(LEASES));
     pods.index(BY_NODE, node_index);
     let all = nodes.clone();
-    let stale = Arc::new(AtomicBool::new(true));
-    let changed = stale.clone();
+    let zones = Arc::new(Mutex::new(Zones::default()));
+    let counted = zones.clone();
     Runtime::new(NAME, deps)
         .watch(&nodes, move |change| {
-            // How many nodes work concerns all others.
-            if readiness(change.before.as_deref()) == readiness(change.after.as_deref()) {
-                return itself(change);
+            let now = all.get_key(&change.key);
+            let concerned = counted.lock().note(&change.key.name, now.as_deref(), Timestamp::now());
+            match concerned {
+                Concerned::Nobody => itself(change),
+                Concerned::Silent(names) => {
+                    names.into_iter().map(ObjectKey::cluster).chain(itself(change)).collect()
+                }
+                Concerned::Everybody => {
+                    let others = all.list();
+                    others.iter().map(|node| ObjectKey::of(&**node)).chain(itself(change)).collect()
+                }
             }
-            changed.store(true, Ordering::Release);
-            all.list().iter().map(|node| ObjectKey::of(&**node)).collect()
         })
         .watch(&leases, |change| vec![ObjectKey::cluster(change.key.name.clone())])
         .reading(&pods)
-        .run(
-            Nodes {
-                nodes,
-                pods,
-                leases,
-                grace,
-                beats: Mutex::default(),
-                zones: Mutex::default(),
-                stale,
-            },
-            shutdown,
-        )
+        .run(Nodes { nodes, pods, leases, grace, beats: Mutex::default(), zones }, shutdown)
         .await;
-}
-
-fn readiness(node: Option<&Node>) -> Option<&str> {
-    node.map(|node| health::condition(node, "Ready").map_or("", |ready| ready.status.as_str()))
 }
 
 /// Signs of life as last seen, and when we saw them: clocks of nodes are not trusted, and a node
@@ -115,9 +99,7 @@ struct Nodes {
     leases: Cache<Lease>,
     grace: Option<Duration>,
     beats: Mutex<HashMap<String, Beat>>,
-    zones: Mutex<Zones>,
-    /// The zones have to be counted again.
-    stale: Arc<AtomicBool>,
+    zones: Arc<Mutex<Zones>>,
 }
 
 /// A node, when it last gave a sign of life, and what depends on it.
@@ -141,7 +123,6 @@ impl Controller for Nodes {
     fn observe(&self, key: &ObjectKey) -> Option<Snapshot> {
         let Some(node) = self.nodes.get_key(key) else {
             self.beats.lock().remove(&key.name);
-            self.zones.lock().forget(&key.name);
             return None;
         };
         let now = Timestamp::now();
@@ -208,7 +189,7 @@ impl Nodes {
         now: Timestamp,
     ) -> Option<Timestamp> {
         let mut zones = self.zones.lock();
-        if self.stale.swap(false, Ordering::AcqRel) {
+        if !zones.are_counted() {
             zones.count(self.nodes.list().iter().map(|node| &**node), now);
         }
         if health::is_ready(node) && last_sign + grace > now {

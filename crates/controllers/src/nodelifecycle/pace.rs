@@ -24,6 +24,11 @@ pub(super) fn wanted(grace: Option<Duration>, nodes: usize, node: &Node) -> Opti
     grace.map(|grace| grace.as_secs().max(1)).or_else(|| slow.then_some(SLOW))
 }
 
+/// Whether the pace of others may be another when there are so many nodes instead of so many.
+pub(super) fn differs(before: usize, after: usize) -> bool {
+    [MOST, FEW].iter().any(|limit| (before > *limit) != (after > *limit))
+}
+
 /// The annotation as it is.
 pub(super) fn told(node: &Node) -> Option<u64> {
     annotation(&node.metadata, ANNOTATION)?.parse().ok()

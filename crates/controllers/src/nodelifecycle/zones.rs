@@ -4,12 +4,12 @@
 //! Counts and arithmetic; knows neither taints nor pods. Source of states and rates: upstream's
 //! zones; the share from which on nothing is evicted is ours (docs/adr/0015).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 
-use super::health::is_ready;
+use super::{health::is_ready, pace};
 use crate::objects::name;
 
 /// Evictions stop while more than this share of a zone is silent, in per cent.
@@ -38,11 +38,17 @@ struct Zone {
     ready: usize,
     silent: usize,
     state: State,
+    /// State and pause as they were when somebody was last told.
+    told: (State, Option<SignedDuration>),
     /// When the next node may be emptied.
     next: Option<Timestamp>,
 }
 
 impl Zone {
+    fn count(&mut self, ready: bool) -> &mut usize {
+        if ready { &mut self.ready } else { &mut self.silent }
+    }
+
     fn judge(&self) -> State {
         let all = self.ready + self.silent;
         match (self.ready, self.silent) {
@@ -62,35 +68,102 @@ impl Zone {
     }
 }
 
-/// All nodes by zones, as last counted.
+/// Whom beside a node itself its change concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Concerned {
+    Nobody,
+    /// Silent nodes, whose pods may be evicted at another pace now.
+    Silent(Vec<String>),
+    /// All nodes: how often they renew their leases depends on how many they are.
+    Everybody,
+}
+
+/// All nodes by zones, kept as they change.
 #[derive(Debug, Default)]
 pub(super) struct Zones {
     zones: HashMap<String, Zone>,
+    /// The zone of each node, and whether it is ready.
+    nodes: HashMap<String, (String, bool)>,
     granted: HashMap<String, Timestamp>,
     /// No node at all works: the fault is more likely ours.
     disrupted: bool,
     /// When that was last over.
     recovered: Option<Timestamp>,
-    nodes: usize,
+    /// All nodes have been counted once.
+    counted: bool,
 }
 
 impl Zones {
-    /// Counts again.
+    /// Whether [`Zones::count`] has been called.
+    pub(super) fn are_counted(&self) -> bool {
+        self.counted
+    }
+
+    /// Counts all nodes, once.
     pub(super) fn count<'a>(&mut self, nodes: impl Iterator<Item = &'a Node>, now: Timestamp) {
-        for zone in self.zones.values_mut() {
-            (zone.ready, zone.silent) = (0, 0);
-        }
-        self.nodes = 0;
         for node in nodes {
-            self.nodes += 1;
-            let zone = self.zones.entry(zone_of(node)).or_default();
-            if is_ready(node) {
-                zone.ready += 1;
-                self.granted.remove(name(&node.metadata));
-            } else {
-                zone.silent += 1;
+            self.place(name(&node.metadata), Some(node));
+        }
+        self.judge(now);
+        self.counted = true;
+    }
+
+    /// Takes in a node as it is now, or that it is gone. Nothing is told before all have been
+    /// counted: a part of them says nothing about the whole.
+    pub(super) fn note(&mut self, key: &str, node: Option<&Node>, now: Timestamp) -> Concerned {
+        if !self.counted {
+            return Concerned::Nobody;
+        }
+        let count = self.nodes.len();
+        if !self.place(key, node) {
+            return Concerned::Nobody;
+        }
+        let (changed, disruption) = self.judge(now);
+        if pace::differs(count, self.nodes.len()) {
+            return Concerned::Everybody;
+        }
+        let concerned = |(_, (zone, ready)): &(&String, &(String, bool))| {
+            !ready && (disruption || changed.contains(zone))
+        };
+        match disruption || !changed.is_empty() {
+            false => Concerned::Nobody,
+            true => {
+                let silent = self.nodes.iter().filter(concerned);
+                Concerned::Silent(silent.map(|(name, _)| name.clone()).collect())
             }
         }
+    }
+
+    /// Counts a node where it belongs; whether that is elsewhere than before.
+    fn place(&mut self, key: &str, node: Option<&Node>) -> bool {
+        let now = node.map(|node| (zone_of(node), is_ready(node)));
+        let before = self.nodes.get(key);
+        if before == now.as_ref() {
+            return false;
+        }
+        if let Some((zone, ready)) = before
+            && let Some(zone) = self.zones.get_mut(zone)
+        {
+            *zone.count(*ready) -= 1;
+        }
+        // Of one that is gone or works, nothing is remembered.
+        if now.as_ref().is_none_or(|(_, ready)| *ready) {
+            self.granted.remove(key);
+        }
+        match now {
+            Some((zone, ready)) => {
+                *self.zones.entry(zone.clone()).or_default().count(ready) += 1;
+                self.nodes.insert(key.to_owned(), (zone, ready));
+            }
+            None => drop(self.nodes.remove(key)),
+        }
+        true
+    }
+
+    /// Judges the zones; which are judged otherwise than before, and whether it has begun or ended
+    /// that no node works.
+    fn judge(&mut self, now: Timestamp) -> (HashSet<String>, bool) {
+        let mut changed = HashSet::new();
         self.zones.retain(|_, zone| zone.ready + zone.silent > 0);
         for (name, zone) in &mut self.zones {
             let state = zone.judge();
@@ -98,6 +171,10 @@ impl Zones {
                 tracing::info!(zone = name, ?state, silent = zone.silent, ready = zone.ready);
                 zone.state = state;
                 zone.next = None;
+            }
+            let judged = (state, zone.pause());
+            if std::mem::replace(&mut zone.told, judged) != judged {
+                changed.insert(name.clone());
             }
         }
         let disrupted =
@@ -108,12 +185,12 @@ impl Zones {
         if disrupted {
             self.granted.clear();
         }
-        self.disrupted = disrupted;
+        (changed, std::mem::replace(&mut self.disrupted, disrupted) != disrupted)
     }
 
     /// How many nodes there are.
     pub(super) fn nodes(&self) -> usize {
-        self.nodes
+        self.nodes.len()
     }
 
     /// From when on pods may be evicted from a silent node; `None`: not now, and nobody knows
@@ -147,11 +224,6 @@ impl Zones {
         zone.next = at.checked_add(pause).ok();
         self.granted.insert(key.to_owned(), at);
         Some(at)
-    }
-
-    /// Forgets a node that is no more.
-    pub(super) fn forget(&mut self, node: &str) {
-        self.granted.remove(node);
     }
 }
 
@@ -230,6 +302,55 @@ mod tests {
         assert_eq!(check("A"), [None]);
     }
 
+    /// What a change of one node means for the others of a cluster, told as in [`check`].
+    fn check_note(nodes: &str, name: &str, after: Option<&str>) -> Concerned {
+        let now = time("2026-01-01T00:00:00Z");
+        let mut zones = Zones::default();
+        let all: Vec<Node> = nodes
+            .chars()
+            .enumerate()
+            .map(|(i, zone)| {
+                let letter = zone.to_ascii_lowercase().to_string();
+                node(&format!("n{i}"), &letter, zone.is_ascii_lowercase())
+            })
+            .collect();
+        zones.count(all.iter(), now);
+        let after = after.map(|zone| {
+            node(name, &zone.to_ascii_lowercase(), zone.chars().all(char::is_lowercase))
+        });
+        zones.note(name, after.as_ref(), now)
+    }
+
+    #[test]
+    fn a_change_concerns_those_for_whom_something_changes() {
+        let silent = |names: &[&str]| {
+            Concerned::Silent(names.iter().map(|name| (*name).to_owned()).collect())
+        };
+        assert_eq!(check_note("aaaa", "n0", Some("A")), Concerned::Nobody);
+        assert_eq!(check_note("aaaa", "n0", Some("a")), Concerned::Nobody);
+        assert_eq!(check_note("Aaaaaa", "n1", Some("A")), Concerned::Nobody, "still few");
+        assert_eq!(check_note("Aab", "n1", Some("A")).sorted(), silent(&["n0", "n1"]));
+        assert_eq!(check_note("ABab", "n2", Some("A")).sorted(), silent(&["n0", "n2"]));
+        assert_eq!(
+            check_note("AB", "n0", Some("a")).sorted(),
+            silent(&["n1"]),
+            "the first is back"
+        );
+        let many = "a".repeat(100);
+        assert_eq!(check_note(&many, "new", Some("a")), Concerned::Everybody);
+        assert_eq!(check_note(&many, "n0", None), Concerned::Nobody);
+        assert_eq!(check_note(&many[..91], "n0", None), Concerned::Everybody);
+    }
+
+    impl Concerned {
+        fn sorted(mut self) -> Self {
+            if let Self::Silent(names) = &mut self {
+                names.sort();
+            }
+            self
+        }
+    }
+
     #[test]
     fn after_a_time_without_any_node_all_have_a_grace_period() {
         let (start, later) = (time("2026-01-01T00:00:00Z"), time("2026-01-01T00:01:00Z"));
@@ -238,7 +359,9 @@ mod tests {
         zones.count(all.iter(), start);
         assert_eq!(zones.evict_from(&all[0], false, GRACE, start), None);
         let back = [node("a", "z", false), node("b", "z", true), node("c", "z", true)];
-        zones.count(back.iter(), later);
+        for node in &back {
+            zones.note(name(&node.metadata), Some(node), later);
+        }
         assert_eq!(zones.evict_from(&back[0], false, GRACE, later), Some(later + GRACE));
         let end = later + GRACE;
         assert_eq!(zones.evict_from(&back[0], false, GRACE, end), Some(end));

@@ -38,12 +38,13 @@ pub(super) fn advance(world: &World<'_>, plan: &mut Plan) {
         if identity::revision(pod) == newest || is_going(pod) {
             continue;
         }
-        // One that does not work anyway costs nobody anything.
-        if world.available(pod) == Availability::Yes {
-            if missing >= most {
-                return;
-            }
-            missing += 1;
+        match world.available(pod) {
+            // One that does not work costs nobody anything.
+            Availability::No => {}
+            _ if missing >= most => return,
+            // One that is ready and has yet to prove itself is among the missing.
+            Availability::At(_) => {}
+            Availability::Yes => missing += 1,
         }
         delete(world, pod, plan);
     }

@@ -38,6 +38,12 @@ pub(super) fn is_announced(service: &Service) -> bool {
     annotations.is_some_and(|all| all.contains_key(ANNOUNCE)) && !addresses(service).is_empty()
 }
 
+/// Whether only nodes with endpoints may have them.
+pub(super) fn is_local(service: &Service) -> bool {
+    let policy = service.spec.as_ref().and_then(|spec| spec.external_traffic_policy.as_deref());
+    policy == Some("Local")
+}
+
 /// The addresses that a Service's status says.
 fn addresses(service: &Service) -> BTreeSet<IpAddr> {
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
@@ -64,8 +70,7 @@ pub(super) fn groups(
 ) -> BTreeMap<String, Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for service in services.iter().filter(|service| is_announced(service)) {
-        let spec = service.spec.as_ref();
-        let local = spec.and_then(|spec| spec.external_traffic_policy.as_deref()) == Some("Local");
+        let local = is_local(service);
         let serving = local.then(|| serving(&slices(service)));
         for address in addresses(service) {
             let name = match local {

@@ -14,10 +14,12 @@ mod groups;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
-use client::{Cache, Caches, ErrorExt, ObjectKey, Select};
+use client::{Cache, Caches, Change, ErrorExt, ObjectKey, Select, Subscription};
+use futures::FutureExt;
 use k8s_openapi::{
     api::{
         coordination::v1::{Lease, LeaseSpec},
@@ -34,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     device::Device,
     election::{Move, Seen, decide},
-    groups::{Group, groups, is_announced, may_announce},
+    groups::{Group, groups, is_announced, is_local, may_announce},
 };
 use crate::proxy::LEASE_NAMESPACE;
 
@@ -86,6 +88,62 @@ struct Sources {
     slices: Cache<EndpointSlice>,
 }
 
+impl Sources {
+    /// What is to be announced, and who may.
+    fn groups(&self) -> BTreeMap<String, Group> {
+        let nodes = self.nodes.list();
+        let able = nodes.iter().filter(|node| may_announce(node));
+        let able: BTreeSet<String> = able.filter_map(|node| node.metadata.name.clone()).collect();
+        groups(&self.services.list(), &able, |service| {
+            self.slices.indexed(BY_SERVICE, &ObjectKey::of(service).to_string())
+        })
+    }
+}
+
+/// What changes that.
+struct Changes {
+    services: Subscription<Service>,
+    nodes: Subscription<Node>,
+    slices: Subscription<EndpointSlice>,
+}
+
+impl Changes {
+    /// Waits for a change; whether it is of consequence, or none at the end.
+    async fn next(&mut self, services: &Cache<Service>) -> Option<bool> {
+        fn either<K>(change: &Change<K>, is: impl Fn(&K) -> bool) -> bool {
+            [&change.before, &change.after].into_iter().flatten().any(|one| is(one))
+        }
+        let local = |slice: &EndpointSlice| {
+            let service = service_of(slice).and_then(|key| services.get_key(&key));
+            service.is_some_and(|service| is_announced(&service) && is_local(&service))
+        };
+        Some(tokio::select! {
+            change = self.services.next() => either(&change?, is_announced),
+            change = self.slices.next() => either(&change?, local),
+            change = self.nodes.next() => {
+                let change = change?;
+                let may = |node: &Option<Arc<Node>>| node.as_deref().is_some_and(may_announce);
+                may(&change.before) != may(&change.after)
+            }
+        })
+    }
+
+    /// Takes in what has changed so far; whether any of it is of consequence.
+    fn take(&mut self, services: &Cache<Service>) -> bool {
+        let mut any = false;
+        while let Some(Some(consequence)) = self.next(services).now_or_never() {
+            any |= consequence;
+        }
+        any
+    }
+}
+
+/// The Service that a slice belongs to.
+fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
+    Some(ObjectKey::new(slice.metadata.namespace.as_deref(), name.clone()))
+}
+
 impl Announcer {
     /// An announcer for the node of that name.
     pub fn new(node: impl Into<String>, caches: Caches) -> Self {
@@ -100,32 +158,40 @@ impl Announcer {
             slices: self.caches.cache::<EndpointSlice>(),
         };
         sources.slices.index(BY_SERVICE, |slice| {
-            let name = slice.metadata.labels.as_ref().and_then(|all| all.get(SERVICE_NAME_LABEL));
-            let key =
-                name.map(|name| ObjectKey::new(slice.metadata.namespace.as_deref(), name.clone()));
-            key.map(|key| key.to_string()).into_iter().collect()
+            service_of(slice).map(|key| key.to_string()).into_iter().collect()
         });
         let api: Api<Lease> = Api::namespaced(self.caches.client(), LEASE_NAMESPACE);
-        let mut changes = sources.services.subscribe();
+        let mut changes = Changes {
+            services: sources.services.subscribe(),
+            nodes: sources.nodes.subscribe(),
+            slices: sources.slices.subscribe(),
+        };
+        tokio::select! {
+            () = async {
+                tokio::join!(
+                    sources.services.ready(),
+                    sources.nodes.ready(),
+                    sources.slices.ready(),
+                );
+            } => {}
+            () = shutdown.cancelled() => return,
+        }
+        let (mut any, mut wanted) = (true, BTreeMap::new());
         // Leases are watched only while there is something to announce.
         let mut leases: Option<Cache<Lease>> = None;
         loop {
-            let all = sources.services.list();
-            if all.iter().any(|service| is_announced(service)) || !self.here.is_empty() {
+            // Leases have to be looked at again and again, what is to be announced only when it changes.
+            if std::mem::take(&mut any) | changes.take(&sources.services) {
+                wanted = sources.groups();
+            }
+            if !wanted.is_empty() || !self.here.is_empty() {
                 let leases = leases.get_or_insert_with(|| {
                     let select = Select::all().namespace(LEASE_NAMESPACE).labels(LABEL);
                     self.caches.selected::<Lease>(select)
                 });
-                if leases.is_ready() && sources.nodes.is_ready() && sources.slices.is_ready() {
-                    let nodes = sources.nodes.list();
-                    let able = nodes.iter().filter(|node| may_announce(node));
-                    let able: BTreeSet<String> =
-                        able.filter_map(|node| node.metadata.name.clone()).collect();
-                    let groups = groups(&all, &able, |service| {
-                        sources.slices.indexed(BY_SERVICE, &ObjectKey::of(service).to_string())
-                    });
-                    self.step(&groups, leases, &api).await;
-                    self.keep(&groups, &sources.nodes);
+                if leases.is_ready() {
+                    self.step(&wanted, leases, &api).await;
+                    self.keep(&wanted, &sources.nodes);
                 }
                 tokio::select! {
                     () = tokio::time::sleep(TICK) => {}
@@ -135,7 +201,10 @@ impl Announcer {
                 leases = None;
                 self.known.clear();
                 tokio::select! {
-                    change = changes.next() => if change.is_none() { break },
+                    change = changes.next(&sources.services) => match change {
+                        Some(consequence) => any = consequence,
+                        None => break,
+                    },
                     () = shutdown.cancelled() => break,
                 }
             }

@@ -3,24 +3,16 @@
 //! Knows the notifications of nf_tables and in which table something changed; not whether that
 //! matters.
 
-use std::os::fd::{AsRawFd, RawFd};
+use nix::{libc, sys::socket::SockProtocol};
 
-use nix::{
-    errno::Errno,
-    libc,
-    sys::socket::{
-        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv,
-        setsockopt, socket, sockopt,
-    },
+use super::{
+    NetlinkError, attribute,
+    listener::{Listener, Told},
+    message,
 };
-use tokio::io::unix::AsyncFd;
-
-use super::{NetlinkError, RECEIVE_BYTES, attribute, message};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
-/// Room for notifications that wait to be read, in bytes.
-const ROOM: usize = 4 << 20;
 /// `NFTA_*_TABLE` is the first attribute of every object in a table, as is a table's own name.
 const TABLE: u16 = 1;
 /// `NFTA_SET_ELEM_LIST_SET`.
@@ -40,70 +32,48 @@ pub(crate) enum Event {
 /// Notifications about one table of family `inet`.
 #[derive(Debug)]
 pub(crate) struct Events {
-    socket: AsyncFd<std::os::fd::OwnedFd>,
+    listener: Listener,
     table: Vec<u8>,
 }
 
 impl Events {
-    #[expect(deprecated, reason = "the descriptor is owned here and lives as long as its watcher")]
     /// Begins to listen in the calling thread's network namespace.
     pub(crate) fn listen(table: &str) -> Result<Self, NetlinkError> {
-        let open = || {
-            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            let fd = socket(
-                AddressFamily::Netlink,
-                SockType::Raw,
-                flags,
-                SockProtocol::NetlinkNetFilter,
-            )?;
-            let _ = setsockopt(&fd, sockopt::RcvBufForce, &ROOM);
-            bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 1 << (GROUP - 1)))?;
-            AsyncFd::new(fd)
-                .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
-        };
-        let socket = open().map_err(|errno| NetlinkError::new("listen to nftables", errno))?;
+        let listener = Listener::open(SockProtocol::NetlinkNetFilter, 1 << (GROUP - 1))
+            .map_err(|errno| NetlinkError::new("listen to nftables", errno))?;
         let mut name = table.as_bytes().to_vec();
         name.push(0);
-        Ok(Self { socket, table: name })
+        Ok(Self { listener, table: name })
     }
 
     /// Waits for notifications; those caused by the socket with address `own` are left out.
     pub(crate) async fn next(&mut self, own: u32) -> Vec<Event> {
-        loop {
-            let Ok(mut guard) = self.socket.readable().await else { return vec![Event::Lost] };
-            let events = read(guard.get_inner().as_raw_fd(), &self.table, own);
-            guard.clear_ready();
-            if !events.is_empty() {
-                return events;
+        let mut events = Vec::new();
+        while events.is_empty() {
+            if self.listener.next(|told| self.take(told, own, &mut events)).await.is_err() {
+                return vec![Event::Lost];
             }
         }
+        events
     }
 
     /// Takes in what has happened so far.
     pub(crate) fn so_far(&self, own: u32) -> Vec<Event> {
-        read(self.socket.get_ref().as_raw_fd(), &self.table, own)
-    }
-}
-
-/// Reads until nothing waits.
-fn read(fd: RawFd, table: &[u8], own: u32) -> Vec<Event> {
-    let mut events = Vec::new();
-    let mut buffer = vec![0; RECEIVE_BYTES];
-    loop {
-        match recv(fd, &mut buffer, MsgFlags::empty()) {
-            Ok(length) => {
-                let all = message::split(&buffer[..length]);
-                let others = all.iter().filter(|one| one.sender != own);
-                for event in others.filter_map(|one| event(one, table)) {
-                    if !events.contains(&event) {
-                        events.push(event);
-                    }
-                }
-            }
-            Err(Errno::EINTR) => {}
-            Err(Errno::ENOBUFS) => events.push(Event::Lost),
-            Err(_) => return events,
+        let mut events = Vec::new();
+        if self.listener.so_far(|told| self.take(told, own, &mut events)).is_err() {
+            events.push(Event::Lost);
         }
+        events
+    }
+
+    /// Notes what concerns the table, each kind of event once.
+    fn take(&self, told: Told<'_>, own: u32, events: &mut Vec<Event>) {
+        let event = match told {
+            Told::Message(message) if message.sender == own => None,
+            Told::Message(message) => event(message, &self.table),
+            Told::Lost => Some(Event::Lost),
+        };
+        events.extend(event.filter(|event| !events.contains(event)));
     }
 }
 

@@ -7,6 +7,7 @@
 pub(crate) mod conntrack;
 pub(crate) mod events;
 pub(crate) mod ip;
+mod listener;
 mod message;
 pub(crate) mod monitor;
 pub(crate) mod nftables;

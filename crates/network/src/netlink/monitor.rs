@@ -2,19 +2,11 @@
 //!
 //! Knows which notifications there are and nothing of which matter.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-
-use nix::{
-    errno::Errno,
-    libc,
-    sys::socket::{
-        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
-    },
-};
-use tokio::io::{Interest, unix::AsyncFd};
+use nix::{libc, sys::socket::SockProtocol};
 
 use super::{
-    NetlinkError, Reply, ip, message,
+    NetlinkError, Reply, ip,
+    listener::{Listener, Told},
     route::{self, Link},
     u32_at, vxlan,
 };
@@ -28,8 +20,6 @@ const GROUPS: u32 = group(libc::RTNLGRP_LINK)
     | group(libc::RTNLGRP_IPV6_ROUTE)
     | group(libc::RTNLGRP_IPV4_RULE)
     | group(libc::RTNLGRP_IPV6_RULE);
-
-const RECEIVE_BYTES: usize = 64 * 1024;
 
 const fn group(number: libc::c_uint) -> u32 {
     1 << (number - 1)
@@ -58,56 +48,32 @@ pub(crate) enum Event {
 
 /// Listens to the kernel.
 #[derive(Debug)]
-pub(crate) struct Monitor {
-    fd: AsyncFd<OwnedFd>,
-}
+pub(crate) struct Monitor(Listener);
 
 impl Monitor {
     /// Listens from now on, in the calling thread's network namespace.
     pub(crate) fn new() -> Result<Self, NetlinkError> {
-        let open = || {
-            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            let route = SockProtocol::NetlinkRoute;
-            let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, route)?;
-            bind(fd.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
-            register(fd)
-        };
-        let failed = |errno| NetlinkError::new("listen to changes of the network", errno);
-        Ok(Self { fd: open().map_err(failed)? })
+        Listener::open(SockProtocol::NetlinkRoute, GROUPS).map(Self).map_err(failed)
     }
 
     /// Waits for the next events.
     pub(crate) async fn next(&mut self) -> Result<Vec<Event>, NetlinkError> {
-        let mut buffer = vec![0; RECEIVE_BYTES];
-        let failed = |errno| NetlinkError::new("listen to changes of the network", errno);
-        loop {
-            let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
-            let mut ready = self.fd.readable().await.map_err(errno).map_err(failed)?;
-            match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(length) => {
-                    let replies = message::split(&buffer[..length]);
-                    let events: Vec<Event> = replies.iter().filter_map(event).collect();
-                    if !events.is_empty() {
-                        return Ok(events);
-                    }
-                }
-                Err(Errno::EAGAIN) => ready.clear_ready(),
-                Err(Errno::EINTR) => {}
-                Err(Errno::ENOBUFS) => return Ok(vec![Event::Lost]),
-                Err(errno) => return Err(failed(errno)),
-            }
+        let mut events = Vec::new();
+        while events.is_empty() {
+            let take = |told: Told<'_>| {
+                events.extend(match told {
+                    Told::Message(reply) => event(reply),
+                    Told::Lost => Some(Event::Lost),
+                });
+            };
+            self.0.next(take).await.map_err(failed)?;
         }
+        Ok(events)
     }
 }
 
-#[expect(unsafe_code, reason = "the runtime polls a descriptor of the kernel")]
-fn register(fd: OwnedFd) -> nix::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the descriptor is owned by the result, and neither replaced nor closed before it.
-    let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
-    registered.map_err(|error| {
-        let (_, error) = error.into_parts();
-        Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
-    })
+fn failed(errno: nix::errno::Errno) -> NetlinkError {
+    NetlinkError::new("listen to changes of the network", errno)
 }
 
 fn event(reply: &Reply) -> Option<Event> {

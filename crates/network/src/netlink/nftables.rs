@@ -33,6 +33,10 @@ const TABLE_NAME: u16 = 1;
 const OF_TABLE: u16 = 1;
 /// `NFTA_CHAIN_NAME`.
 const CHAIN_NAME: u16 = 3;
+/// `NFTA_CHAIN_HOOK`, in it `NFTA_HOOK_HOOKNUM`; and `NFTA_CHAIN_POLICY`.
+const CHAIN_HOOK: u16 = 4;
+const HOOK_NUMBER: u16 = 1;
+const CHAIN_POLICY: u16 = 5;
 /// `NFTA_RULE_CHAIN` and `NFTA_RULE_EXPRESSIONS`.
 const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
@@ -105,6 +109,38 @@ pub(crate) fn table_exists(name: &str, family: TableFamily) -> Result<bool, Netl
         Err(NetlinkError { errno: Errno::ENOENT | Errno::EAFNOSUPPORT, .. }) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the kernel has nftables, and we may use them.
+pub fn kernel_has_nftables() -> Result<(), NetlinkError> {
+    table_exists("skiff", TableFamily::Inet).map(drop)
+}
+
+/// The chains, of whatever tables, that drop what is forwarded unless a rule accepts it: family,
+/// table and name of each.
+pub(crate) fn forward_drops() -> Result<Vec<[String; 3]>, NetlinkError> {
+    let request = request_of(libc::AF_UNSPEC as u8, GET_CHAIN, 0);
+    let replies = Socket::netfilter()?.dump("list chains", request)?;
+    Ok(replies.iter().filter_map(|reply| forward_drop(&reply.body)).collect())
+}
+
+fn forward_drop(body: &[u8]) -> Option<[String; 3]> {
+    let family = match i32::from(*body.first()?) {
+        libc::NFPROTO_INET => "inet",
+        libc::NFPROTO_IPV4 => "ip",
+        libc::NFPROTO_IPV6 => "ip6",
+        _ => return None,
+    };
+    let body = body.get(4..)?;
+    let number = |bytes: &[u8]| Some(i32::from_be_bytes(bytes.try_into().ok()?));
+    let hook = number(attribute(attribute(body, CHAIN_HOOK)?, HOOK_NUMBER)?)?;
+    let policy = number(attribute(body, CHAIN_POLICY)?)?;
+    if hook != libc::NF_INET_FORWARD || policy != libc::NF_DROP {
+        return None;
+    }
+    let text = |bytes| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+    let [table, name] = [attribute(body, OF_TABLE)?, attribute(body, CHAIN_NAME)?].map(text);
+    Some([family.to_owned(), table, name])
 }
 
 /// A table without what its sets and maps hold.
@@ -296,6 +332,25 @@ fn parse_element(item: &[u8]) -> Option<Element> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chains_that_drop_what_is_forwarded_are_found() {
+        let chain = |family: i32, hook: i32, policy: i32| {
+            let number = |value: i32| value.to_be_bytes();
+            let message = request_of(family as u8, GET_CHAIN, 0)
+                .string(OF_TABLE, "filter")
+                .string(CHAIN_NAME, "FORWARD")
+                .nested(CHAIN_HOOK, |hooked| hooked.attribute(HOOK_NUMBER, &number(hook)))
+                .attribute(CHAIN_POLICY, &number(policy));
+            let replies = super::super::message::split(&message.finish(1, 0));
+            forward_drop(&replies[0].body).map(|names| names.join(" "))
+        };
+        let (v4, forward, drop) = (libc::NFPROTO_IPV4, libc::NF_INET_FORWARD, libc::NF_DROP);
+        assert_eq!(chain(v4, forward, drop).as_deref(), Some("ip filter FORWARD"));
+        assert_eq!(chain(v4, forward, libc::NF_ACCEPT), None);
+        assert_eq!(chain(v4, libc::NF_INET_LOCAL_IN, drop), None);
+        assert_eq!(chain(libc::NFPROTO_BRIDGE, forward, drop), None);
+    }
 
     #[test]
     fn elements_are_read_as_they_are_written() {

@@ -9,7 +9,10 @@ use std::{
     net::IpAddr,
 };
 
-use crate::netlink::nftables::{Data, Element, GOTO};
+use crate::{
+    edits::Edits,
+    netlink::nftables::{Data, Element, GOTO},
+};
 
 /// `IFNAMSIZ`.
 const DEVICE_BYTES: usize = 16;
@@ -31,13 +34,6 @@ pub(crate) struct Content {
     pub(crate) sets: HashMap<String, Set>,
     pub(crate) chains: HashMap<String, Vec<String>>,
     delta: Delta,
-}
-
-/// What was and what is to be.
-#[derive(Debug)]
-struct Edit<T> {
-    before: Option<T>,
-    after: Option<T>,
 }
 
 /// What happens to elements.
@@ -62,34 +58,6 @@ pub(crate) struct Command<'a, T> {
     pub(crate) verb: Verb,
     pub(crate) set: &'a str,
     pub(crate) elements: T,
-}
-
-/// Edits by name.
-#[derive(Debug)]
-struct Edits<K, T>(BTreeMap<K, Edit<T>>);
-
-impl<K, T> Default for Edits<K, T> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<K: Ord, T: PartialEq> Edits<K, T> {
-    fn note(&mut self, key: K, before: Option<T>, after: Option<T>) {
-        match self.0.entry(key) {
-            std::collections::btree_map::Entry::Occupied(mut known) => {
-                known.get_mut().after = after
-            }
-            std::collections::btree_map::Entry::Vacant(new) => {
-                new.insert(Edit { before, after });
-            }
-        }
-    }
-
-    /// Those that are not undone by later ones.
-    fn real(&self) -> impl Iterator<Item = (&K, &Edit<T>)> {
-        self.0.iter().filter(|(_, edit)| edit.before != edit.after)
-    }
 }
 
 /// Changes gathered until they are made in one transaction.
@@ -122,8 +90,7 @@ impl Content {
         if let Some(set) = self.sets.remove(name) {
             self.delta.sets.note(name.to_owned(), set.declaration, None);
             // Elements go with their set. One that was only just added is not added at all.
-            let edits = &mut self.delta.elements.0;
-            edits.retain(|(of, _), _| of != name);
+            self.delta.elements.retain(|(of, _)| of != name);
         }
     }
 

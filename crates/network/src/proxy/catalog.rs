@@ -8,14 +8,12 @@ use std::{
 };
 
 use client::{Change, ObjectKey};
-use k8s_openapi::api::{
-    core::v1::{Pod, Service},
-    discovery::v1::EndpointSlice,
-};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use meta::Revision;
+use tokio::time::Instant;
 
 use super::{
-    departed::{Departed, Departures},
+    departed::Departures,
     endpoints::{draining, ready},
 };
 
@@ -50,7 +48,7 @@ impl Catalog {
     }
 
     /// Takes in a change of an EndpointSlice.
-    pub(crate) fn slice(&mut self, change: Change<EndpointSlice>) {
+    pub(crate) fn slice(&mut self, change: Change<EndpointSlice>, now: Instant) {
         let Change { key, before, after } = change;
         let owner = |slice: &Arc<EndpointSlice>| {
             let labels = slice.metadata.labels.as_ref()?;
@@ -63,7 +61,7 @@ impl Catalog {
         if let (Some(new), Some(slice)) = (new, &after) {
             self.touch(&new, |entry| drop(entry.slices.insert(key.name.clone(), slice.clone())));
         }
-        self.departures.slice(before.as_deref(), after.as_deref());
+        self.departures.slice(before.as_deref(), after.as_deref(), now);
         if let Some(before) = &before {
             let still = after.as_deref().map(ready).unwrap_or_default();
             self.withdrawn |= !ready(before).is_subset(&still);
@@ -103,17 +101,9 @@ impl Catalog {
         self.touched.extend(self.entries.keys().cloned());
     }
 
-    /// Whether endpoints have left whose pods may still run.
-    pub(crate) fn has_departures(&self) -> bool {
-        self.departures.waits()
-    }
-
-    /// Endpoints that left and whose pods have exited, by what `pod` finds under a name.
-    pub(crate) fn take_departed(
-        &mut self,
-        pod: impl Fn(&ObjectKey) -> Option<Arc<Pod>>,
-    ) -> Vec<Departed> {
-        self.departures.take(pod)
+    /// Endpoints that left and whose pods may still run.
+    pub(crate) fn departures(&mut self) -> &mut Departures {
+        &mut self.departures
     }
 
     /// The newest revision of any slice taken in.

@@ -20,11 +20,14 @@ mod tests;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use client::{Cache, Caches, Subscription};
-use futures::FutureExt;
+use client::{Caches, Subscription};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, OptionFuture},
+};
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{Node, Pod, Service},
+    core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::Api;
@@ -50,8 +53,6 @@ use crate::{
 pub use publish::{LEASE_NAMESPACE, REVISION_ANNOTATION, lease_name};
 pub use table::TableError;
 
-/// How soon it is looked again whether the pods of endpoints that left have exited.
-const DEPARTURE: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
@@ -123,7 +124,6 @@ impl Proxy {
         let services = self.caches.cache::<Service>();
         let slices = self.caches.cache::<EndpointSlice>();
         let nodes = self.caches.cache::<Node>();
-        let pods = self.caches.cache::<Pod>();
         tokio::select! {
             () = async { tokio::join!(services.ready(), slices.ready()); } => {}
             () = shutdown.cancelled() => return Ok(()),
@@ -143,6 +143,8 @@ impl Proxy {
             stop_publisher.clone(),
         ));
 
+        // Which of the pods that left have exited.
+        let mut asking: Option<BoxFuture<'static, departed::Found>> = None;
         loop {
             self.drain(&mut service_changes, &mut slice_changes);
             while let Some(Some(change)) = node_changes.next().now_or_never() {
@@ -162,12 +164,22 @@ impl Proxy {
                         programmed.awaited = revision;
                     }
                 });
-                self.forget_departed(&pods).await;
             }
+            let now = Instant::now();
+            if again.is_none() && asking.is_none() {
+                let due = self.catalog.departures().due(now);
+                if !due.is_empty() {
+                    asking = Some(departed::ask(self.caches.client(), due).boxed());
+                }
+            }
+            let wake = match (again, &asking) {
+                (Some(wait), _) => Some(now + wait),
+                (None, Some(_)) => None,
+                (None, None) => self.catalog.departures().next(),
+            };
             let retry = async {
-                match again {
-                    Some(wait) => tokio::time::sleep_until(Instant::now() + wait).await,
-                    None if self.catalog.has_departures() => tokio::time::sleep(DEPARTURE).await,
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
@@ -177,7 +189,7 @@ impl Proxy {
                     None => break,
                 },
                 change = slice_changes.next() => match change {
-                    Some(change) => self.catalog.slice(change),
+                    Some(change) => self.catalog.slice(change, now),
                     None => break,
                 },
                 change = node_changes.next() => match change {
@@ -188,6 +200,13 @@ impl Proxy {
                     None => break,
                 },
                 events = events.next(self.table.address()) => self.notice(&events),
+                Some(found) = OptionFuture::from(asking.as_mut()) => {
+                    asking = None;
+                    let departed = self.catalog.departures().take(&found);
+                    if let Err(error) = table::forget_departed(departed).await {
+                        tracing::warn!(%error, "cannot forget flows to pods that are gone");
+                    }
+                }
                 () = retry => {}
                 () = shutdown.cancelled() => break,
             }
@@ -207,7 +226,7 @@ impl Proxy {
             self.catalog.service(change);
         }
         while let Some(Some(change)) = slices.next().now_or_never() {
-            self.catalog.slice(change);
+            self.catalog.slice(change, Instant::now());
         }
     }
 
@@ -308,18 +327,6 @@ impl Proxy {
                 }
                 self.unsure = true;
             }
-        }
-    }
-
-    /// Forgets flows to endpoints that left and whose pods have exited.
-    async fn forget_departed(&mut self, pods: &Cache<Pod>) {
-        // Pods that are not known yet are not gone.
-        if !self.catalog.has_departures() || !pods.is_ready() {
-            return;
-        }
-        let departed = self.catalog.take_departed(|key| pods.get_key(key));
-        if let Err(error) = table::forget_departed(departed).await {
-            tracing::warn!(%error, "cannot forget flows to pods that are gone");
         }
     }
 }

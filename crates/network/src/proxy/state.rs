@@ -16,7 +16,10 @@ use super::{
     endpoints::Target,
     plan::Fragment,
 };
-use crate::ruleset::{Container, Names, Picker};
+use crate::{
+    edits::{Edit, Edits},
+    ruleset::{Container, Names, Picker},
+};
 
 /// An entry's endpoints, as they lie in one of the four maps of endpoints.
 pub(crate) type Slots = (Container, Entry);
@@ -31,35 +34,16 @@ pub(crate) struct State {
     slots: HashMap<Slots, Vec<Target>>,
 }
 
-/// What was and what is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Edit<T> {
-    pub(crate) before: Option<T>,
-    pub(crate) after: Option<T>,
-}
-
 /// Changes to the table, gathered until they are made.
 #[derive(Debug, Default)]
 pub(crate) struct Delta {
-    elements: BTreeMap<Place, Edit<Value>>,
-    chains: BTreeMap<String, Edit<Vec<String>>>,
-    sets: BTreeMap<String, Edit<String>>,
+    elements: Edits<Place, Value>,
+    chains: Edits<String, Vec<String>>,
+    sets: Edits<String, String>,
     /// Chains that elements lead to and that are the same for all Services.
     pub(crate) pickers: BTreeSet<Picker>,
     /// Where UDP arrives that changed, and which endpoints may answer it now.
     pub(crate) datagrams: HashMap<Entry, BTreeSet<Target>>,
-}
-
-fn edit<K: Ord, T: Clone>(
-    edits: &mut BTreeMap<K, Edit<T>>,
-    key: K,
-    before: Option<T>,
-    after: Option<T>,
-) {
-    edits
-        .entry(key)
-        .and_modify(|edit| edit.after = after.clone())
-        .or_insert(Edit { before, after });
 }
 
 /// Changes who claims `place`; `None` if the first claim stays, otherwise it before and now.
@@ -98,7 +82,7 @@ impl State {
         for place in differing(&old.elements, &new.elements) {
             let claimed = claim(&mut self.claims, &place, key, new.elements.get(&place));
             if let Some((before, after)) = claimed {
-                edit(&mut delta.elements, place, before, after);
+                delta.elements.note(place, before, after);
             }
         }
         for slots in differing(&old.slots, &new.slots) {
@@ -141,7 +125,7 @@ impl State {
             if old != new {
                 let place = (container, Key::Slot(entry, slot as u32));
                 let value = |target: Option<&Target>| target.map(|target| Value::Target(*target));
-                edit(&mut delta.elements, place, value(old), value(new));
+                delta.elements.note(place, value(old), value(new));
             }
         }
         if !after.is_empty() {
@@ -181,21 +165,21 @@ impl State {
 fn difference<T: Clone + PartialEq>(
     old: &BTreeMap<String, T>,
     new: &BTreeMap<String, T>,
-    edits: &mut BTreeMap<String, Edit<T>>,
+    edits: &mut Edits<String, T>,
 ) {
     for name in differing(old, new) {
         let (before, after) = (old.get(&name).cloned(), new.get(&name).cloned());
-        edit(edits, name, before, after);
+        edits.note(name, before, after);
     }
 }
 
 impl Delta {
     /// Adds the names of the chains and sets there are to be.
     pub(crate) fn name(&self, names: &mut Names) {
-        let made = self.chains.iter().filter(|(_, edit)| edit.after.is_some());
+        let made = self.chains.real().filter(|(_, edit)| edit.after.is_some());
         names.chains.extend(made.map(|(name, _)| name.clone()));
         names.chains.extend(self.pickers.iter().map(|picker| picker.name()));
-        let made = self.sets.iter().filter(|(_, edit)| edit.after.is_some());
+        let made = self.sets.real().filter(|(_, edit)| edit.after.is_some());
         names.sets.extend(made.map(|(name, _)| name.clone()));
     }
 
@@ -203,7 +187,7 @@ impl Delta {
     /// them: commands that come before the elements change. Pickers in `present` are there.
     pub(crate) fn before(&self, table: &str, present: &BTreeSet<Picker>) -> String {
         let mut script = String::new();
-        for (name, edit) in changed(&self.sets) {
+        for (name, edit) in self.sets.real() {
             if let (None, Some(declaration)) = (&edit.before, &edit.after) {
                 line(&mut script, format_args!("add set inet {table} {name} {{ {declaration} }}"));
             }
@@ -217,7 +201,7 @@ impl Delta {
                 line(&mut script, format_args!("add rule inet {table} {name} {rule}"));
             }
         }
-        for (name, edit) in changed(&self.chains) {
+        for (name, edit) in self.chains.real() {
             match edit {
                 Edit { before: None, .. } => {
                     line(&mut script, format_args!("add chain inet {table} {name}"));
@@ -227,7 +211,7 @@ impl Delta {
                 _ => line(&mut script, format_args!("flush chain inet {table} {name}")),
             }
         }
-        for (name, edit) in changed(&self.chains) {
+        for (name, edit) in self.chains.real() {
             for rule in edit.after.iter().flatten() {
                 line(&mut script, format_args!("add rule inet {table} {name} {rule}"));
             }
@@ -238,14 +222,14 @@ impl Delta {
     /// Chains and sets that go: commands for after the elements changed.
     pub(crate) fn after(&self, table: &str) -> String {
         let mut script = String::new();
-        let going = || changed(&self.chains).filter(|(_, edit)| edit.after.is_none());
+        let going = || self.chains.real().filter(|(_, edit)| edit.after.is_none());
         for (name, _) in going() {
             line(&mut script, format_args!("flush chain inet {table} {name}"));
         }
         for (name, _) in going() {
             line(&mut script, format_args!("delete chain inet {table} {name}"));
         }
-        for (name, _) in changed(&self.sets).filter(|(_, edit)| edit.after.is_none()) {
+        for (name, _) in self.sets.real().filter(|(_, edit)| edit.after.is_none()) {
             line(&mut script, format_args!("delete set inet {table} {name}"));
         }
         script
@@ -253,13 +237,8 @@ impl Delta {
 
     /// The elements that change.
     pub(crate) fn elements(&self) -> impl Iterator<Item = (&Place, &Edit<Value>)> {
-        changed(&self.elements)
+        self.elements.real()
     }
-}
-
-/// The edits that are not undone by later ones.
-fn changed<K, T: PartialEq>(edits: &BTreeMap<K, Edit<T>>) -> impl Iterator<Item = (&K, &Edit<T>)> {
-    edits.iter().filter(|(_, edit)| edit.before != edit.after)
 }
 
 fn line(script: &mut String, text: std::fmt::Arguments<'_>) {

@@ -110,6 +110,12 @@ impl Fake {
             ("GET", [.., plural]) if query.contains("watch=") => {
                 self.watch(plural.to_string(), &query)
             }
+            ("GET", [.., "namespaces", namespace, plural, name]) => {
+                match self.get(plural, namespace, name) {
+                    Some(object) => whole(StatusCode::OK, &object),
+                    None => missing(),
+                }
+            }
             ("GET", [.., plural]) => self.list(plural),
             ("PATCH", [.., "namespaces", namespace, plural, name]) => {
                 let found = self.get(plural, namespace, name);
@@ -120,11 +126,7 @@ impl Fake {
                         self.put(&plural, object.clone());
                         whole(StatusCode::OK, &object)
                     }
-                    None => whole(
-                        StatusCode::NOT_FOUND,
-                        &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-                            "reason": "NotFound", "code": 404, "message": "not found"}),
-                    ),
+                    None => missing(),
                 }
             }
             ("PUT", [.., "namespaces", namespace, plural, name]) => {
@@ -216,6 +218,12 @@ fn whole(status: StatusCode, value: &Value) -> Response<Body> {
     let mut response = Response::new(Either::Left(Full::new(Bytes::from(value.to_string()))));
     *response.status_mut() = status;
     response
+}
+
+fn missing() -> Response<Body> {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+        "reason": "NotFound", "code": 404, "message": "not found"});
+    whole(StatusCode::NOT_FOUND, &status)
 }
 
 /// Somebody else was quicker.

@@ -11,6 +11,7 @@ mod enforcement;
 mod machines;
 mod nodes;
 mod policies;
+mod sctp;
 mod services;
 mod world;
 
@@ -33,8 +34,11 @@ const TESTS: &[Test] = &[
     ("services::ways_in_unfiltered", services::ways_in_unfiltered),
     ("services::endpoints_on_the_node", services::endpoints_on_the_node),
     ("services::affinity", services::affinity),
+    ("services::affinity_ends", services::affinity_ends),
+    ("sctp::associations_are_led", sctp::associations_are_led),
     ("services::nobody_serves", services::nobody_serves),
     ("services::datagrams_follow_endpoints", services::datagrams_follow_endpoints),
+    ("services::connections_end_with_their_pods", services::connections_end_with_their_pods),
     ("services::rollout_under_load", services::rollout_under_load),
     ("services::table_is_restored", services::table_is_restored),
     ("services::many_services", services::many_services),

@@ -17,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::Fake,
+    machines::until,
     world::{Node, Pod, Server, answer_udp, ask, ask_udp, name, open, peer},
 };
 
 /// A proxy at work on a Fake API.
-struct Cluster {
+pub(crate) struct Cluster {
     runtime: tokio::runtime::Runtime,
     api: Arc<Fake>,
     shutdown: CancellationToken,
@@ -30,7 +31,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn start(node: &Node, api: Arc<Fake>) -> Self {
+    pub(crate) fn start(node: &Node, api: Arc<Fake>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -62,14 +63,14 @@ impl Cluster {
         ));
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.shutdown.cancel();
         let proxy = self.proxy.take().expect("running");
         self.runtime.block_on(proxy).expect("proxy");
     }
 }
 
-fn put_service(api: &Fake, name: &str, spec: Value) {
+pub(crate) fn put_service(api: &Fake, name: &str, spec: Value) {
     api.put(
         "services",
         json!({
@@ -116,7 +117,7 @@ fn put_slice(
 }
 
 /// A slice with one more endpoint that drains, which makes the proxy publish at once.
-fn put_and_wait(
+pub(crate) fn put_and_wait(
     cluster: &Cluster,
     name: &str,
     protocol: &str,
@@ -135,7 +136,7 @@ fn put_and_wait(
     cluster.programmed(revision);
 }
 
-fn ready(pods: &[&Pod]) -> Vec<(String, &'static str)> {
+pub(crate) fn ready(pods: &[&Pod]) -> Vec<(String, &'static str)> {
     pods.iter().map(|pod| (pod.address.to_string(), "ready")).collect()
 }
 
@@ -355,6 +356,46 @@ pub(crate) fn affinity(node: &Node) {
     }
 }
 
+/// A client that was silent for as long as the Service says is free to be led elsewhere.
+pub(crate) fn affinity_ends(node: &Node) {
+    let api = Fake::new();
+    put_service(
+        &api,
+        "web",
+        web(json!({
+            "sessionAffinity": "ClientIP",
+            "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 3}},
+        })),
+    );
+    let pods: Vec<Pod> = (0..2).map(|n| Pod::start(node, &format!("end-{n}"))).collect();
+    let client = Pod::start(node, "end-client");
+    let _servers: Vec<Server> = pods.iter().map(|pod| pod.listen(8080)).collect();
+    let cluster = Cluster::start(node, api);
+    put_and_wait(&cluster, "web", "TCP", 8080, &ready(&[&pods[0], &pods[1]]));
+    let ask = || name(&client.ask("10.96.0.20:80").expect("cluster IP")).to_owned();
+    let remembered = || {
+        let words = ["timeout", "expires"].map(|word| format!("{} {word}", client.address));
+        let table = node.nft();
+        words.iter().any(|words| table.contains(words))
+    };
+    let mut homes = BTreeSet::new();
+    let begun = Instant::now();
+    while homes.len() < 2 {
+        let (since, home, again) = (Instant::now(), ask(), ask());
+        if since.elapsed() < Duration::from_secs(3) {
+            assert_eq!(again, home, "it stays while it speaks");
+        }
+        homes.insert(home);
+        until("the client is forgotten", || !remembered());
+        // Each time it is one of two by chance.
+        assert!(begun.elapsed() < Duration::from_secs(90), "it always comes back to {homes:?}");
+    }
+    cluster.stop();
+    for pod in pods.into_iter().chain([client]) {
+        pod.stop(node);
+    }
+}
+
 pub(crate) fn nobody_serves(node: &Node) {
     let api = Fake::new();
     put_service(&api, "web", web(json!({"externalIPs": ["198.51.100.7"]})));
@@ -444,6 +485,46 @@ pub(crate) fn datagrams_follow_endpoints(node: &Node) {
 
 /// Pods are replaced one after the other, as a rollout does, while clients of four kinds open
 /// connections as fast as they can. Every one must be answered, by a pod that is ready.
+/// A pod that left its Service keeps its connections, until it is gone from the API as well.
+pub(crate) fn connections_end_with_their_pods(node: &Node) {
+    let api = Fake::new();
+    put_service(&api, "web", web(json!({})));
+    let (server, client) = (Pod::start(node, "gone"), Pod::start(node, "gone-client"));
+    let _server = server.listen(8080);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "status": {"phase": "Running"},
+        "metadata": {"namespace": "shop", "name": "gone", "uid": "gone"}});
+    api.put("pods", pod);
+    let cluster = Cluster::start(node, api);
+    let target = json!({"kind": "Pod", "namespace": "shop", "name": "gone", "uid": "gone"});
+    let slice = |endpoints: Value| {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"namespace": "shop", "name": "web-1", "uid": "web-1",
+                "labels": {"kubernetes.io/service-name": "web"}},
+            "endpoints": endpoints,
+            "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+        })
+    };
+    let one = json!([{"addresses": [server.address], "conditions": {"ready": true}, "targetRef": target}]);
+    cluster.api.put("endpointslices", slice(one));
+    let to: SocketAddr = "10.96.0.20:80".parse().expect("address");
+    until("the Service answers", || client.namespace.run(move || ask(to).is_ok()));
+    let (mut stream, _) = client.namespace.run(move || open(to).expect("open"));
+    let mut echoes = move || {
+        let mut buffer = [0; 4];
+        stream.write_all(b"ping").is_ok() && stream.read_exact(&mut buffer).is_ok()
+    };
+    assert!(echoes());
+    cluster.api.put("endpointslices", slice(json!([])));
+    until("the Service leads nowhere", || client.namespace.run(move || ask(to).is_err()));
+    assert!(echoes(), "the pod still runs");
+    cluster.api.remove("pods", "shop", "gone");
+    until("the connection ends", || !echoes());
+    cluster.stop();
+    server.stop(node);
+    client.stop(node);
+}
+
 pub(crate) fn rollout_under_load(node: &Node) {
     const ROUNDS: usize = 15;
     let api = Fake::new();

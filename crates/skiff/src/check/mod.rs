@@ -42,6 +42,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) own_runtime: bool,
     /// Whether pods are to run here.
     pub(crate) node: bool,
+    /// Whether further nodes are to run here.
+    pub(crate) further_nodes: bool,
     /// The pods' bridge.
     pub(crate) bridge: &'a str,
 }
@@ -57,6 +59,9 @@ fn examine(subject: &Subject<'_>) -> Vec<Finding> {
             tools::nft(),
             tools::forwarding(subject.bridge),
         ]);
+    }
+    if subject.further_nodes {
+        findings.push(tools::nsenter(true));
     }
     if subject.own_runtime {
         findings.extend(["containerd", "runc", "ctr"].map(tools::runtime));
@@ -101,8 +106,16 @@ pub(crate) fn require(subject: &Subject<'_>) -> anyhow::Result<()> {
 pub(crate) fn command(layout: &Layout, port: u16) -> ExitCode {
     let serving = crate::instance::find(layout).ok().flatten().is_some_and(|(_, serving)| serving);
     let ports = if serving { Vec::new() } else { vec![port, 10250] };
-    let findings =
-        examine(&Subject { layout, ports, own_runtime: true, node: true, bridge: BRIDGE });
+    let subject = Subject {
+        layout,
+        ports,
+        own_runtime: true,
+        node: true,
+        further_nodes: false,
+        bridge: BRIDGE,
+    };
+    let mut findings = examine(&subject);
+    findings.push(tools::nsenter(false));
     let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or(0);
     for Finding { what, verdict } in &findings {
         let (mark, text) = match verdict {

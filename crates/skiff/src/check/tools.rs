@@ -1,20 +1,31 @@
 //! Questions about the programs that skiff calls.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use super::{Finding, Verdict};
 
+/// The kernel is asked directly: a run of nft may read every element of every table.
 pub(super) fn nft() -> Finding {
-    let verdict = match Command::new("nft").args(["list", "tables"]).output() {
-        Err(_) => Verdict::Bad("nft is not installed: apt-get install nftables".into()),
-        Ok(output) if output.status.success() => Verdict::Good("nft works".into()),
-        Ok(output) => Verdict::Bad(format!(
-            "nft does not work ({}): the kernel needs nf_tables, and skiff must be root",
-            String::from_utf8_lossy(&output.stderr).trim()
+    let verdict = match (network::nft_program("nft".as_ref()), network::kernel_has_nftables()) {
+        (None, _) => Verdict::Bad("nft is not installed: apt-get install nftables".into()),
+        (Some(path), Ok(())) => Verdict::Good(path.display().to_string()),
+        (Some(_), Err(error)) => Verdict::Bad(format!(
+            "nftables do not work ({error}): the kernel needs nf_tables, and skiff must be root"
         )),
     };
     Finding { what: "nftables", verdict }
+}
+
+/// By which further nodes on this machine are entered.
+pub(super) fn nsenter(needed: bool) -> Finding {
+    let missing = "nsenter is not installed, by which `skiff up --nodes` makes further nodes: \
+                   apt-get install util-linux";
+    let verdict = match find("nsenter") {
+        Some(path) => Verdict::Good(path.display().to_string()),
+        None if needed => Verdict::Bad(missing.into()),
+        None => Verdict::Poor(missing.into()),
+    };
+    Finding { what: "nsenter", verdict }
 }
 
 /// Other programs, docker and ufw among them, drop what is forwarded and not theirs.

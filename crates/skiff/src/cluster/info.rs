@@ -76,7 +76,8 @@ pub(crate) struct ClusterInfo {
     pub(crate) backend: Backend,
     /// Number and UDP port of VXLAN.
     pub(crate) vxlan: (u32, u16),
-    /// URLs of the servers as far as known when this was written.
+    /// The URL of the server that wrote this last; where all servers are, the endpoints of the
+    /// Service `default/kubernetes` say.
     pub(crate) servers: Vec<String>,
 }
 

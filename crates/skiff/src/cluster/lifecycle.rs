@@ -74,6 +74,25 @@ fn shutdown_grace(text: &str) -> Result<ShutdownGrace, String> {
 /// The signal by which a node is told that its machine goes down: that of a power failure.
 pub(crate) const POWER_FAILURE: nix::sys::signal::Signal = nix::sys::signal::Signal::SIGPWR;
 
+/// The end of the machine, as the parts of this process hear of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Departure {
+    /// Cancelled when the machine goes down.
+    pub(crate) begun: CancellationToken,
+    /// Cancelled when the pods of further nodes on this machine have ended: until then their agents
+    /// need this process.
+    pub(crate) others_ended: CancellationToken,
+}
+
+impl Departure {
+    /// Where there are no further nodes.
+    pub(crate) fn alone() -> Self {
+        let departure = Self::default();
+        departure.others_ended.cancel();
+        departure
+    }
+}
+
 /// Cancels `going_down` when the machine goes down.
 pub(super) async fn watch_power(
     going_down: CancellationToken,

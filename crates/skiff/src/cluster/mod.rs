@@ -31,7 +31,7 @@ use crate::layout::Layout;
 use crate::local::{self, Agents, Told};
 use control_plane::ControlPlane;
 pub(crate) use info::ClusterInfo;
-pub(crate) use lifecycle::POWER_FAILURE;
+pub(crate) use lifecycle::{Departure, POWER_FAILURE};
 pub(crate) use options::{AgentOptions, Common, NodeFlags, ServerOptions, UpOptions, duration};
 use options::{NodePlan, ServerPlan};
 
@@ -58,7 +58,8 @@ pub(crate) async fn up(options: UpOptions, shutdown: CancellationToken) -> anyho
     let ports = vec![server.flags.listen.port(), node.flags.kubelet_port];
     let description = describe(Role::Up, &server.server_url(), Some(&node));
     let (server, node) = (&server, &node);
-    run(&layout, description, ports, shutdown, async |instance, parts, shutdown| {
+    let further = local.is_some();
+    run(&layout, description, ports, further, shutdown, async |instance, parts, shutdown| {
         // The address of the first node is that of its wire to the others.
         let agents = match local {
             Some(local) => Some(Agents::prepare(local, told(server, node, &common)).await?),
@@ -76,14 +77,18 @@ pub(crate) async fn up(options: UpOptions, shutdown: CancellationToken) -> anyho
             }
         };
         step("the API server answers");
+        let departure = match &agents {
+            Some(_) => Departure::default(),
+            None => Departure::alone(),
+        };
         if let Some(agents) = agents {
-            let shutdown = shutdown.clone();
+            let (shutdown, departure) = (shutdown.clone(), departure.clone());
             parts.spawn(async move {
-                agents.run(shutdown).await;
+                agents.run(departure, shutdown).await;
                 ("the agents of further nodes", Ok(()))
             });
         }
-        let access = node::Access::in_process(node, &control, led);
+        let access = node::Access::in_process(node, &control, led, departure);
         let started = match access {
             Ok(access) => {
                 node::start(node, runtime, access, server.info()?, instance, parts, shutdown).await
@@ -107,7 +112,7 @@ pub(crate) async fn server(
     let ports = vec![server.flags.listen.port()];
     let description = describe(Role::Server, &server.server_url(), None);
     let (server, layout) = (&server, &layout);
-    run(layout, description, ports, shutdown, async |_, parts, shutdown| {
+    run(layout, description, ports, false, shutdown, async |_, parts, shutdown| {
         let nothing_led = CancellationToken::new();
         nothing_led.cancel();
         let control = ControlPlane::start(server, nothing_led, parts, shutdown)
@@ -132,7 +137,7 @@ pub(crate) async fn agent(
     let description = describe(Role::Agent, &url, Some(&node));
     let ports = vec![node.flags.kubelet_port];
     let (node, join) = (&node, agent::Join { servers: server, token });
-    run(&layout, description, ports, shutdown, async |instance, parts, shutdown| {
+    run(&layout, description, ports, false, shutdown, async |instance, parts, shutdown| {
         let runtime = node::Runtime::start(node);
         let ended = shutdown.run_until_cancelled(agent::join(node, join, parts, shutdown)).await;
         let (access, info) = match ended {
@@ -182,6 +187,7 @@ async fn run(
     layout: &Layout,
     description: Description,
     ports: Vec<u16>,
+    further_nodes: bool,
     shutdown: CancellationToken,
     start: impl AsyncFnOnce(
         &mut Instance,
@@ -196,6 +202,7 @@ async fn run(
         ports,
         own_runtime: node.is_some_and(|node| node.runtime_socket.is_none()),
         node: node.is_some(),
+        further_nodes,
         bridge: node.map_or("", |node| &node.bridge),
     })?;
     let mut instance = Instance::acquire(layout)?;

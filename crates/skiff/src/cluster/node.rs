@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::control_plane::ControlPlane;
 use super::info::ClusterInfo;
+use super::lifecycle::Departure;
 use super::options::{Cni, NodePlan};
 use super::{ContainerRuntime, Part, identity};
 use crate::instance::Instance;
@@ -43,6 +44,8 @@ pub(super) struct Access {
     pub(super) tunnel: Option<serve::tunnel::AgentOptions>,
     /// To be cancelled when the node's Services lead where they should.
     pub(super) led: CancellationToken,
+    /// How the node ends with its machine.
+    pub(super) departure: Departure,
 }
 
 impl Access {
@@ -51,6 +54,7 @@ impl Access {
         node: &NodePlan,
         control: &ControlPlane,
         led: CancellationToken,
+        departure: Departure,
     ) -> anyhow::Result<Self> {
         let user = format!("system:node:{}", node.name);
         let profile = serving_profile(node);
@@ -66,6 +70,7 @@ impl Access {
             authority: control.authority.certificate_der()?,
             tunnel: None,
             led,
+            departure,
         })
     }
 }
@@ -192,7 +197,7 @@ fn start_kubelet(
     parts: &mut JoinSet<Part>,
     shutdown: &CancellationToken,
 ) {
-    let going_down = CancellationToken::new();
+    let Departure { begun: going_down, others_ended } = access.departure;
     parts.spawn(super::lifecycle::watch_power(going_down.clone(), shutdown.clone()));
     let dependencies = KubeletDependencies {
         // The kubelet waits for what the proxy publishes: both see it through the same caches.
@@ -226,6 +231,8 @@ fn start_kubelet(
     parts.spawn(async move {
         let outcome = kubelet.run(shutdown.clone()).await;
         if going_down.is_cancelled() {
+            // Statuses of their last pods go to the server in this process.
+            shutdown.run_until_cancelled(others_ended.cancelled()).await;
             shutdown.cancel();
         }
         ("the kubelet", outcome.map_err(Into::into))

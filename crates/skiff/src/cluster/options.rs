@@ -2,7 +2,7 @@
 //! starts.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -223,6 +223,11 @@ impl ServerPlan {
             "this machine has no address: connect it to a network, or give --advertise-address",
         )?;
         let local_node = node.map(|node| node.name.clone());
+        let mut flags = flags;
+        if address.is_ipv6() && flags.listen.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+            // All addresses: others come by this one.
+            flags.listen.set_ip(Ipv6Addr::UNSPECIFIED.into());
+        }
         let plan = Self { flags, layout, address, local_node };
         plan.service_addresses(1)?;
         plan.info()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Endpoints, Secret};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use pki::JoinToken;
 use rustls::pki_types::CertificateDer;
@@ -94,8 +94,29 @@ fn secret(
 
 /// The command to run on the machine that is to join.
 async fn command(client: kube::Client, token: &JoinToken) -> anyhow::Result<String> {
-    let servers = ClusterInfo::fetch(client).await?.servers.join(",");
-    Ok(format!("skiff agent --server {servers} --token {token}"))
+    let endpoints = Api::<Endpoints>::namespaced(client.clone(), "default");
+    let known = endpoints.get_opt("kubernetes").await.context("look where the servers are")?;
+    let mut servers = known.as_ref().map(urls).unwrap_or_default();
+    if servers.is_empty() {
+        // A server that other machines cannot reach is no endpoint.
+        servers = ClusterInfo::fetch(client).await?.servers;
+    }
+    Ok(format!("skiff agent --server {} --token {token}", servers.join(",")))
+}
+
+/// Where the servers are that serve now.
+fn urls(endpoints: &Endpoints) -> Vec<String> {
+    let mut servers = Vec::new();
+    for subset in endpoints.subsets.iter().flatten() {
+        let port = subset.ports.iter().flatten().map(|port| port.port).next().unwrap_or(443);
+        for address in subset.addresses.iter().flatten() {
+            servers.push(match address.ip.contains(':') {
+                true => format!("https://[{}]:{port}", address.ip),
+                false => format!("https://{}:{port}", address.ip),
+            });
+        }
+    }
+    servers
 }
 
 async fn list(client: kube::Client) -> anyhow::Result<()> {
@@ -141,6 +162,17 @@ async fn delete(client: kube::Client, tokens: &[String]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_names_every_server() {
+        let endpoints: Endpoints = serde_json::from_value(serde_json::json!({"subsets": [
+            {"addresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}], "ports": [{"port": 6443}]},
+            {"addresses": [{"ip": "fd00::3"}], "ports": [{"port": 7443}]},
+        ]}))
+        .unwrap();
+        let servers = ["https://10.0.0.1:6443", "https://10.0.0.2:6443", "https://[fd00::3]:7443"];
+        assert_eq!(urls(&endpoints), servers);
+    }
 
     #[test]
     fn a_token_becomes_its_secret() {

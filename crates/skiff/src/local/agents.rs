@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::flags::for_agents;
 use super::{Node, Plan};
+use crate::cluster::{Departure, POWER_FAILURE};
 use crate::command::token;
 use crate::instance;
 use crate::layout::Layout;
@@ -29,6 +30,8 @@ const BACK_OFF_MOST: Duration = Duration::from_secs(10);
 const TOKEN_LIFE: Duration = Duration::from_secs(600);
 /// How long an agent may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// The same when its pods end first, in their own time.
+const PODS_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What agents are told beside their own names and addresses.
 #[derive(Debug, Clone)]
@@ -78,17 +81,19 @@ impl Agents {
         Ok(Self { agents: agents.collect() })
     }
 
-    /// Keeps every agent running until `shutdown`, then stops them. Their pods go on.
-    pub(crate) async fn run(self, shutdown: CancellationToken) {
+    /// Keeps every agent running until `shutdown`, then stops them. Their pods go on, unless the
+    /// machine goes down.
+    pub(crate) async fn run(self, departure: Departure, shutdown: CancellationToken) {
         let mut all = JoinSet::new();
         for agent in self.agents {
-            all.spawn(agent.keep(shutdown.clone()));
+            all.spawn(agent.keep(departure.begun.clone(), shutdown.clone()));
         }
         while let Some(ended) = all.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "what keeps an agent running has ended badly");
             }
         }
+        departure.others_ended.cancel();
         // Where there are no others, this is still a part that ends when all do.
         shutdown.cancelled().await;
     }
@@ -104,20 +109,25 @@ pub(crate) fn all_ready(cluster: &Layout, count: usize) -> bool {
 }
 
 impl Agent {
-    async fn keep(self, shutdown: CancellationToken) {
+    async fn keep(self, going_down: CancellationToken, shutdown: CancellationToken) {
         let name = &self.node.name;
         let mut back_off = BACK_OFF_FIRST;
         while !shutdown.is_cancelled() {
             let since = Instant::now();
-            match self.running() {
-                Some(pid) => {
-                    tracing::info!(node = name, pid = pid.as_raw(), "adopting the running agent");
-                    self.follow(pid, &shutdown).await;
+            let running = async {
+                match self.running() {
+                    Some(pid) => {
+                        tracing::info!(node = name, pid = pid.as_raw(), "adopting the agent");
+                        self.follow(pid, &shutdown).await;
+                    }
+                    None => match self.start().await {
+                        Ok(child) => follow_child(child, &shutdown).await,
+                        Err(error) => tracing::warn!(node = name, "start the agent: {error:#}"),
+                    },
                 }
-                None => match self.start().await {
-                    Ok(child) => follow_child(child, &shutdown).await,
-                    Err(error) => tracing::warn!(node = name, "start the agent: {error:#}"),
-                },
+            };
+            if going_down.run_until_cancelled(running).await.is_none() {
+                return self.go_down(&shutdown).await;
             }
             if shutdown.is_cancelled() {
                 return;
@@ -132,9 +142,20 @@ impl Agent {
             );
             tokio::select! {
                 () = shutdown.cancelled() => return,
+                () = going_down.cancelled() => return,
                 () = sleep(back_off) => {}
             }
             back_off = (back_off * 2).min(BACK_OFF_MOST);
+        }
+    }
+
+    /// Tells the agent that its machine goes down, and waits until its pods have ended.
+    async fn go_down(&self, shutdown: &CancellationToken) {
+        let deadline = Instant::now() + PODS_PATIENCE;
+        let told = self.running().map(|pid| kill(pid, POWER_FAILURE));
+        tracing::info!(node = self.node.name, ?told, "the node goes down");
+        while self.running().is_some() && Instant::now() < deadline && !shutdown.is_cancelled() {
+            sleep(ADOPTED_CHECK / 5).await;
         }
     }
 

@@ -20,6 +20,8 @@ const BUFFER: usize = 256 * 1024;
 
 /// Answers connections with one byte, or swallows what they send, until dropped.
 pub(crate) struct Server {
+    namespace: Namespace,
+    port: u16,
     stop: Arc<AtomicBool>,
     received: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
@@ -29,25 +31,27 @@ impl Server {
     /// Listens on `port` in `namespace`.
     pub(crate) fn start(namespace: &Namespace, port: u16) -> anyhow::Result<Self> {
         let listener = namespace.run(|| TcpListener::bind(("0.0.0.0", port)))??;
-        listener.set_nonblocking(true)?;
         let (stop, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, counter) = (stop.clone(), received.clone());
         let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                match listener.accept() {
-                    Ok((stream, _)) => serve(stream, &counter),
-                    Err(_) => std::thread::sleep(Duration::from_micros(100)),
-                }
+            // It waits in the kernel: who looks at intervals adds the interval to every connection.
+            while let Ok((stream, _)) = listener.accept()
+                && !stopped.load(Ordering::Relaxed)
+            {
+                serve(stream, &counter);
             }
         });
-        Ok(Self { stop, received, thread: Some(thread) })
+        let namespace = namespace.clone();
+        Ok(Self { namespace, port, stop, received, thread: Some(thread) })
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        let own = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let woken = self.namespace.run(|| TcpStream::connect_timeout(&own, PATIENCE).is_ok());
+        if let (Ok(true), Some(thread)) = (woken, self.thread.take()) {
             let _ = thread.join();
         }
     }
@@ -55,8 +59,8 @@ impl Drop for Server {
 
 /// A client that sends is read to its end; one that waits gets a byte.
 fn serve(mut stream: TcpStream, received: &AtomicU64) {
-    let _ = stream.set_nonblocking(false);
     let _ = stream.set_read_timeout(Some(PATIENCE));
+    let _ = stream.set_write_timeout(Some(PATIENCE));
     if stream.write_all(b"!").is_err() {
         return;
     }
@@ -75,11 +79,13 @@ pub(crate) fn throughput(
 ) -> anyhow::Result<f64> {
     client.run(|| {
         let mut stream = TcpStream::connect_timeout(&to, PATIENCE).context("connect")?;
-        stream.read_exact(&mut [0])?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.read_exact(&mut [0]).context("read the greeting")?;
         let buffer = vec![7; BUFFER];
         let (before, begin) = (server.received.load(Ordering::Relaxed), Instant::now());
         while begin.elapsed() < duration {
-            stream.write_all(&buffer)?;
+            stream.write_all(&buffer).context("a stream stands still")?;
         }
         let bytes = server.received.load(Ordering::Relaxed) - before;
         Ok(bytes as f64 / begin.elapsed().as_secs_f64())
@@ -129,8 +135,10 @@ pub(crate) fn until_connected(
 
 /// What came of questions to a datagram server.
 pub(crate) struct Answers {
-    pub(crate) count: u64,
+    /// How long each answer took.
     pub(crate) times: Vec<Duration>,
+    /// Questions that were asked again because no answer came.
+    pub(crate) lost: u64,
 }
 
 /// Sends `question` (whose first two bytes are its number) from `sockets` sockets, so many under way
@@ -144,49 +152,78 @@ pub(crate) fn questions(
     duration: Duration,
 ) -> anyhow::Result<Answers> {
     let left = AtomicU64::new(count);
-    let ask = || -> anyhow::Result<Vec<Duration>> {
+    let ask = || Asking::start(to, question, window)?.until(&left, duration);
+    let answers = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..sockets).map(|_| scope.spawn(|| client.run(ask))).collect();
+        let mut all = Answers { times: Vec::new(), lost: 0 };
+        for one in asking {
+            let one = one.join().map_err(|_| anyhow::anyhow!("a client panicked"))???;
+            all.times.extend(one.times);
+            all.lost += one.lost;
+        }
+        anyhow::Ok(all)
+    })?;
+    ensure!(!answers.times.is_empty(), "{to} answers nothing");
+    Ok(answers)
+}
+
+/// Questions under way on one socket.
+struct Asking {
+    socket: UdpSocket,
+    question: Vec<u8>,
+    /// When each was asked, by its number.
+    sent: Vec<Instant>,
+}
+
+impl Asking {
+    fn start(to: SocketAddr, question: &[u8], window: u16) -> anyhow::Result<Self> {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.connect(to)?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        let (mut question, mut answer) = (question.to_vec(), [0; 1500]);
-        let (mut sent, mut times) = (vec![Instant::now(); window.into()], Vec::new());
-        let mut send = |number: u16, sent: &mut [Instant]| -> anyhow::Result<()> {
-            question[..2].copy_from_slice(&number.to_be_bytes());
-            sent[usize::from(number)] = Instant::now();
-            socket.send(&question)?;
-            Ok(())
-        };
+        let sent = vec![Instant::now(); window.into()];
+        let mut asking = Self { socket, question: question.to_vec(), sent };
+        (0..window).try_for_each(|number| asking.send(number))?;
+        Ok(asking)
+    }
+
+    fn send(&mut self, number: u16) -> anyhow::Result<()> {
+        self.question[..2].copy_from_slice(&number.to_be_bytes());
+        self.sent[usize::from(number)] = Instant::now();
+        self.socket.send(&self.question)?;
+        Ok(())
+    }
+
+    /// Asks on until none is left to ask or `duration` is over. What is lost is asked again when
+    /// nothing comes any more.
+    fn until(mut self, left: &AtomicU64, duration: Duration) -> anyhow::Result<Answers> {
+        let (mut times, mut lost, mut answer) = (Vec::new(), 0, [0; 1500]);
         let begin = Instant::now();
-        for number in 0..window {
-            send(number, &mut sent)?;
-        }
         while begin.elapsed() < duration {
-            match socket.recv(&mut answer) {
-                Ok(2..) => {}
+            match self.socket.recv(&mut answer) {
+                Ok(4..) => {}
                 Ok(_) => continue,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    for number in 0..self.sent.len() {
+                        lost += 1;
+                        self.send(number as u16)?;
+                    }
+                    continue;
+                }
                 Err(error) => return Err(error).context("no answer"),
             }
             let number = u16::from_be_bytes([answer[0], answer[1]]);
-            ensure!(number < window && answer[3] & 0x0f == 0, "a wrong answer");
-            times.push(sent[usize::from(number)].elapsed());
-            if left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
-                .is_err()
-            {
+            let asked = self.sent.get(usize::from(number)).context("an answer to nothing")?;
+            ensure!(answer[3] & 0x0f == 0, "a wrong answer");
+            times.push(asked.elapsed());
+            let one_less = |left: u64| left.checked_sub(1);
+            if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_err() {
                 break;
             }
-            send(number, &mut sent)?;
+            self.send(number)?;
         }
-        Ok(times)
-    };
-    let times = std::thread::scope(|scope| {
-        let asking: Vec<_> = (0..sockets).map(|_| scope.spawn(|| client.run(ask))).collect();
-        let mut times = Vec::new();
-        for one in asking {
-            times.extend(one.join().map_err(|_| anyhow::anyhow!("a client panicked"))???);
-        }
-        anyhow::Ok(times)
-    })?;
-    Ok(Answers { count: times.len() as u64, times })
+        Ok(Answers { times, lost })
+    }
 }

@@ -22,6 +22,7 @@ use super::request::{Refused, obtain};
 use super::rotate::{Rotation, present};
 use super::{Wanted, servers};
 use crate::cluster::info::ClusterInfo;
+use crate::cluster::lifecycle::Departure;
 use crate::cluster::node::Access;
 use crate::cluster::options::NodePlan;
 use crate::cluster::{Part, step};
@@ -396,6 +397,7 @@ impl Joined<'_> {
             authority,
             tunnel: Some(tunnel),
             led: CancellationToken::new(),
+            departure: Departure::alone(),
         };
         Ok((access, info))
     }

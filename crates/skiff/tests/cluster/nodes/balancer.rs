@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use testkit::{Cluster, ClusterOptions, eventually_ok};
+use testkit::{Cluster, ClusterOptions, Families, eventually_ok};
 
 use super::{get_from, pod_on, three};
 use crate::tool::{PATIENCE, Tool};
@@ -29,7 +29,7 @@ fn addresses_of_a_pool_move_with_the_node_that_announces_them() {
         "--load-balancer-pool=10.77.0.200-10.77.0.201,fd77::200-fd77::2ff",
     ];
     let mut cluster = three(ClusterOptions {
-        ipv6: true,
+        families: Families::Both,
         arguments: flags.map(str::to_owned).into(),
         ..ClusterOptions::default()
     });

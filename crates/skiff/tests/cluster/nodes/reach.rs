@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use testkit::{Cluster, ClusterOptions, eventually_ok};
+use testkit::{Cluster, ClusterOptions, Families, eventually_ok};
 
 use super::{get_from, pod_on, three};
 use crate::tool::{PATIENCE, Tool};
@@ -86,7 +86,7 @@ fn everything_reaches_everything_in_both_families() {
     let flags =
         ["--cluster-cidr=10.244.0.0/16,fd00:244::/56", "--service-cidr=10.96.0.0/12,fd00:96::/112"];
     let cluster = three(ClusterOptions {
-        ipv6: true,
+        families: Families::Both,
         arguments: flags.map(str::to_owned).into(),
         ..ClusterOptions::default()
     });

@@ -16,7 +16,7 @@ use std::time::Duration;
 use client::{Remote, ServerAddress, Servers};
 use pki::{Authority, Profile};
 use tempfile::TempDir;
-use testkit::{Machine, Site, eventually};
+use testkit::{Families, Machine, Site, eventually};
 
 use crate::SKIFF;
 
@@ -63,7 +63,7 @@ impl Shared {
     /// Starts the members of etcd; no server yet.
     fn new(members: usize) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let site = Site::create(false).expect("a site");
+        let site = Site::create(Families::V4).expect("a site");
         let directory = tempfile::Builder::new().prefix("skiff-").tempdir().expect("a directory");
         let etcd = site.machine("etcd", 9).expect("a machine");
         certificates(directory.path(), etcd.address());

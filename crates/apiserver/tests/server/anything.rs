@@ -130,7 +130,10 @@ proptest! {
             for prefix in ["", "/", "/api/v1/", "/apis/", "/api/v1/watch/", "/api/v1/namespaces/"] {
                 let _ = RequestInfo::parse(&Method::GET, &format!("{prefix}{text}"), &query);
             }
-            let _ = codec::media::accept(Some(text), true);
+            for watch in [false, true] {
+                let offer = codec::Offer { protobuf: true, forms: true, watch };
+                let _ = codec::media::accept(Some(text), offer);
+            }
             let _ = codec::media::body_format(Some(text));
             let _ = codec::media::patch_type(Some(text));
         }

@@ -113,10 +113,7 @@ async fn write_part(
             pipeline::check_name(&context, &object)?;
             change(&context, &how, |_: &Value| Ok(object.clone())).await
         }
-        Action::Patch(patch, body) => {
-            let patch = pipeline::Prepared::new(&context, *patch, body)?;
-            change(&context, &how, |old: &Value| patch.apply(&context, old, kind)).await
-        }
+        Action::Patch(patch, body) => pipeline::change_by_patch(&context, &how, *patch, body).await,
         _ => read::get(engine, request).await,
     }
 }

@@ -18,12 +18,12 @@ pub(crate) use options::Options;
 
 use crate::admission::Operation;
 use crate::header::Header;
-use crate::object::{Object, complete, encode, meta_text, metadata, parse};
+use crate::object::{Object, complete, encode_managed, meta_text, metadata, parse_apart};
 use crate::outcome::{Answer, Outcome};
 use crate::params::Propagation;
 use crate::pipeline::{
     Context, Failure, MOST_RETRIES, Subject, admit_validate, commit, finalizer_names,
-    object_outcome, status_outcome, value_outcome, vanish,
+    object_outcome, restore, status_outcome, value_outcome, vanish,
 };
 use crate::pipeline::{FOREGROUND, ORPHAN};
 use crate::registry::Registry;
@@ -61,7 +61,7 @@ pub(crate) async fn delete_named(context: &Context<'_>, name: &str, options: &Op
             return Err(Status::not_found(&context.resource(), name));
         };
         drop(snapshot);
-        let mut old = parse(&record.value);
+        let (mut old, managed) = parse_apart(&record.value);
         complete(&context.stored, record.modified, &mut old);
         check_preconditions(context, options, &old)?;
         let subject =
@@ -69,7 +69,7 @@ pub(crate) async fn delete_named(context: &Context<'_>, name: &str, options: &Op
         admit_validate(context, subject, None).await?;
         let mut object = old.clone();
         let verdict = judge(context, options, &mut object);
-        match carry_out(context, &key, &record, verdict, object, options).await {
+        match carry_out(context, &key, (&record, &managed), verdict, object, options).await {
             Ok(outcome) => return Ok(outcome),
             Err(Failure::Conflict) => {}
             Err(Failure::Refused(status)) => return Err(status),
@@ -81,12 +81,15 @@ pub(crate) async fn delete_named(context: &Context<'_>, name: &str, options: &Op
 async fn carry_out(
     context: &Context<'_>,
     key: &Key,
-    record: &Arc<Record<Header>>,
+    (record, managed): (&Arc<Record<Header>>, &Bytes),
     verdict: Verdict,
-    object: Value,
+    mut object: Value,
     options: &Options,
 ) -> Result<Outcome, Failure> {
     let dry_run = options.dry_run;
+    if dry_run || verdict == Verdict::Remove && context.stored.returned {
+        restore(&mut object, managed);
+    }
     match verdict {
         Verdict::Pending => {
             let object = Object::new(context.row(), key.clone(), record.clone());
@@ -97,12 +100,13 @@ async fn carry_out(
             if dry_run {
                 return Ok(value_outcome(context, code, object, Some(record.modified)));
             }
-            if encode(&object) == record.value {
+            let bytes = encode_managed(&object, managed);
+            if bytes == record.value {
                 let object = Object::new(context.row(), key.clone(), record.clone());
                 return Ok(object_outcome(context, code, &object));
             }
             let expect = Expect::Modified(record.modified);
-            let record = commit(context, key, expect, &object).await?;
+            let record = commit(context, key, expect, &object, bytes).await?;
             let object = Object::new(context.row(), key.clone(), record);
             Ok(object_outcome(context, code, &object))
         }

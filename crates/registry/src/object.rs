@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use meta::Revision;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use store::{Key, Record};
 
@@ -111,6 +113,60 @@ pub(crate) fn parse(bytes: &[u8]) -> Value {
     })
 }
 
+/// Parses stored bytes but for who manages which fields, `metadata.managedFields`: that stays JSON, for writes seldom
+/// look into it. Empty where there is none.
+pub(crate) fn parse_apart(bytes: &Bytes) -> (Value, Bytes) {
+    let mut managed = None;
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = Apart { managed: &mut managed, top: true }.deserialize(&mut reader);
+    let value = value.unwrap_or_else(|error| {
+        tracing::error!(%error, "a stored object cannot be parsed");
+        Value::Object(Map::new())
+    });
+    let managed = managed.map(|raw: &RawValue| bytes.slice_ref(raw.get().as_bytes()));
+    (value, managed.unwrap_or_default())
+}
+
+/// Reads an object, or its metadata, and keeps apart who manages its fields.
+struct Apart<'m, 'de> {
+    managed: &'m mut Option<&'de RawValue>,
+    top: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Apart<'_, 'de> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Apart<'_, 'de> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = entries.next_key::<String>()? {
+            let value = match name.as_str() {
+                "metadata" if self.top => {
+                    entries.next_value_seed(Apart { managed: self.managed, top: false })?
+                }
+                "managedFields" if !self.top => {
+                    *self.managed = Some(entries.next_value()?);
+                    continue;
+                }
+                _ => entries.next_value()?,
+            };
+            object.insert(name, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
 /// Puts into a parsed stored object what its bytes omit.
 pub(crate) fn complete(row: &Row, revision: Revision, value: &mut Value) {
     if let Value::Object(object) = value {
@@ -122,24 +178,43 @@ pub(crate) fn complete(row: &Row, revision: Revision, value: &mut Value) {
 
 /// The bytes to store for an object, in an allocation of just their length: the store keeps it.
 pub(crate) fn encode(value: &Value) -> Bytes {
+    encode_managed(value, &[])
+}
+
+/// The bytes to store for an object whose fields are managed as this JSON says, unless it is empty.
+pub(crate) fn encode_managed(value: &Value, managed: &[u8]) -> Bytes {
     thread_local! {
         static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.clear();
-        write_stored(value, scratch);
+        write_stored(value, managed, scratch);
         let bytes = Bytes::copy_from_slice(scratch);
         scratch.shrink_to(SCRATCH_BYTES);
         bytes
     })
 }
 
-fn write_stored(value: &Value, out: &mut Vec<u8>) {
+fn write_stored(value: &Value, managed: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(OPENING);
     let meta = value["metadata"].as_object().into_iter().flatten();
-    let kept = meta.filter(|(name, _)| !matches!(name.as_str(), "resourceVersion" | "selfLink"));
-    for (index, (name, field)) in kept.enumerate() {
-        write_field(out, index > 0, name, field);
+    let left_out = ["resourceVersion", "selfLink", "managedFields"];
+    let kept = meta.filter(|(name, _)| !left_out.contains(&name.as_str()));
+    let mut comma = false;
+    for (name, field) in kept {
+        write_field(out, std::mem::replace(&mut comma, true), name, field);
+    }
+    // Always last, so that equal objects have equal bytes.
+    match value["metadata"].get("managedFields") {
+        Some(field) if managed.is_empty() => write_field(out, comma, "managedFields", field),
+        _ if managed.is_empty() => {}
+        _ => {
+            if comma {
+                out.push(b',');
+            }
+            out.extend_from_slice(br#""managedFields":"#);
+            out.extend_from_slice(managed);
+        }
     }
     out.push(b'}');
     for (name, field) in value.as_object().into_iter().flatten() {
@@ -320,6 +395,18 @@ mod tests {
             object.value(row)
         );
         assert_eq!((object.namespace(), object.name()), ("d", "x"));
+    }
+
+    #[test]
+    fn who_manages_fields_is_kept_apart() {
+        let text =
+            r#"{"metadata":{"name":"x","managedFields":[{"manager":"a"}]},"managedFields":1}"#;
+        let (value, managed) = parse_apart(&Bytes::from_static(text.as_bytes()));
+        assert_eq!(value, json!({"metadata": {"name": "x"}, "managedFields": 1}));
+        assert_eq!(managed, r#"[{"manager":"a"}]"#);
+        assert_eq!(encode_managed(&value, &managed), text);
+        let (value, managed) = parse_apart(&Bytes::from_static(b"{"));
+        assert_eq!((value, managed.len()), (json!({}), 0));
     }
 
     #[test]

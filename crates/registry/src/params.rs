@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use meta::{FieldError, Status};
 
+use crate::request::PatchType;
 use crate::verb::Verb;
-use check::{check_delete, check_list, check_write};
+pub(crate) use check::field_manager;
+use check::{MOST_MANAGER, check_delete, check_list, check_write, printable};
 
 pub use schema::FieldValidation;
 
@@ -70,7 +72,7 @@ pub struct Params {
     pub timeout: Option<Duration>,
     /// `dryRun=All`.
     pub dry_run: bool,
-    /// `fieldManager`.
+    /// `fieldManager`; empty means unknown.
     pub field_manager: String,
     /// `fieldValidation`.
     pub field_validation: FieldValidation,
@@ -82,6 +84,8 @@ pub struct Params {
     pub propagation: Option<Propagation>,
     /// `orphanDependents`, the old spelling of it.
     pub orphan_dependents: Option<bool>,
+    /// Not of the query: why the user may not create what an apply or update does not find.
+    pub create_refused: Option<Box<Status>>,
 }
 
 impl Params {
@@ -189,6 +193,37 @@ impl Params {
                 check_list(self, raw, false)?;
                 check_delete(self, raw)
             }
+        }
+    }
+
+    /// Rules for patches: an apply names its manager, and nothing else can be forced.
+    ///
+    /// # Errors
+    /// 422.
+    pub fn check_patch(&self, patch: PatchType) -> Result<(), Status> {
+        let error = match (patch, self.force) {
+            (PatchType::Apply, _) if self.field_manager.is_empty() => {
+                FieldError::required("fieldManager", "is required for apply patch")
+            }
+            (PatchType::Apply, _) | (_, None) => return Ok(()),
+            (_, Some(_)) => {
+                FieldError::forbidden("force", "may not be specified for non-apply patch")
+            }
+        };
+        refuse("PatchOptions", vec![error])
+    }
+
+    /// Names the manager of a write after its client, where the query names none: the `User-Agent` up to a slash.
+    pub fn manage_as(&mut self, user_agent: &str) {
+        if !self.field_manager.is_empty() {
+            return;
+        }
+        let name = user_agent.split('/').next().unwrap_or_default();
+        for c in name.chars().filter(|c| printable(*c)) {
+            if self.field_manager.len() + c.len_utf8() > MOST_MANAGER {
+                break;
+            }
+            self.field_manager.push(c);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The write pipeline: named stages in Kubernetes' order, and the three ways through them.
 //!
-//! decode → patch → default → (field ownership) → mutating admission → prepare → validate →
+//! decode → patch → default → field ownership → mutating admission → prepare → validate →
 //! validating admission → commit → result. Each stage is one small function in a module of its
 //! own; nothing writes objects past them. A conflict retry runs again from patch.
 
@@ -10,6 +10,7 @@ mod commit;
 mod create;
 mod decode;
 mod metadata;
+mod ownership;
 mod patch;
 mod prepare;
 mod result;
@@ -29,6 +30,7 @@ pub(crate) use commit::{Failure, commit};
 pub(crate) use create::now;
 pub(crate) use decode::{check_name, decode, decode_options};
 pub(crate) use metadata::{FOREGROUND, ORPHAN, finalizer_names};
+pub(crate) use ownership::{Apply, Scaled, restore};
 pub(crate) use patch::{Prepared, apply as apply_patch};
 pub(crate) use result::{object_outcome, status_outcome, success, value_outcome};
 
@@ -139,7 +141,7 @@ pub(crate) async fn create(engine: &Arc<Registry>, request: &Request, body: &Byt
     let context = Context::new(engine, request)?;
     let kind = &context.row().kind;
     let object = decode(&context, body, kind)?;
-    create::create(&context, object).await
+    create::create(&context, object, None).await
 }
 
 /// PUT of an object.
@@ -158,7 +160,19 @@ pub(crate) async fn patch(
     body: &Bytes,
 ) -> Answer {
     let context = Context::new(engine, request)?;
-    let kind = &context.row().kind;
-    let patch = Prepared::new(&context, patch, body)?;
-    change(&context, &Change::main(), |old: &Value| patch.apply(&context, old, kind)).await
+    change_by_patch(&context, &Change::main(), patch, body).await
+}
+
+/// Changes an object by a patch of the object, written whole or through a subresource of its kind.
+pub(crate) async fn change_by_patch(
+    context: &Context<'_>,
+    how: &Change,
+    patch: PatchType,
+    body: &Bytes,
+) -> Answer {
+    context.request.params.check_patch(patch)?;
+    if patch == PatchType::Apply {
+        return change(context, how, Apply::new(context, how.subresource, body)?).await;
+    }
+    change(context, how, Prepared::new(context, patch, body)?).await
 }

@@ -32,6 +32,8 @@ pub enum PatchType {
     Merge,
     /// `application/strategic-merge-patch+json`.
     Strategic,
+    /// Server-side apply, `application/apply-patch+yaml`; the body was made JSON.
+    Apply,
 }
 
 impl PatchType {
@@ -41,6 +43,7 @@ impl PatchType {
             Self::Json => "application/json-patch+json",
             Self::Merge => "application/merge-patch+json",
             Self::Strategic => "application/strategic-merge-patch+json",
+            Self::Apply => "application/apply-patch+yaml",
         }
     }
 }

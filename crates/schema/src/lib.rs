@@ -4,6 +4,7 @@
 //!
 //! - [`amounts`]: what pods ask for, summed.
 //! - [`quota`]: what objects use of quotas.
+//! - [`apply`]: server-side apply and managed fields.
 //! - [`types`]: the compiled-in graph of types, by name or by group, version and kind.
 //! - [`decode`](mod@decode): JSON to objects, with Kubernetes' checks and messages.
 //! - [`openapi`]: OpenAPI v3 documents.
@@ -12,6 +13,7 @@
 //! - [`view`]: reading JSON objects with Go's zero values.
 
 pub mod amounts;
+pub mod apply;
 pub mod decode;
 pub mod openapi;
 pub mod patch;

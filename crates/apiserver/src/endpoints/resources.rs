@@ -7,12 +7,14 @@ use bytes::Bytes;
 use codec::{Accepted, BodyFormat};
 use http::{Request, Response, StatusCode, header};
 use meta::{GroupVersionKind, Status, fields::FieldTerm};
-use registry::{Action, Params, PatchType, Row, Verb};
+use registry::{Action, Params, PatchType, Row, UserInfo, Verb};
 use serde_json::Value;
 use serve::{Body, body::ReadError};
 
 use super::{Context, encode, kubelet, proxy, reviews, token};
 use crate::{
+    authz::Attributes,
+    identity::Identity as _,
     request::{RequestInfo, field_terms},
     server::Core,
 };
@@ -62,6 +64,7 @@ pub(crate) async fn answer(
     }
     let action = action(context, body).await?;
     let mut params = Params::parse(action.verb(), context.query.pairs())?;
+    complete(core, context, &action, &mut params);
     let namespaced = context.row.namespaced();
     let namespace = context.info.namespace();
     let mut name = Some(context.info.name()).filter(|name| !name.is_empty());
@@ -125,7 +128,8 @@ async fn action(context: &Context<'_>, body: Body) -> Result<Action, Status> {
         "update" if named => Action::Update(json_body(context, body).await?),
         "patch" if named => {
             let kind = patch_type(context)?;
-            Action::Patch(kind, read(body).await?)
+            let bytes = read(body).await?;
+            Action::Patch(kind, if kind == PatchType::Apply { applied(bytes)? } else { bytes })
         }
         "delete" => Action::Delete(json_body(context, body).await?),
         "deletecollection" => Action::DeleteCollection(json_body(context, body).await?),
@@ -187,9 +191,66 @@ async fn json_body(context: &Context<'_>, body: Body) -> Result<Bytes, Status> {
     }
 }
 
+/// What is applied, as JSON. Most clients send YAML that is JSON already.
+fn applied(body: Bytes) -> Result<Bytes, Status> {
+    if body.first() == Some(&b'{') && serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok()
+    {
+        return Ok(body);
+    }
+    let json = codec::yaml::to_json(&body).map(Bytes::from);
+    json.map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))
+}
+
+/// The name of a component of the cluster, whose requests have no `User-Agent`.
+fn component(user: &UserInfo) -> &str {
+    match user.node() {
+        Some(_) => "kubelet",
+        None => user
+            .name
+            .strip_prefix("system:")
+            .and_then(|name| name.rsplit(':').next())
+            .unwrap_or_default(),
+    }
+}
+
+/// What the engine is to know beside the query: who manages what is written, and whether an apply or update that
+/// finds nothing may create it.
+fn complete(core: &Core, context: &Context<'_>, action: &Action, params: &mut Params) {
+    let may_create = match action {
+        // An apply says itself who manages what it applies.
+        Action::Patch(PatchType::Apply, _) => true,
+        Action::Create(_) | Action::Update(_) | Action::Patch(..) => {
+            let agent = context.headers.get(header::USER_AGENT);
+            match agent.and_then(|value| value.to_str().ok()) {
+                Some(agent) => params.manage_as(agent),
+                None => params.manage_as(component(&context.user)),
+            }
+            context.row.upsert && matches!(action, Action::Update(_))
+        }
+        _ => false,
+    };
+    if !may_create || context.user.is_master() {
+        return;
+    }
+    let info = context.info;
+    let asked = Attributes {
+        verb: "create",
+        resource_request: true,
+        group: info.group(),
+        version: info.version(),
+        resource: info.resource(),
+        subresource: info.subresource(),
+        namespace: info.namespace(),
+        name: info.name(),
+        path: info.path(),
+        ..Attributes::default()
+    };
+    params.create_refused = core.authorizer.check(&context.user, &asked).err().map(Box::new);
+}
+
 fn patch_type(context: &Context<'_>) -> Result<PatchType, Status> {
     let media = codec::media::patch_type(content_type(context))?;
-    [PatchType::Json, PatchType::Merge, PatchType::Strategic]
+    [PatchType::Json, PatchType::Merge, PatchType::Strategic, PatchType::Apply]
         .into_iter()
         .find(|kind| kind.media_type() == media)
         .ok_or_else(|| Status::unsupported_media_type(codec::media::PATCHES))

@@ -9,7 +9,7 @@ use crate::support::Cluster;
 use pki::{Profile, kubeconfig};
 
 /// Commands and what they print; the files they name are beside it.
-const STORY: &str = include_str!("kubectl/story.txt");
+const STORY: &str = concat!(include_str!("kubectl/story.txt"), include_str!("kubectl/apply.txt"));
 
 /// kubectl and its siblings, `kubectl.1.27` and so on, wherever the link in PATH leads.
 fn installed() -> Vec<PathBuf> {
@@ -84,6 +84,7 @@ fn run(program: &Path, home: &Path, words: &[String]) -> Output {
         .current_dir(home)
         .env("KUBECONFIG", home.join("kubeconfig"))
         .env("HOME", home)
+        .env("KUBECTL_APPLYSET", "true")
         .env("KUBE_EDITOR", "sed -i s/replicas:.2/replicas:\\ 4/")
         .args(words.iter().map(|word| word.replace("{team}", &team)))
         .stdin(Stdio::null())

@@ -14,6 +14,7 @@ mod minimal;
 mod openapi;
 mod reads;
 mod rows;
+mod server_side;
 mod stolen;
 mod streams;
 mod support;

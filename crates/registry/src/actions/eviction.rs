@@ -11,7 +11,7 @@ use store::Expect;
 
 use super::begin;
 use crate::delete::{Options, delete_named};
-use crate::object::{Object, child, meta_text};
+use crate::object::{Object, child, encode, meta_text};
 use crate::outcome::Answer;
 use crate::pipeline::{Context, Failure, commit, success};
 use crate::read;
@@ -163,7 +163,8 @@ async fn announce(
         if !conditions::set(list, &wanted, context.now) {
             return Ok(());
         }
-        match commit(context, pod.key(), Expect::Modified(pod.revision()), &value).await {
+        let bytes = encode(&value);
+        match commit(context, pod.key(), Expect::Modified(pod.revision()), &value, bytes).await {
             Ok(record) => {
                 if options.resource_version.is_some() {
                     options.resource_version = Some(record.modified.to_string());
@@ -202,7 +203,8 @@ async fn ask_budget(context: &Context<'_>, pod: &Value, dry_run: bool) -> Result
         }
         take_one(&mut object, meta_text(pod, "name"), context.now);
         let expect = Expect::Modified(budget.revision());
-        match commit(&of_budget, budget.key(), expect, &object).await {
+        let bytes = encode(&object);
+        match commit(&of_budget, budget.key(), expect, &object, bytes).await {
             Ok(_) => return Ok(Verdict::Go),
             Err(Failure::Conflict) => {}
             Err(Failure::Refused(status)) => return Err(status),

@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 
 use crate::object::{child, meta_text, metadata};
 use crate::outcome::{Answer, Outcome};
-use crate::pipeline::{self, Change, Context, Part, Written, apply_patch, write};
+use crate::pipeline::{self, Change, Context, Part, Scaled, Written, apply_patch, write};
 use crate::read;
 use crate::registry::Registry;
-use crate::request::{Action, Request};
+use crate::request::{Action, PatchType, Request};
 
 /// Reads or writes a scale.
 pub(super) async fn execute(
@@ -24,13 +24,17 @@ pub(super) async fn execute(
         Action::Update(body) => {
             let scale = pipeline::decode(&context, body, kind)?;
             pipeline::check_name(&context, &scale)?;
-            write(&context, &how, |old: &Value| set(old, &scale)).await?
+            let wish = |_: &Value| Ok(scale.clone());
+            write(&context, &how, Scaled::update(&context, &wish, of, set)).await?
         }
         Action::Patch(patch, body) => {
-            write(&context, &how, |old: &Value| {
-                set(old, &apply_patch(&context, *patch, body, &of(old), kind)?)
-            })
-            .await?
+            request.params.check_patch(*patch)?;
+            if *patch == PatchType::Apply {
+                write(&context, &how, Scaled::apply(&context, body, of, set)?).await?
+            } else {
+                let wish = |old: &Value| apply_patch(&context, *patch, body, old, kind);
+                write(&context, &how, Scaled::update(&context, &wish, of, set)).await?
+            }
         }
         _ => {
             let object = read::find(engine, request).await?;

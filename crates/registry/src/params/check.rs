@@ -7,7 +7,7 @@ use meta::{FieldError, Status};
 use super::{FieldValidation, Params, Raw, VersionMatch, dry_run, propagation, refuse};
 
 /// The most bytes of a field manager's name.
-const MOST_MANAGER: usize = 128;
+pub(super) const MOST_MANAGER: usize = 128;
 
 /// Options of a create, update or patch.
 pub(super) fn check_write(params: &mut Params, raw: &Raw<'_>, kind: &str) -> Result<(), Status> {
@@ -27,19 +27,22 @@ pub(super) fn check_write(params: &mut Params, raw: &Raw<'_>, kind: &str) -> Res
 }
 
 /// The name of whoever makes a change: not long, and printable.
-fn field_manager(name: &str, path: &str) -> Vec<FieldError> {
+pub(crate) fn field_manager(name: &str, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if name.len() > MOST_MANAGER {
         errors.push(FieldError::too_long(path, MOST_MANAGER));
     }
-    for (at, character) in name.char_indices() {
-        if character.is_control() || (character.is_whitespace() && character != ' ') {
-            let code = u32::from(character);
-            let detail = format!("invalid character U+{code:04X} (at position {at})");
-            errors.push(FieldError::invalid(path, name, detail));
-        }
+    for (at, character) in name.char_indices().filter(|(_, character)| !printable(*character)) {
+        let code = u32::from(character);
+        let detail = format!("invalid character U+{code:04X} (at position {at})");
+        errors.push(FieldError::invalid(path, name, detail));
     }
     errors
+}
+
+/// As Go has it: letters, marks, numbers, punctuation, symbols, and the ASCII space.
+pub(super) fn printable(character: char) -> bool {
+    character == ' ' || !(character.is_control() || character.is_whitespace())
 }
 
 /// Options of a deletion that come with the query.

@@ -126,3 +126,26 @@ fn a_watch_from_nowhere_begins_with_what_there_is() {
         assert_eq!(params.send_initial_events, expected, "{query}");
     }
 }
+
+#[test]
+fn managers_are_named_after_their_clients() {
+    let named = |agent: &str| {
+        let mut params = Params::default();
+        params.manage_as(agent);
+        params.field_manager
+    };
+    assert_eq!(named("kubectl/v1.33.0 (linux/amd64) kubernetes/abc"), "kubectl");
+    assert_eq!(named("Mozilla\u{7}"), "Mozilla");
+    assert_eq!(named(&"ä".repeat(100)).len(), 128);
+    let apply = Params::default().check_patch(PatchType::Apply).expect_err("no manager");
+    assert_eq!(
+        apply.message,
+        "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"
+    );
+    let forced = Params { force: Some(false), ..Params::default() };
+    let refused = forced.check_patch(PatchType::Merge).expect_err("no apply");
+    assert_eq!(
+        refused.message,
+        "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch"
+    );
+}

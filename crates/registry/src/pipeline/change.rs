@@ -6,11 +6,12 @@ use store::{Expect, Key};
 
 use super::commit::{Failure, commit_claiming, delete_record};
 use super::metadata::{carry_over, finalizer_names};
+use super::ownership::{self, Live, Made, Make};
 use super::{Context, MOST_RETRIES, admit, create, prepare, result, validate};
 use crate::admission::Operation;
 use crate::allocate::Claims;
 use crate::convert;
-use crate::object::{Object, complete, encode, meta_text, metadata, parse};
+use crate::object::{Object, complete, encode_managed, meta_text, metadata, parse_apart};
 use crate::outcome::{Answer, Outcome};
 use crate::strategy::{certificate, generic, namespace, pod};
 
@@ -69,11 +70,7 @@ pub(crate) enum Written {
 ///
 /// `make` turns the stored object, in the served version, into the one asked for; it is called
 /// again after a conflict.
-pub(crate) async fn change(
-    context: &Context<'_>,
-    change: &Change,
-    make: impl Fn(&Value) -> Result<Value, Status>,
-) -> Answer {
+pub(crate) async fn change(context: &Context<'_>, change: &Change, make: impl Make) -> Answer {
     Ok(match write(context, change, make).await? {
         Written::Stored(object) => result::object_outcome(context, 200, &object),
         Written::Gone(object, revision) => {
@@ -90,7 +87,7 @@ pub(crate) async fn change(
 pub(crate) async fn write(
     context: &Context<'_>,
     change: &Change,
-    make: impl Fn(&Value) -> Result<Value, Status>,
+    make: impl Make,
 ) -> Result<Written, Status> {
     let name = context.name()?;
     let key = context.key(name)?;
@@ -101,18 +98,29 @@ pub(crate) async fn write(
         };
         drop(snapshot);
         let revision = record.modified;
-        let mut old = parse(&record.value);
+        let (mut old, managed) = parse_apart(&record.value);
         complete(&context.stored, revision, &mut old);
-        let mut object = if context.row().served_as_stored() {
-            make(&old)?
+        let Made { mut object, managed: decided } = if context.row().served_as_stored() {
+            make.make(&Live { object: &old, managed: &managed })?
         } else {
             let served = convert::to_served(context.row(), old.clone());
-            convert::to_stored(context.row(), make(&served)?)
+            let made = make.make(&Live { object: &served, managed: &managed })?;
+            Made { object: convert::to_stored(context.row(), made.object), ..made }
         };
         check_preconditions(context, &key, name, &mut object, &old)?;
-        if !matches!(change.part, Part::Any | Part::Binding) {
+        let engines = matches!(change.part, Part::Any | Part::Binding);
+        if !engines {
             schema::rules::default(&context.stored.kind, &mut object);
         }
+        let owners = match decided {
+            Some(decided) => decided,
+            // What the engine itself does is nobody's wish.
+            None if engines => managed.clone(),
+            None => {
+                let through = change.subresource;
+                ownership::track(context, through, Some(&old), &mut object, &managed)?
+            }
+        };
         let subject = admit::Subject {
             operation: Operation::Update,
             subresource: change.subresource,
@@ -131,17 +139,26 @@ pub(crate) async fn write(
         let along = context.take_along();
         claims.extend(along.claims);
         if context.request.params.dry_run {
+            ownership::restore(&mut object, &owners);
             return Ok(Written::Gone(object, revision));
         }
         if finished(context, &object, &old) {
             match vanish(context, &key, revision, &old).await {
-                Ok(revision) => return Ok(Written::Gone(object, revision)),
+                Ok(revision) => {
+                    ownership::restore(&mut object, &owners);
+                    return Ok(Written::Gone(object, revision));
+                }
                 Err(Failure::Conflict) => continue,
                 Err(Failure::Refused(status)) => return Err(status),
             }
         }
-        let bytes = encode(&object);
-        if bytes == record.value {
+        let bytes = encode_managed(&object, &owners);
+        let only_times = || {
+            owners != managed
+                && encode_managed(&object, &managed) == record.value
+                && ownership::same_but_times(&owners, &managed)
+        };
+        if bytes == record.value || only_times() {
             return Ok(Written::Stored(Object::new(context.row(), key, record)));
         }
         let expect = Expect::Modified(revision);
@@ -161,15 +178,20 @@ async fn create_instead(
     context: &Context<'_>,
     change: &Change,
     name: &str,
-    make: &impl Fn(&Value) -> Result<Value, Status>,
+    make: &impl Make,
 ) -> Result<Written, Status> {
     let is_update = matches!(context.request.action, crate::request::Action::Update(_));
-    if change.part != Part::Main || !context.stored.upsert || !is_update {
+    let creates = make.creates() || (context.stored.upsert && is_update);
+    if change.part != Part::Main || !creates {
         return Err(Status::not_found(&context.resource(), name));
     }
-    let mut object = make(&Value::Null)?;
+    let made = make.make(&Live { object: &Value::Null, managed: &bytes::Bytes::new() })?;
+    if let Some(refused) = &context.request.params.create_refused {
+        return Err((**refused).clone());
+    }
+    let mut object = made.object;
     create::forget_version(&mut object);
-    Ok(Written::Created(create::create(context, object).await?))
+    Ok(Written::Created(create::create(context, object, made.managed).await?))
 }
 
 /// The resource version and uid that the new object claims must be those of the old one.

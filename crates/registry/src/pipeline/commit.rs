@@ -10,7 +10,6 @@ use store::{CommitError, Durability, Expect, Guard, Key, Record, Write};
 use super::Context;
 use crate::allocate::Claims;
 use crate::header::Header;
-use crate::object::encode;
 use crate::row;
 
 /// Why nothing was committed.
@@ -22,14 +21,14 @@ pub(crate) enum Failure {
     Refused(Status),
 }
 
-/// Stores an object if the key is as expected.
+/// Stores an object, whose bytes were made already, if the key is as expected.
 pub(crate) async fn commit(
     context: &Context<'_>,
     key: &Key,
     expect: Expect,
     object: &Value,
+    bytes: Bytes,
 ) -> Result<Arc<Record<Header>>, Failure> {
-    let bytes = encode(object);
     commit_claiming(context, key, expect, object, bytes, Claims::default()).await
 }
 

@@ -1,25 +1,26 @@
 //! A new object's way through the stages after decoding.
 
+use bytes::Bytes;
 use meta::{Status, time};
 use serde_json::Value;
 use store::Expect;
 
 use super::commit::{Failure, commit_claiming};
-use super::{Context, MOST_RETRIES, admit, prepare, result, validate};
+use super::{Context, MOST_RETRIES, admit, ownership, prepare, result, validate};
 use crate::admission::Operation;
 use crate::allocate::Claims;
 use crate::convert;
-use crate::object::{Object, encode, meta_text, metadata};
+use crate::object::{Object, encode_managed, meta_text, metadata};
 use crate::outcome::Answer;
 
 /// A generated name that is taken is replaced this many times.
 const MOST_NAMES: usize = 8;
 
-/// Creates an object that was decoded in the served version.
+/// Creates an object that was decoded in the served version. Who manages its fields, an apply says.
 ///
 /// # Errors
 /// The `Status` to answer with.
-pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
+pub(crate) async fn create(context: &Context<'_>, object: Value, managed: Option<Bytes>) -> Answer {
     if !meta_text(&object, "resourceVersion").is_empty() {
         return Err(Status::bad_request(
             "resourceVersion should not be set on objects to be created",
@@ -27,6 +28,10 @@ pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
     }
     let mut object = convert::to_stored(context.row(), object);
     schema::rules::default(&context.stored.kind, &mut object);
+    let managed = match managed {
+        Some(managed) => managed,
+        None => ownership::created(context, &mut object)?,
+    };
     let name = meta_text(&object, "name").to_owned();
     let subject =
         admit::Subject { operation: Operation::Create, subresource: None, name: &name, old: None };
@@ -50,9 +55,10 @@ pub(crate) async fn create(context: &Context<'_>, object: Value) -> Answer {
             if context.engine.latest().await?.get(&key).is_some() {
                 return Err(taken(context, &key, &whole).await);
             }
+            ownership::restore(&mut whole, &managed);
             return Ok(result::value_outcome(context, 201, whole, None));
         }
-        let bytes = encode(&whole);
+        let bytes = encode_managed(&whole, &managed);
         match commit_claiming(context, &key, Expect::Absent, &whole, bytes, claims).await {
             Ok(record) => {
                 let object = Object::new(context.row(), key, record);

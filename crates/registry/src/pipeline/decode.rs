@@ -37,7 +37,7 @@ pub(crate) fn decode_options(body: &[u8]) -> Result<Value, Status> {
 }
 
 /// Sets the namespace of the request on the object, which may leave it out but not contradict.
-fn match_namespace(context: &Context<'_>, object: &mut Value) -> Result<(), Status> {
+pub(super) fn match_namespace(context: &Context<'_>, object: &mut Value) -> Result<(), Status> {
     let given = meta_text(object, "namespace");
     match context.namespace().filter(|_| context.row().namespaced()) {
         None => {

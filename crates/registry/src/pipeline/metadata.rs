@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::object::{meta_text, metadata};
 
 /// Annotations of one object may take this many bytes.
-const MOST_ANNOTATION_BYTES: usize = 256 << 10;
+pub(super) const MOST_ANNOTATION_BYTES: usize = 256 << 10;
 
 /// Checks the metadata of a new object.
 pub(super) fn validate(
@@ -222,7 +222,6 @@ pub(super) fn carry_over(object: &mut Value, old: &Value) {
     }
     let generation = &old["metadata"]["generation"];
     insert(object, "generation", generation);
-    metadata(object).remove("managedFields");
     metadata(object).remove("selfLink");
 }
 

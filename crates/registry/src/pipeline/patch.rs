@@ -5,29 +5,35 @@ use meta::{GroupVersionKind, Status};
 use schema::PatchError;
 use serde_json::Value;
 
+use super::ownership::{self, Live, Made, Make};
 use super::{Context, decode};
 use crate::request::PatchType;
 
 /// A patch whose body was read once and can be applied again after a conflict.
-pub(crate) struct Prepared {
+pub(crate) struct Prepared<'a, 'c> {
+    context: &'a Context<'c>,
     patch: PatchType,
+    /// Whether it may say who manages which fields; most patches do not, and then need not see it.
+    manages: bool,
     /// The body of a JSON patch, or the parsed one of a merge.
     bytes: Bytes,
     value: Value,
 }
 
-impl Prepared {
+impl<'a, 'c> Prepared<'a, 'c> {
     /// Reads the body.
     ///
     /// # Errors
     /// 400 for what is no patch.
     pub(crate) fn new(
-        context: &Context<'_>,
+        context: &'a Context<'c>,
         patch: PatchType,
         body: &Bytes,
     ) -> Result<Self, Status> {
+        let manages = memmem(body, b"managedFields");
         if patch == PatchType::Json {
-            return Ok(Self { patch, bytes: body.clone(), value: Value::Null });
+            let bytes = body.clone();
+            return Ok(Self { context, patch, manages, bytes, value: Value::Null });
         }
         let (value, duplicates) = schema::decode::parse(body)
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
@@ -43,7 +49,7 @@ impl Prepared {
         if !value.is_object() {
             return Err(Status::bad_request("error decoding patch: the patch is no object"));
         }
-        Ok(Self { patch, bytes: Bytes::new(), value })
+        Ok(Self { context, patch, manages, bytes: Bytes::new(), value })
     }
 
     /// The object that the patch makes of `old`, decoded anew.
@@ -52,11 +58,10 @@ impl Prepared {
     /// 400 and 422 for patches that do not apply or whose outcome is no object of the kind.
     pub(crate) fn apply(
         &self,
-        context: &Context<'_>,
-        old: &Value,
+        mut object: Value,
         kind: &GroupVersionKind,
     ) -> Result<Value, Status> {
-        let mut object = old.clone();
+        let context = self.context;
         match self.patch {
             PatchType::Json => schema::json_patch(&mut object, &self.bytes),
             PatchType::Merge => {
@@ -69,6 +74,7 @@ impl Prepared {
                     None => return Err(unsupported(self.patch)),
                 }
             }
+            PatchType::Apply => return Err(unsupported(self.patch)),
         }
         .map_err(refuse)?;
         let decoded = schema::decode_value(kind, &object, context.request.params.field_validation)
@@ -79,6 +85,21 @@ impl Prepared {
     }
 }
 
+impl Make for Prepared<'_, '_> {
+    fn make(&self, live: &Live<'_>) -> Result<Made, Status> {
+        let mut object = live.object.clone();
+        if self.manages {
+            ownership::restore(&mut object, live.managed);
+        }
+        Ok(Made { object: self.apply(object, &self.context.row().kind)?, managed: None })
+    }
+}
+
+/// Whether bytes occur in others.
+fn memmem(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
 /// Reads and applies a patch in one step, for actions on other shapes than the resource's own.
 pub(crate) fn apply(
     context: &Context<'_>,
@@ -87,7 +108,7 @@ pub(crate) fn apply(
     old: &Value,
     kind: &GroupVersionKind,
 ) -> Result<Value, Status> {
-    Prepared::new(context, patch, body)?.apply(context, old, kind)
+    Prepared::new(context, patch, body)?.apply(old.clone(), kind)
 }
 
 fn unsupported(patch: PatchType) -> Status {

@@ -74,6 +74,7 @@ impl Bench {
             "update" => Action::Update(bytes),
             "patch:json" => Action::Patch(PatchType::Json, bytes),
             "patch:merge" => Action::Patch(PatchType::Merge, bytes),
+            "patch:apply" => Action::Patch(PatchType::Apply, bytes),
             "patch:strategic" => Action::Patch(PatchType::Strategic, bytes),
             "delete" => Action::Delete(bytes),
             "deletecollection" => Action::DeleteCollection(bytes),

@@ -46,6 +46,7 @@ fn parse(text: &str) -> Vec<Block> {
                 body.push_str(line);
                 body.push('\n');
             } else {
+                expected.push('\n');
                 expected.push_str(line);
             }
         }
@@ -120,7 +121,18 @@ macro_rules! fixtures {
     )* };
 }
 
-fixtures!(create, update, patch, delete, subresources, reads, services, conversion, strategies);
+fixtures!(
+    create,
+    update,
+    patch,
+    apply,
+    delete,
+    subresources,
+    reads,
+    services,
+    conversion,
+    strategies
+);
 
 #[tokio::test]
 async fn every_fixture_is_run() {

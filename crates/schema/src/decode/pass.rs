@@ -295,7 +295,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 None => break,
             }
         }
-        let keep = self.of == Of::Any || !list.is_empty();
+        // An empty list of managers is a wish: to forget them all.
+        let keep = self.of == Of::Any || !list.is_empty() || pass.path == "metadata.managedFields";
         Ok(keep.then_some(Value::Array(list)))
     }
 

@@ -168,6 +168,11 @@ impl Walk<'_> {
                 }
             }
         }
+        let labels = json!({"name": name(&kind), "labels": {"walk": "e"}});
+        let got = self.apply(&one, (&self.row.api_version(), &kind), &labels).await;
+        if got["metadata"]["labels"]["walk"] != "e" {
+            self.surprises.push(format!("apply {one}: {got}"));
+        }
         let mut object =
             self.ask("get", (Method::GET, &one), (json, json), vec![], (200, &kind)).await;
         object["metadata"]["labels"]["walk"] = "e".into();
@@ -181,6 +186,15 @@ impl Walk<'_> {
         object["metadata"]["resourceVersion"] = stale["resourceVersion"].clone();
         let put = (Method::PUT, one.as_str());
         self.ask("stale update", put, (json, json), encoded(json, &object), (409, "Status")).await;
+    }
+
+    /// Applies metadata, without storing the outcome.
+    async fn apply(&mut self, path: &str, kind: (&str, &str), metadata: &Value) -> Value {
+        let body = json!({"apiVersion": kind.0, "kind": kind.1, "metadata": metadata});
+        let path = format!("{path}?dryRun=All&fieldManager=walker&force=true");
+        let headers = ("application/apply-patch+yaml", SYNTAXES[0]);
+        let patch = (Method::PATCH, path.as_str());
+        self.ask("apply", patch, headers, body.to_string().into(), (200, kind.1)).await
     }
 
     async fn parts(&mut self) {
@@ -206,6 +220,8 @@ impl Walk<'_> {
                 let patch = (Method::PATCH, dry.as_str());
                 self.ask("patch", patch, (media, json), body.into(), (200, &kind)).await;
             }
+            let nothing = json!({"name": name(&self.row.kind.kind)});
+            self.apply(&path, (&part.kind.api_version(), &kind), &nothing).await;
         }
     }
 

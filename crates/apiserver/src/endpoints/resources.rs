@@ -64,7 +64,7 @@ pub(crate) async fn answer(
     }
     let action = action(context, body).await?;
     let mut params = Params::parse(action.verb(), context.query.pairs())?;
-    complete(core, context, &action, &mut params);
+    complete(core, context, &action, &mut params).await;
     let namespaced = context.row.namespaced();
     let namespace = context.info.namespace();
     let mut name = Some(context.info.name()).filter(|name| !name.is_empty());
@@ -215,7 +215,7 @@ fn component(user: &UserInfo) -> &str {
 
 /// What the engine is to know beside the query: who manages what is written, and whether an apply or update that
 /// finds nothing may create it.
-fn complete(core: &Core, context: &Context<'_>, action: &Action, params: &mut Params) {
+async fn complete(core: &Core, context: &Context<'_>, action: &Action, params: &mut Params) {
     let may_create = match action {
         // An apply says itself who manages what it applies.
         Action::Patch(PatchType::Apply, _) => true,
@@ -245,7 +245,7 @@ fn complete(core: &Core, context: &Context<'_>, action: &Action, params: &mut Pa
         path: info.path(),
         ..Attributes::default()
     };
-    params.create_refused = core.authorizer.check(&context.user, &asked).err().map(Box::new);
+    params.create_refused = core.authorizer.check(&context.user, &asked).await.err().map(Box::new);
 }
 
 fn patch_type(context: &Context<'_>) -> Result<PatchType, Status> {

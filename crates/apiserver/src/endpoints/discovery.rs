@@ -6,8 +6,9 @@ use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
+use codec::Encoding;
 use http::{HeaderMap, Response, StatusCode, header};
-use meta::GroupVersionKind;
+use meta::{GroupVersionKind, Status};
 use registry::{Row, Scope, Subresource, Verb};
 use serde_json::{Value, json};
 use serve::Body;
@@ -16,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::respond;
 
 /// The media type parameters of the aggregated document.
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const AGGREGATED: &str = "g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Groups in the order in which clients should prefer them, where it matters; others follow by name.
 const ORDER: [&str; 21] = [
@@ -95,18 +96,35 @@ impl Discovery {
     /// Answers a GET of a discovery path, or none if the path is no such.
     pub(crate) fn answer(&self, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
         let path = path.trim_end_matches('/');
-        let document = self.plain.get(path)?;
-        let accept =
-            headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if !wants_aggregated(accept) {
-            return Some(respond::json(StatusCode::OK, document.bytes.clone()));
-        }
-        let document = match path {
-            "/api" => &self.aggregated_core,
-            "/apis" => &self.aggregated_groups,
-            _ => return Some(respond::json(StatusCode::OK, document.bytes.clone())),
+        let plain = self.plain.get(path)?;
+        let aggregated = match path {
+            "/api" => Some(&self.aggregated_core),
+            "/apis" => Some(&self.aggregated_groups),
+            _ => None,
         };
-        Some(respond::tagged(headers, AGGREGATED, &document.tag, document.bytes.clone()))
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        let Some(form) = wanted(accept.unwrap_or_default()) else {
+            return Some(respond::failure(&Status::not_acceptable(
+                &SERVED.map(|(media, _)| media),
+            )));
+        };
+        let (document, aggregated) = match aggregated.filter(|_| form.aggregated) {
+            Some(document) => (document, true),
+            None => (plain, false),
+        };
+        let media = form.encoding.media_type();
+        Some(match form.encoded(document) {
+            Err(error) => respond::failure(&Status::internal(error)),
+            Ok(bytes) if aggregated => {
+                let mut response = respond::tagged(headers, media, &document.tag, bytes);
+                let described = format!("{media};{AGGREGATED}").parse().ok();
+                if let (true, Some(media)) = (response.status() == StatusCode::OK, described) {
+                    response.headers_mut().insert(header::CONTENT_TYPE, media);
+                }
+                response
+            }
+            Ok(bytes) => respond::bytes(StatusCode::OK, media, bytes),
+        })
     }
 
     /// The paths there are.
@@ -121,28 +139,71 @@ struct Group {
     versions: Vec<(String, Vec<Arc<Row>>)>,
 }
 
-/// Whether the media type liked best of those that fit is the aggregated one.
-fn wants_aggregated(accept: &str) -> bool {
-    let mut fitting: Vec<(f32, bool)> = accept.split(',').filter_map(fit).collect();
-    fitting.sort_by(|one, other| other.0.total_cmp(&one.0));
-    fitting.first().is_some_and(|(_, aggregated)| *aggregated)
+/// How a document is sent.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Sent {
+    encoding: Encoding,
+    aggregated: bool,
 }
 
-/// How much a media type is liked and whether it is the aggregated one, if it can be answered.
-fn fit(media: &str) -> Option<(f32, bool)> {
+impl Sent {
+    fn encoded(self, document: &Document) -> Result<Bytes, String> {
+        let wrong = |error: &dyn std::fmt::Display| error.to_string();
+        match self.encoding {
+            Encoding::Json => Ok(document.bytes.clone()),
+            Encoding::Yaml => {
+                let text =
+                    codec::yaml::from_json(&document.bytes).map_err(|error| wrong(&error))?;
+                Ok(text.into())
+            }
+            Encoding::Protobuf => {
+                let mut value: Value =
+                    serde_json::from_slice(&document.bytes).map_err(|error| wrong(&error))?;
+                // The oldest documents do not say which version they are of.
+                value["apiVersion"] = value["apiVersion"].as_str().unwrap_or("v1").into();
+                let json = value.to_string();
+                codec::protobuf::object(json.as_bytes())
+                    .map(Bytes::from)
+                    .map_err(|error| wrong(&error))
+            }
+        }
+    }
+}
+
+/// What documents are served as.
+const SERVED: [(&str, Encoding); 3] = [
+    ("application/json", Encoding::Json),
+    ("application/yaml", Encoding::Yaml),
+    ("application/vnd.kubernetes.protobuf", Encoding::Protobuf),
+];
+
+/// The form liked best of those that can be sent.
+fn wanted(accept: &str) -> Option<Sent> {
+    let accept = if accept.is_empty() { "*/*" } else { accept };
+    let mut fitting: Vec<(f32, Sent)> = accept.split(',').filter_map(fit).collect();
+    fitting.sort_by(|one, other| other.0.total_cmp(&one.0));
+    fitting.first().map(|(_, form)| *form)
+}
+
+/// How much a media type is liked and what it is, if it can be sent.
+fn fit(media: &str) -> Option<(f32, Sent)> {
     let mut parts = media.split(';').map(str::trim);
     let kind = parts.next().unwrap_or_default();
     let parameters: BTreeMap<&str, &str> = parts.filter_map(|part| part.split_once('=')).collect();
     let get = |name: &str| parameters.get(name).copied();
     let quality = get("q").and_then(|q| q.parse().ok()).unwrap_or(1.0);
-    match (kind, get("as")) {
-        ("application/json" | "application/*" | "*/*", None) => Some((quality, false)),
-        ("application/json", Some("APIGroupDiscoveryList")) => {
-            let wanted = (get("g"), get("v"));
-            (wanted == (Some("apidiscovery.k8s.io"), Some("v2"))).then_some((quality, true))
+    let any = matches!(kind, "application/*" | "*/*");
+    let encoding = SERVED.iter().find(|(media, _)| any || *media == kind)?.1;
+    let aggregated = match get("as") {
+        None => false,
+        Some("APIGroupDiscoveryList")
+            if (get("g"), get("v")) == (Some("apidiscovery.k8s.io"), Some("v2")) =>
+        {
+            true
         }
-        _ => None,
-    }
+        Some(_) => return None,
+    };
+    Some((quality, Sent { encoding, aggregated }))
 }
 
 /// Kubernetes' order of versions: GA before beta before alpha, then higher before lower.
@@ -309,17 +370,41 @@ mod tests {
     use registry::Rows;
 
     #[test]
-    fn the_aggregated_form_is_sent_only_when_preferred() {
-        assert!(wants_aggregated(AGGREGATED));
-        assert!(wants_aggregated(
-            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
-        ));
-        assert!(!wants_aggregated(
-            "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
-        ));
-        assert!(!wants_aggregated("application/json") && !wants_aggregated("*/*"));
-        assert!(!wants_aggregated(&format!("{AGGREGATED};q=0.5,application/json")));
-        assert!(wants_aggregated(&format!("application/json;q=0.5,{AGGREGATED};profile=nopeer")));
+    fn the_form_liked_best_is_sent() {
+        let check = |accept: &str, encoding: Encoding, aggregated: bool| {
+            assert_eq!(wanted(accept), Some(Sent { encoding, aggregated }), "{accept}");
+        };
+        let new = format!("application/json;{AGGREGATED}");
+        let old = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+        check(&new, Encoding::Json, true);
+        check(&format!("{new},{old},application/json"), Encoding::Json, true);
+        check(&format!("{old},application/json"), Encoding::Json, false);
+        check(&format!("{new};q=0.5,application/json"), Encoding::Json, false);
+        check(&format!("application/json;q=0.5,{new};profile=nopeer"), Encoding::Json, true);
+        let protobuf = "application/vnd.kubernetes.protobuf";
+        check(&format!("{protobuf};{AGGREGATED},application/json"), Encoding::Protobuf, true);
+        check(&format!("{protobuf},application/json"), Encoding::Protobuf, false);
+        check("application/yaml", Encoding::Yaml, false);
+        check("", Encoding::Json, false);
+        check("text/html,*/*;q=0.1", Encoding::Json, false);
+        assert_eq!(wanted("text/html"), None);
+    }
+
+    #[test]
+    fn every_document_is_sent_in_every_encoding() {
+        let discovery = Discovery::new(Rows::builtin().iter(), "127.0.0.1:6443");
+        for (path, document) in &discovery.plain {
+            for (_, encoding) in SERVED {
+                let bytes = Sent { encoding, aggregated: false }.encoded(document);
+                let bytes = bytes.unwrap_or_else(|error| panic!("{path} as {encoding:?}: {error}"));
+                assert!(!bytes.is_empty(), "{path}");
+            }
+        }
+        for document in [&discovery.aggregated_core, &discovery.aggregated_groups] {
+            Sent { encoding: Encoding::Protobuf, aggregated: true }
+                .encoded(document)
+                .expect("encoded");
+        }
     }
 
     #[test]

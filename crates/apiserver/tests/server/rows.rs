@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 const ELSEWHERE: &[&str] = &["attach", "exec", "log", "portforward", "proxy"];
 
 /// How bodies are sent and answers asked for.
-const SYNTAXES: &[&str] = &["application/json", "application/yaml"];
+const SYNTAXES: &[&str] =
+    &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 /// Other forms of answers, and the kinds that they come as.
 const FORMS: &[(&str, &str)] = &[
@@ -34,19 +35,24 @@ struct Walk<'a> {
 
 fn encoded(syntax: &str, value: &Value) -> Vec<u8> {
     let json = value.to_string().into_bytes();
-    if syntax == "application/yaml" {
-        codec::yaml::from_json(&json).expect("YAML").into()
-    } else {
-        json
+    match syntax {
+        "application/yaml" => codec::yaml::from_json(&json).expect("YAML").into(),
+        "application/vnd.kubernetes.protobuf" => {
+            codec::protobuf::object(&json).unwrap_or_else(|error| panic!("{error}: {value}"))
+        }
+        _ => json,
     }
 }
 
 fn decoded(syntax: &str, answer: &Answer) -> Value {
-    if syntax == "application/yaml" {
-        let json = codec::yaml::to_json(&answer.body).expect("YAML");
-        return serde_json::from_slice(&json).expect("JSON");
-    }
-    answer.json()
+    let json = match syntax {
+        "application/yaml" => codec::yaml::to_json(&answer.body).expect("YAML"),
+        "application/vnd.kubernetes.protobuf" => {
+            codec::protobuf::to_json(&answer.body).expect("protobuf")
+        }
+        _ => return answer.json(),
+    };
+    serde_json::from_slice(&json).expect("JSON")
 }
 
 impl Walk<'_> {

@@ -153,16 +153,26 @@ pub struct FieldError {
     pub value: Value,
     /// What to do about it; may be empty.
     pub detail: String,
+    /// How the value is shown where that is not its JSON; empty where it is left out.
+    shown: Option<String>,
 }
 
 impl FieldError {
-    fn new(
+    /// An error of any kind.
+    pub fn new(
         kind: FieldErrorKind,
         path: impl Into<String>,
         value: Value,
         detail: impl Into<String>,
     ) -> Self {
-        Self { kind, path: path.into(), value, detail: detail.into() }
+        Self { kind, path: path.into(), value, detail: detail.into(), shown: None }
+    }
+
+    /// Shows the value as this text; with an empty text, not at all.
+    #[must_use]
+    pub fn shown_as(mut self, text: impl Into<String>) -> Self {
+        self.shown = Some(text.into());
+        self
     }
 
     /// A required field is absent or empty.
@@ -241,9 +251,10 @@ impl FieldError {
     #[must_use]
     pub fn body(&self) -> String {
         let mut out = self.kind.text().to_owned();
-        if self.kind.shows_value() {
+        let shown = || self.shown.clone().unwrap_or_else(|| show(&self.value));
+        if let Some(value) = self.kind.shows_value().then(shown).filter(|text| !text.is_empty()) {
             out.push_str(": ");
-            out.push_str(&show(&self.value));
+            out.push_str(&value);
         }
         if !self.detail.is_empty() {
             out.push_str(": ");
@@ -264,10 +275,11 @@ impl std::error::Error for FieldError {}
 /// Text of several errors: one alone, or `[a, b]`, each text once.
 #[must_use]
 pub fn aggregate(errors: &[FieldError]) -> String {
+    let mut seen = std::collections::HashSet::with_capacity(errors.len());
     let mut texts: Vec<String> = Vec::with_capacity(errors.len());
     for error in errors {
         let text = error.to_string();
-        if !texts.contains(&text) {
+        if seen.insert(text.clone()) {
             texts.push(text);
         }
     }
@@ -318,6 +330,8 @@ mod tests {
         check(FieldError::too_many("a", 3, 1), "a: Too many: 3: must have at most 1 item");
         check(FieldError::duplicate("a", "x"), "a: Duplicate value: \"x\"");
         check(FieldError::forbidden("a", "no"), "a: Forbidden: no");
+        check(FieldError::invalid("a", 1, "no").shown_as("{}"), "a: Invalid value: {}: no");
+        check(FieldError::invalid("a", 1, "no").shown_as(""), "a: Invalid value: no");
     }
 
     #[test]

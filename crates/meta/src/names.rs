@@ -107,6 +107,31 @@ pub fn is_dns1123_subdomain(name: &str) -> Vec<String> {
     errors
 }
 
+/// A DNS subdomain whose labels may begin with an underscore and hold some: a search domain.
+#[must_use]
+pub fn is_search_domain(name: &str) -> Vec<String> {
+    const LABEL: &str = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+    let edge = |byte: Option<&u8>| byte.is_some_and(|byte| lower_or_digit(*byte));
+    let label = |label: &str| {
+        let bytes = label.strip_prefix('_').unwrap_or(label).as_bytes();
+        edge(bytes.first())
+            && edge(bytes.last())
+            && bytes.iter().all(|byte| lower_or_digit(*byte) || b"-_".contains(byte))
+    };
+    let mut errors = Vec::new();
+    if name.len() > SUBDOMAIN_MAX {
+        errors.push(max_len_error(SUBDOMAIN_MAX));
+    }
+    if !name.split('.').all(label) {
+        errors.push(regex_error(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character",
+            &format!("{LABEL}(\\.{LABEL})*"),
+            &["example.com"],
+        ));
+    }
+    errors
+}
+
 /// A DNS label that starts with a letter (RFC 1035): the names of Services.
 #[must_use]
 pub fn is_dns1035_label(name: &str) -> Vec<String> {

@@ -156,8 +156,10 @@ pub fn qos_class(spec: &Value) -> &'static str {
         .iter()
         .flat_map(|list| spec[*list].as_array().into_iter().flatten())
         .map(|container| &container["resources"]);
-    let resources: Vec<&Value> =
-        if pod_level.is_object() { vec![pod_level] } else { containers.collect() };
+    let whole = ["requests", "limits"]
+        .iter()
+        .any(|what| pod_level.entries(what).keys().any(|name| is_pod_level(name)));
+    let resources: Vec<&Value> = if whole { vec![pod_level] } else { containers.collect() };
     let amount = |resources: &Value, list: &str, name: &str| -> Option<Quantity> {
         let amount: Quantity = resources[list][name].as_str()?.parse().ok()?;
         (!amount.is_zero()).then_some(amount)

@@ -7,8 +7,10 @@
 mod admission;
 mod allocation;
 mod at;
+mod autoscaling;
 mod batch;
 mod certificates;
+mod claim;
 mod classes;
 mod cluster;
 mod conditions;
@@ -16,33 +18,39 @@ mod config;
 mod csi;
 mod default;
 mod devices;
+mod difference;
+mod disruption;
 mod endpoints;
 mod enums;
 mod event;
-mod fixed;
 mod flow;
 mod generic;
 mod ingress;
 mod metadata;
 mod networking;
+mod node;
 mod pem;
+mod persistent;
 mod pod;
 mod policies;
+mod prepare;
+mod quota;
 mod rbac;
 mod registration;
 mod reviews;
 mod selector;
 mod service;
-mod storage;
 mod table;
-mod warn;
+mod volume;
+mod warnings;
 mod workload;
+
+use std::collections::HashSet;
 
 use meta::{FieldError, GroupVersionKind};
 use serde_json::Value;
 
-use crate::amounts as resources;
-pub use warn::warnings;
+pub use pod::{validate_ephemeral, validate_resize};
 
 /// The functions of a kind.
 #[derive(Clone, Copy)]
@@ -86,9 +94,38 @@ pub fn new_status(kind: &GroupVersionKind) -> Value {
     Value::Object(status.map(default::zero).unwrap_or_default())
 }
 
-/// Prepares a new object after mutating admission: aliases follow what admission set.
-pub fn prepare_create(kind: &GroupVersionKind, object: &mut Value) {
+/// Prepares a new object after mutating admission: aliases follow what admission set, and fields behind features
+/// that are switched off go.
+///
+/// Returns what to warn of: what the author said in a deprecated way.
+#[must_use]
+pub fn prepare_create(kind: &GroupVersionKind, object: &mut Value) -> Vec<String> {
+    let warnings = prepare::create(kind, object);
     (table::hooks(kind).prepare_create)(object);
+    warnings
+}
+
+/// Prepares a changed object: fields behind features that are switched off go, unless the old object has them.
+pub fn prepare_update(kind: &GroupVersionKind, object: &mut Value, old: &Value) {
+    prepare::drop_disabled(kind, object, Some(old));
+}
+
+/// Prepares a changed status: what a client cannot know stays.
+pub fn prepare_status(kind: &GroupVersionKind, object: &mut Value, old: &Value) {
+    prepare::status(kind, object, old);
+}
+
+/// What to warn the author of an object of: what is deprecated, or surprising. `old` is what it was before an
+/// update.
+#[must_use]
+pub fn warnings(kind: &GroupVersionKind, object: &Value, old: Option<&Value>) -> Vec<String> {
+    warnings::of(kind, object, old)
+}
+
+/// What to warn of in an update of the status.
+#[must_use]
+pub fn status_warnings(kind: &GroupVersionKind, object: &Value) -> Vec<String> {
+    warnings::of_status(kind, object)
 }
 
 /// Everything wrong with a new object, in upstream's order; metadata apart.
@@ -110,7 +147,6 @@ pub fn validate_update(kind: &GroupVersionKind, new: &Value, old: &Value) -> Vec
     (table::hooks(kind).validate_update)(new, old, &mut errors);
     if let Some(of) = table::generic(kind) {
         add_missing(&mut errors, |more| generic::validate(of, new, more));
-        fixed::validate(kind, new, old, &mut errors);
     }
     errors
 }
@@ -127,7 +163,8 @@ pub fn validate_approval(new: &Value, old: &Value) -> Vec<FieldError> {
 fn add_missing(errors: &mut Vec<FieldError>, check: impl FnOnce(&mut Vec<FieldError>)) {
     let mut more = Vec::new();
     check(&mut more);
-    more.retain(|new| !errors.iter().any(|old| old.path == new.path));
+    let said: HashSet<&str> = errors.iter().map(|error| error.path.as_str()).collect();
+    more.retain(|error| !said.contains(error.path.as_str()));
     errors.append(&mut more);
 }
 

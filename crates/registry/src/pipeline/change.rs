@@ -246,10 +246,12 @@ fn prepare_update(context: &Context<'_>, part: Part, object: &mut Value, old: &V
     match part {
         Part::Main => {
             row.strategy.prepare_update(object, old, row.has_status());
+            schema::rules::prepare_update(&row.kind, object, old);
         }
         Part::Status => {
             row.strategy.prepare_status(object, old);
             generic::keep_metadata(object, old, row.status_keeps);
+            schema::rules::prepare_status(&row.kind, object, old);
         }
         Part::Approval => certificate::prepare_approval(object, old),
         Part::EphemeralContainers => pod::prepare_ephemeral(object, old),
@@ -274,8 +276,10 @@ fn validate_change(
         Part::Main | Part::Finalize => validate::update(context, object, old),
         Part::Status => validate::status(context, object, old),
         Part::Approval => validate::approval(context, object, old),
-        Part::EphemeralContainers => validate::part(context, object, old, pod::validate_ephemeral),
-        Part::Resize => validate::part(context, object, old, pod::validate_resize),
+        Part::EphemeralContainers => {
+            validate::part(context, object, old, schema::rules::validate_ephemeral)
+        }
+        Part::Resize => validate::part(context, object, old, schema::rules::validate_resize),
         Part::Any | Part::Binding => Ok(()),
     }
 }

@@ -114,7 +114,7 @@ fn prepare_create(context: &Context<'_>, object: &mut Value) -> bool {
     if object["status"].as_object().is_some_and(serde_json::Map::is_empty) {
         object["status"] = schema::rules::new_status(&row.kind);
     }
-    schema::rules::prepare_create(&row.kind, object);
+    context.warn(schema::rules::prepare_create(&row.kind, object));
     row.strategy.stamp(object, &Value::Null, &|| now(context));
     generated
 }

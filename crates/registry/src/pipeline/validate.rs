@@ -15,7 +15,7 @@ pub(super) fn create(context: &Context<'_>, object: &Value) -> Result<(), Status
     errors.extend(schema::rules::validate(kind, object));
     errors.extend(row.strategy.validate_create(object));
     refuse(context, object, errors)?;
-    context.warn(schema::rules::warnings(&row.kind, object, None));
+    context.warn(schema::rules::warnings(kind, object, None));
     Ok(())
 }
 
@@ -26,15 +26,18 @@ pub(super) fn update(context: &Context<'_>, object: &Value, old: &Value) -> Resu
     errors.extend(schema::rules::validate_update(kind(context), object, old));
     errors.extend(row.strategy.validate_update(object, old));
     refuse(context, object, errors)?;
-    context.warn(schema::rules::warnings(&row.kind, object, Some(old)));
+    context.warn(schema::rules::warnings(kind(context), object, Some(old)));
     Ok(())
 }
 
 /// Checks an object whose status changed.
 pub(super) fn status(context: &Context<'_>, object: &Value, old: &Value) -> Result<(), Status> {
     let mut errors = metadata::validate_update(object, old);
-    errors.extend(schema::rules::validate_status(&context.stored.kind, object, old));
-    refuse(context, object, errors)
+    let kind = &context.stored.kind;
+    errors.extend(schema::rules::validate_status(kind, object, old));
+    refuse(context, object, errors)?;
+    context.warn(schema::rules::status_warnings(kind, object));
+    Ok(())
 }
 
 /// Checks a certificate request about which somebody decides.
@@ -50,8 +53,7 @@ fn kind<'a>(context: &'a Context<'_>) -> &'a GroupVersionKind {
     if served.group == stored.group { stored } else { served }
 }
 
-/// Checks a pod of which a part changed that an update may not change: the whole by the rules of
-/// pods, the change by those of the part.
+/// Checks a pod of which a part changed that an update may not change.
 pub(super) fn part(
     context: &Context<'_>,
     object: &Value,
@@ -59,7 +61,6 @@ pub(super) fn part(
     rules: fn(&Value, &Value) -> Vec<FieldError>,
 ) -> Result<(), Status> {
     let mut errors = metadata::validate_update(object, old);
-    errors.extend(schema::rules::validate_update(&context.stored.kind, object, object));
     errors.extend(rules(object, old));
     refuse(context, object, errors)
 }

@@ -10,7 +10,7 @@ use super::{Strategy, generic};
 use crate::object::{child, metadata};
 use crate::request::UserInfo;
 
-pub(crate) use parts::{prepare_ephemeral, prepare_resize, validate_ephemeral, validate_resize};
+pub(crate) use parts::{prepare_ephemeral, prepare_resize};
 
 /// `v1 Pod`.
 #[derive(Debug)]

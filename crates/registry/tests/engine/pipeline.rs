@@ -102,7 +102,7 @@ async fn check(name: &str, text: &str) {
             }
             Err(status) => {
                 assert_eq!(
-                    (status.code.to_string().as_str(), status.message.as_str()),
+                    (status.code.to_string().as_str(), status.message.replace('\n', "\\n").as_str()),
                     (code, rest),
                     "{place}"
                 );
@@ -131,7 +131,8 @@ fixtures!(
     reads,
     services,
     conversion,
-    strategies
+    strategies,
+    rules,
 );
 
 #[tokio::test]

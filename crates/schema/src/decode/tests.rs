@@ -232,7 +232,8 @@ mod made_up {
             let once = defaulted.clone();
             rules::default(&kind, &mut defaulted);
             prop_assert_eq!(&once, &defaulted, "{}", kind);
-            rules::prepare_create(&kind, &mut defaulted);
+            let _ = rules::prepare_create(&kind, &mut defaulted);
+            let _ = rules::warnings(&kind, &defaulted, None);
             let _ = rules::validate(&kind, &defaulted);
             let _ = rules::validate_update(&kind, &defaulted, &decoded);
             let _ = rules::validate_status(&kind, &defaulted, &decoded);

@@ -150,6 +150,50 @@ impl<'a> At<'a> {
         self.check(|name| names::is_dns1123_subdomain(&name.to_lowercase()), errors);
     }
 
+    /// The text must not be empty.
+    pub(crate) fn needed(&self, errors: &mut Errors) {
+        if self.str().is_empty() {
+            self.required("", errors);
+        }
+    }
+
+    /// The number, if there is one, must lie between these, both included.
+    pub(crate) fn in_range(&self, low: i64, high: i64, errors: &mut Errors) {
+        if !self.value.is_null() && !(low..=high).contains(&self.number()) {
+            self.invalid(names::range_error(low, high), errors);
+        }
+    }
+
+    /// `Invalid`, without showing the value.
+    pub(crate) fn wrong(&self, detail: impl Into<String>, errors: &mut Errors) {
+        errors.push(FieldError::invalid(&self.path, Value::Null, detail).shown_as(""));
+    }
+
+    /// The same value under another path.
+    pub(crate) fn under(&self, path: FieldPath) -> Self {
+        At { value: self.value, path }
+    }
+
+    /// The text must be an IP address, or one of those that were let in before.
+    pub(crate) fn ip_or_old<'v>(
+        &self,
+        mut old: impl Iterator<Item = &'v str>,
+        errors: &mut Errors,
+    ) -> bool {
+        old.any(|old| old == self.str()) || self.ip(errors)
+    }
+
+    /// The text must be a CIDR, or one of those that were let in before.
+    pub(crate) fn cidr_or_old<'v>(
+        &self,
+        mut old: impl Iterator<Item = &'v str>,
+        errors: &mut Errors,
+    ) {
+        if !old.any(|old| old == self.str()) {
+            self.cidr(errors);
+        }
+    }
+
     /// The text must be there and pass a check.
     pub(crate) fn required_name(
         &self,
@@ -258,7 +302,7 @@ impl<'a> At<'a> {
 
     /// The address must be one that an endpoint may have.
     pub(crate) fn endpoint_ip(&self, errors: &mut Errors) {
-        let Ok(ip) = self.str().parse::<IpAddr>() else {
+        let Some(ip) = lenient_ip(self.str()) else {
             self.invalid_text("must be a valid IP address", errors);
             return;
         };
@@ -289,6 +333,11 @@ impl<'a> At<'a> {
 
 /// What upstream says of a negative number.
 pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+
+/// An address, as Go's oldest parser reads it: zeros may lead.
+pub(crate) fn lenient_ip(text: &str) -> Option<IpAddr> {
+    without_zeros(text).parse().ok()
+}
 
 fn without_zeros(text: &str) -> String {
     if text.contains(':') {

@@ -1,187 +1,207 @@
-//! Rules of Jobs and CronJobs beyond what the type graph says.
+//! Rules of Jobs.
+//!
+//! Owns what a Job is and how it may change; policies, status and schedules are below.
 
-use meta::FieldError;
+mod cron;
+mod indexes;
+mod policy;
+mod schedule;
+mod spec;
+mod status;
+
+use meta::{FieldError, FieldPath, Selector, names};
 use serde_json::{Map, Value, json};
 
+use super::Hooks;
 use super::at::{At, Errors};
-use super::metadata::{self, immutable};
-use super::{Hooks, pod};
-use crate::view::View;
-
-const BASE: Hooks = Hooks {
-    name: metadata::subdomain,
-    prepare_create: |_| {},
-    validate: |_, _| {},
-    validate_update: |_, _, _| {},
-    validate_status: |_, _, _| {},
-};
+use super::conditions::is;
+use super::metadata::immutable;
+use super::selector::{self, Lenient, has_bad_value, matches};
+use crate::view::{View, same};
+pub(super) use cron::CRON_JOB;
 
 /// `batch/v1 Job`.
 pub(super) const JOB: Hooks = Hooks {
     prepare_create: generate_selector,
-    validate: |job, errors| {
-        let spec = At::root(job).field("spec");
-        if !spec.has("selector") {
-            spec.field("selector").required("", errors);
-        }
-        job_spec(&spec, errors);
-    },
+    validate: |job, errors| validate(job, None, errors),
     validate_update: |new, old, errors| {
-        let spec = At::root(new).field("spec");
-        job_spec(&spec, errors);
-        let before = old.at("spec");
-        // An indexed Job may grow and shrink.
-        let elastic = spec.str_of("completionMode") == "Indexed"
-            && spec.at("completions") == spec.at("parallelism");
-        if !elastic {
-            immutable(
-                spec.at("completions"),
-                before.at("completions"),
-                spec.path.child("completions"),
-                errors,
-            );
-        }
-        if !before.flag("suspend") {
-            immutable(
-                spec.at("template"),
-                before.at("template"),
-                spec.path.child("template"),
-                errors,
-            );
-        }
+        // Upstream looks at the new Job twice, and clients see every cause twice.
+        validate(new, Some(old), errors);
+        specification(new, Some(old), errors);
+        update(new, old, errors);
     },
-    ..BASE
+    validate_status: status::validate,
+    ..Hooks::BASE
 };
 
-/// `batch/v1 CronJob`. Jobs add eleven characters to its name.
-pub(super) const CRON_JOB: Hooks = Hooks {
-    name: |name, prefix| {
-        const LONGEST: usize = 52;
-        let mut problems = metadata::subdomain(name, prefix);
-        if name.len() > LONGEST {
-            problems.push(format!("must be no more than {LONGEST} characters"));
-        }
-        problems
-    },
-    validate: cron_job,
-    validate_update: |new, _, errors| cron_job(new, errors),
-    ..BASE
-};
+/// Labels that Jobs put on their pods, old names first; the values are the Job's uid and name.
+const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
+const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
 
 /// A Job selects its pods by its own uid, unless it asks to be left alone.
 fn generate_selector(job: &mut Value) {
+    fn within<'a>(
+        object: &'a mut Map<String, Value>,
+        key: &str,
+    ) -> Option<&'a mut Map<String, Value>> {
+        object.entry(key).or_insert_with(|| json!({})).as_object_mut()
+    }
     if job.at("spec").flag("manualSelector") {
         return;
     }
     let meta = job.at("metadata");
     let (uid, name) = (meta.text("uid").to_owned(), meta.text("name").to_owned());
     let Some(spec) = job.get_mut("spec").and_then(Value::as_object_mut) else { return };
-    let selector = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
-    if spec.at("selector").entries("matchLabels").is_empty() {
-        spec.insert("selector".to_owned(), selector);
+    if let Some(labels) = within(spec, "selector").and_then(|s| within(s, "matchLabels")) {
+        labels.entry(UID_LABELS[1]).or_insert_with(|| uid.as_str().into());
     }
-    let template = spec.entry("template").or_insert_with(|| json!({}));
-    let Some(template) = template.as_object_mut() else { return };
-    let meta = template.entry("metadata").or_insert_with(|| json!({}));
-    let Some(meta) = meta.as_object_mut() else { return };
-    let labels = meta.entry("labels").or_insert_with(|| Value::Object(Map::new()));
-    let Some(labels) = labels.as_object_mut() else { return };
-    for (key, value) in [
-        ("batch.kubernetes.io/controller-uid", &uid),
-        ("controller-uid", &uid),
-        ("batch.kubernetes.io/job-name", &name),
-        ("job-name", &name),
-    ] {
-        labels.insert(key.to_owned(), Value::String(value.clone()));
+    let template = within(spec, "template").and_then(|template| within(template, "metadata"));
+    let Some(labels) = template.and_then(|meta| within(meta, "labels")) else { return };
+    for (keys, value) in [(NAME_LABELS, &name), (UID_LABELS, &uid)] {
+        for key in keys {
+            labels.entry(key).or_insert_with(|| value.as_str().into());
+        }
     }
 }
 
-fn job_spec(spec: &At<'_>, errors: &mut Errors) {
-    for field in [
-        "parallelism",
-        "completions",
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "ttlSecondsAfterFinished",
-        "backoffLimitPerIndex",
-        "maxFailedIndexes",
-    ] {
-        spec.field(field).not_negative(errors);
-    }
-    if spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
-        spec.field("backoffLimitPerIndex").required("when maxFailedIndexes is specified", errors);
-    }
-    if spec.str_of("completionMode") == "Indexed" {
-        if !spec.has("completions") {
-            spec.field("completions").required("when completion mode is Indexed", errors);
+fn validate(job: &Value, old: Option<&Value>, errors: &mut Errors) {
+    generated_selector(job, old, errors);
+    specification(job, old, errors);
+    let (meta, spec) = (job.at("metadata"), job.at("spec"));
+    let completions = spec.int("completions").unwrap_or_default();
+    if spec.text("completionMode") == "Indexed" && completions > 0 {
+        let last = format!("{}-{}", meta.text("name"), completions - 1);
+        if !names::is_dns1123_label(&last).is_empty() {
+            let text = format!("will not able to create pod with invalid DNS label: {last}");
+            errors.push(FieldError::invalid("metadata.name", meta.text("name"), text));
         }
-    } else {
-        for field in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
-            if let Some(found) = spec.some(field) {
-                found.invalid("requires indexed completion mode", errors);
+    }
+}
+
+/// The selector and labels must be those that were generated.
+fn generated_selector(job: &Value, old: Option<&Value>, errors: &mut Errors) {
+    let (meta, spec) = (job.at("metadata"), At::root(job).field("spec"));
+    if spec.flag("manualSelector") || !spec.has("selector") {
+        return;
+    }
+    let (uid, name) = (meta.text("uid"), meta.text("name"));
+    if uid.is_empty() {
+        errors.push(FieldError::required("metadata.uid", ""));
+    }
+    let template = spec.field("template").field("metadata");
+    let old_labels = old.map(|old| old.at("spec").at("template").at("metadata").at("labels"));
+    let prefixed =
+        old_labels.is_none_or(|labels| labels.has(NAME_LABELS[1]) && labels.has(UID_LABELS[1]));
+    let mut expected = Map::new();
+    for index in 0..=usize::from(prefixed) {
+        for (key, value) in [(UID_LABELS[index], uid), (NAME_LABELS[index], name)] {
+            has_label(&template, key, value, errors);
+            expected.insert(key.to_owned(), value.into());
+        }
+    }
+    if let Ok(selector) = Selector::from_label_selector(spec.at("selector"))
+        && !matches(&selector, &Value::Object(expected))
+    {
+        spec.field("selector").invalid("`selector` not auto-generated", errors);
+    }
+}
+
+fn has_label(meta: &At<'_>, key: &str, value: &str, errors: &mut Errors) {
+    let labels = meta.field("labels");
+    let (path, text): (FieldPath, _) = (labels.path.key(key), format!("must be '{value}'"));
+    match labels.value.get(key) {
+        None => errors.push(FieldError::required(path, text)),
+        Some(found) if found == value => {}
+        Some(_) => errors.push(FieldError::invalid(path, labels.value.clone(), text)),
+    }
+}
+
+/// The specification, with its selector.
+fn specification(job: &Value, old: Option<&Value>, errors: &mut Errors) {
+    let spec = At::root(job).field("spec");
+    spec::validate(&spec, old.map(|old| old.at("spec").at("template")), errors);
+    match spec.some("selector") {
+        None => spec.field("selector").required("", errors),
+        Some(selector) => {
+            let any = old.is_some_and(|old| has_bad_value(old.at("spec").at("selector")));
+            selector::label_selector_with(&selector, Lenient::values(any), errors);
+        }
+    }
+    if let Ok(selector) = Selector::from_label_selector(spec.at("selector")) {
+        let labels = spec.at("template").at("metadata").at("labels");
+        if !spec.has("selector") || !matches(&selector, labels) {
+            super::workload::not_selected(&spec.field("template"), errors);
+        }
+    }
+}
+
+fn update(new: &Value, old: &Value, errors: &mut Errors) {
+    const STAY: &[&str] = &[
+        "completionMode",
+        "podFailurePolicy",
+        "backoffLimitPerIndex",
+        "managedBy",
+        "successPolicy",
+    ];
+    let (spec, before) = (At::root(new).field("spec"), old.at("spec"));
+    let stays = |field: &str, errors: &mut Errors| {
+        immutable(spec.at(field), before.at(field), spec.path.child(field), errors);
+    };
+    let completions = spec.field("completions");
+    if spec.str_of("completionMode") != "Indexed" {
+        stays("completions", errors);
+    } else if completions.value != before.at("completions")
+        && !completions.value.is_null()
+        && completions.value != spec.at("parallelism")
+    {
+        completions.invalid("can only be modified in tandem with spec.parallelism", errors);
+    }
+    stays("selector", errors);
+    template_stays(&spec, old, errors);
+    STAY.iter().for_each(|field| stays(field, errors));
+}
+
+/// Where its pods may run and what they need may change of a Job that is suspended and has none.
+fn template_stays(spec: &At<'_>, old: &Value, errors: &mut Errors) {
+    let (before, was) = (old.at("spec"), old.at("status"));
+    let idle = (!was.has("startTime") || is(was, "Suspended", "True"))
+        && was.int("active").unwrap_or_default() == 0;
+    let free = before.flag("suspend") && idle;
+    let template = spec.field("template");
+    let mut kept = before.at("template").clone();
+    if free {
+        for field in ["annotations", "labels"] {
+            kept["metadata"][field] = template.at("metadata").at(field).clone();
+        }
+        for field in ["nodeSelector", "tolerations", "schedulingGates"] {
+            kept["spec"][field] = template.at("spec").at(field).clone();
+        }
+        let nodes = template.at("spec").at("affinity").at("nodeAffinity").clone();
+        let mut affinity = kept.at("spec").entries("affinity").clone();
+        affinity.insert("nodeAffinity".to_owned(), nodes);
+        affinity.retain(|_, found| !found.is_null());
+        kept["spec"]["affinity"] = Value::Object(affinity);
+    }
+    if !free {
+        return immutable(template.value, &kept, &template.path, errors);
+    }
+    for list in ["containers", "initContainers"] {
+        let new = template.at("spec").items(list);
+        let Some(Value::Array(kept)) = kept["spec"].get_mut(list) else { continue };
+        if kept.len() == new.len() {
+            for (kept, new) in
+                kept.iter_mut().zip(new).filter(|(k, n)| k.text("name") == n.text("name"))
+            {
+                kept["resources"] = new.at("resources").clone();
             }
         }
     }
-    let template = spec.field("template");
-    if !spec.value.at("selector").is_null()
-        && let Ok(selector) = meta::Selector::from_label_selector(spec.value.at("selector"))
-    {
-        let labels = template.field("metadata").field("labels");
-        if !super::selector::matches(&selector, labels.value) {
-            labels.invalid("`selector` does not match template `labels`", errors);
-        }
+    if !same(template.at("spec"), &kept["spec"]) {
+        let path = FieldPath::new("spec.template.spec");
+        errors.push(FieldError::invalid(
+            path,
+            template.at("spec").clone(),
+            super::metadata::IMMUTABLE,
+        ));
     }
-    pod::template(&template, errors);
-    let policy = template.field("spec").field("restartPolicy");
-    match policy.str() {
-        "Always" | "" => policy.required("valid values: \"OnFailure\", \"Never\"", errors),
-        "Never" => {}
-        "OnFailure" if spec.has("podFailurePolicy") => {
-            policy
-                .invalid("only \"Never\" is supported when podFailurePolicy is specified", errors);
-        }
-        "OnFailure" => {}
-        _ => policy.unsupported(&["OnFailure", "Never"], errors),
-    }
-}
-
-fn cron_job(job: &Value, errors: &mut Errors) {
-    let spec = At::root(job).field("spec");
-    let schedule = spec.field("schedule");
-    match schedule.str() {
-        "" => schedule.required("", errors),
-        text if text.contains("TZ") => {
-            schedule.invalid(
-                "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
-                errors,
-            );
-        }
-        text if !text.starts_with('@') && text.split_whitespace().count() != 5 => {
-            let count = text.split_whitespace().count();
-            schedule.invalid(format!("expected exactly 5 fields, found {count}: [{text}]"), errors);
-        }
-        _ => {}
-    }
-    for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"]
-    {
-        spec.field(field).not_negative(errors);
-    }
-    if let Some(zone) = spec.some("timeZone") {
-        match zone.str() {
-            "" => zone.invalid("timeZone must be nil or non-empty string", errors),
-            "Local" => zone.invalid("timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones", errors),
-            _ => {}
-        }
-    }
-    let template = spec.field("jobTemplate").field("spec");
-    if template.has("selector") {
-        let path = template.path.child("selector");
-        let value = template.at("selector").clone();
-        errors.push(FieldError::invalid(path, value, "`selector` will be auto-generated"));
-    }
-    if template.flag("manualSelector") {
-        let path = template.path.child("manualSelector");
-        errors.push(FieldError::not_supported(path, true, &["nil", "false"]));
-    }
-    job_spec(&At { value: template.value, path: template.path.clone() }, errors);
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use meta::{FieldError, names};
+use serde_json::Value;
 
 use super::at::{At, Errors};
+use crate::view::View;
 
 const STATUSES: &[&str] = &["False", "True", "Unknown"];
 const LONGEST_REASON: usize = 1 << 10;
@@ -55,4 +57,10 @@ fn check_reason(text: &str) -> Vec<String> {
     }
     let examples = ["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"];
     vec![names::regex_error(PROBLEM, FORMAT, &examples)]
+}
+
+/// Whether a condition of that type has that status.
+pub(super) fn is(status: &Value, kind: &str, wanted: &str) -> bool {
+    let mut all = status.items("conditions").iter();
+    all.any(|condition| condition.text("type") == kind && condition.text("status") == wanted)
 }

@@ -161,5 +161,10 @@ pub(super) fn object_in<'a>(
     value.as_object_mut()
 }
 
+/// Makes the object in a field if it is not there: a struct that Go cannot leave out.
+pub(super) fn make(object: &mut Map<String, Value>, key: &str) {
+    object_in(object, key);
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Runs the cases of `fixtures/*.txt`: what is written, and what is wrong with it.
 //!
-//! A case begins with `create`, `update`, `status` or `approve`, an API version and a kind. The object
+//! A case begins with `create`, `update`, `status`, `approve`, `ephemeral` or `resize`, an API version and a kind. The object
 //! follows, as JSON; before it, unless it is created, the old one. Then comes a line `> reason path: message`
 //! for each error, in order; `…` at its end stands for the rest of the message. Cases are separated by empty
 //! lines, and `#` begins a comment.
@@ -18,9 +18,12 @@ fn outcome(how: &str, kind: &GroupVersionKind, objects: &[Value]) -> Vec<String>
         ("update", [old, new]) => validate_update(kind, new, old),
         ("status", [old, new]) => validate_status(kind, new, old),
         ("approve", [old, new]) => validate_approval(new, old),
+        ("ephemeral", [old, new]) => validate_ephemeral(new, old),
+        ("resize", [old, new]) => validate_resize(new, old),
         (how, objects) => panic!("{how} of {} objects", objects.len()),
     };
-    errors.iter().map(|error| format!("{} {error}", error.kind.reason())).collect()
+    let line = |error: &FieldError| format!("{} {error}", error.kind.reason()).replace('\n', "\\n");
+    errors.iter().map(line).collect()
 }
 
 fn agrees(said: &str, expected: &str) -> bool {
@@ -100,4 +103,34 @@ fn classes_and_events() {
 #[test]
 fn devices() {
     run_all(include_str!("fixtures/devices.txt"), 12);
+}
+
+#[test]
+fn pods() {
+    run_all(include_str!("fixtures/pods.txt"), 12);
+}
+
+#[test]
+fn changes_of_pods() {
+    run_all(include_str!("fixtures/pod-changes.txt"), 15);
+}
+
+#[test]
+fn workloads() {
+    run_all(include_str!("fixtures/workloads.txt"), 17);
+}
+
+#[test]
+fn jobs() {
+    run_all(include_str!("fixtures/jobs.txt"), 8);
+}
+
+#[test]
+fn core() {
+    run_all(include_str!("fixtures/core.txt"), 19);
+}
+
+#[test]
+fn volumes() {
+    run_all(include_str!("fixtures/volumes.txt"), 7);
 }

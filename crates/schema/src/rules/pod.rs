@@ -1,26 +1,35 @@
 //! Rules of pods and of pod templates in other kinds.
 
 mod affinity;
+mod annotations;
 mod container;
 mod env;
 mod handler;
+mod mount;
+mod resize;
 mod resources;
 mod security;
 mod spec;
 mod status;
+mod tolerated;
 mod update;
-mod volume;
+mod windows;
 
-use meta::names;
 use serde_json::Value;
 
 use super::at::{At, Errors};
 use super::{Hooks, metadata};
 use crate::view::View;
-
-pub(super) use affinity::{node_selector, tolerations};
-pub(super) use resources::{is_extended, is_native, limits, quantity_value};
+pub(super) use affinity::{EFFECTS, node_selector, node_selector_with};
+pub(super) use annotations::{APP_ARMOR, SECCOMP_CONTAINER, app_armor_profile};
+pub(super) use env::{FILE_FIELDS, field_selector, resource_selector};
+pub use resize::{validate_ephemeral, validate_resize};
+pub(super) use resources::{
+    container_resource, is_extended, is_native, limits, may_overcommit, quantity_value,
+    resource_name,
+};
 pub(super) use security::qualified_name;
+pub(super) use tolerated::{LISTS, Tolerated};
 
 /// `v1 Pod`.
 pub(super) const POD: Hooks = Hooks {
@@ -42,7 +51,7 @@ fn follow_service_account(pod: &mut Value) {
 }
 
 fn validate(pod: &Value, errors: &mut Errors) {
-    metadata_and_spec(pod, errors);
+    metadata_and_spec(pod, Tolerated::POD, errors);
     let spec = At::root(pod).field("spec");
     if !spec.items("ephemeralContainers").is_empty() {
         spec.field("ephemeralContainers").forbidden("cannot be set on create", errors);
@@ -51,14 +60,15 @@ fn validate(pod: &Value, errors: &mut Errors) {
         spec.field("nodeName")
             .forbidden("cannot be set until all schedulingGates have been cleared", errors);
     }
+    annotations::match_fields(pod.at("metadata").at("annotations"), &spec, errors);
 }
 
 /// What holds of new and of changed pods.
-fn metadata_and_spec(pod: &Value, errors: &mut Errors) {
+fn metadata_and_spec(pod: &Value, tolerated: Tolerated, errors: &mut Errors) {
     let root = At::root(pod);
     let (meta, spec) = (root.field("metadata"), root.field("spec"));
-    annotations(&meta.field("annotations"), spec.value, errors);
-    spec::validate(&spec, Some(meta.value), errors);
+    annotations::validate(&meta.field("annotations"), spec.value, tolerated, errors);
+    spec::validate(&spec, Some(meta.value), tolerated, errors);
     if spec.str_of("serviceAccountName").is_empty() {
         for volume in spec.each("volumes") {
             for source in volume.field("projected").each("sources") {
@@ -86,47 +96,41 @@ fn padded_image(container: &At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Annotations with a meaning for pods.
-fn annotations(at: &At<'_>, spec: &Value, errors: &mut Errors) {
-    const MIRROR: &str = "kubernetes.io/config.mirror";
-    const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-    let mut complain = |key: &str, detail: &str| {
-        let found = At { value: at.value.at(key), path: at.path.key(key) };
-        found.invalid_text(detail, errors);
-    };
-    if at.has(MIRROR) && spec.text("nodeName").is_empty() {
-        complain(MIRROR, "must set spec.nodeName if mirror pod annotation is set");
-    }
-    let cost = at.text(DELETION_COST);
-    let canonical = cost.parse::<i32>().is_ok()
-        && !cost.starts_with('+')
-        && (cost == "0" || !cost.starts_with('0'));
-    if at.has(DELETION_COST) && !canonical {
-        complain(DELETION_COST, "must be a 32bit integer");
-    }
+/// Checks the tolerations of what is no pod.
+pub(super) fn tolerations(owner: &At<'_>, errors: &mut Errors) {
+    affinity::tolerations(owner.each("tolerations"), Tolerated::default(), errors);
 }
 
-/// Checks a pod template.
-pub(super) fn template(at: &At<'_>, errors: &mut Errors) {
-    let meta = at.field("metadata");
-    metadata::labels(meta.entries("labels"), &at.path.child("labels"), errors);
-    metadata::annotations(meta.entries("annotations"), &at.path.child("annotations"), errors);
-    let found = At { value: meta.value.at("annotations"), path: at.path.child("annotations") };
+/// Checks a pod template; `old` is what it was before.
+pub(super) fn template(at: &At<'_>, old: Option<&Value>, errors: &mut Errors) {
+    let tolerated = old.map_or_else(Tolerated::default, |old| Tolerated::of(old, false));
+    template_metadata(at, tolerated, errors);
     let spec = at.field("spec");
-    annotations(&found, spec.value, errors);
-    spec::validate(&spec, None, errors);
+    spec::validate(&spec, None, tolerated, errors);
+    annotations::match_fields(at.at("metadata").at("annotations"), &spec, errors);
     if !spec.items("ephemeralContainers").is_empty() {
         spec.field("ephemeralContainers")
             .forbidden("ephemeral containers not allowed in pod template", errors);
     }
 }
 
+/// Labels and annotations of a template; upstream leaves `metadata` out of their paths.
+pub(super) fn template_metadata(at: &At<'_>, tolerated: Tolerated, errors: &mut Errors) {
+    let meta = at.field("metadata");
+    metadata::labels(meta.entries("labels"), &at.path.child("labels"), errors);
+    metadata::annotations(meta.entries("annotations"), &at.path.child("annotations"), errors);
+    let found = meta.field("annotations").under(at.path.child("annotations"));
+    annotations::validate(&found, at.at("spec"), tolerated, errors);
+}
+
 /// `v1 PodTemplate`.
 pub(super) const POD_TEMPLATE: Hooks = Hooks {
     name: metadata::subdomain,
     prepare_create: |_| {},
-    validate: |object, errors| template(&At::root(object).field("template"), errors),
-    validate_update: |new, _, errors| template(&At::root(new).field("template"), errors),
+    validate: |object, errors| template(&At::root(object).field("template"), None, errors),
+    validate_update: |new, old, errors| {
+        template(&At::root(new).field("template"), Some(old.at("template")), errors);
+    },
     validate_status: |_, _, _| {},
 };
 
@@ -146,20 +150,6 @@ pub(super) const BINDING: Hooks = Hooks {
     validate_update: |_, _, _| {},
     validate_status: |_, _, _| {},
 };
-
-/// A DNS label, or nothing.
-fn optional_label(at: &At<'_>, errors: &mut Errors) {
-    if !at.str().is_empty() {
-        at.check(names::is_dns1123_label, errors);
-    }
-}
-
-/// A DNS subdomain, or nothing.
-fn optional_subdomain(at: &At<'_>, errors: &mut Errors) {
-    if !at.str().is_empty() {
-        at.check(names::is_dns1123_subdomain, errors);
-    }
-}
 
 #[cfg(test)]
 mod tests;

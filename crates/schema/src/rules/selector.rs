@@ -16,6 +16,13 @@ pub(crate) struct Lenient {
     pub(crate) operators: bool,
 }
 
+impl Lenient {
+    /// Lets values be what they are if `any` is set.
+    pub(crate) fn values(any: bool) -> Self {
+        Self { values: any, operators: false }
+    }
+}
+
 /// Checks a label selector object; an absent one is fine.
 pub(crate) fn label_selector(at: &At<'_>, errors: &mut Errors) {
     label_selector_with(at, Lenient::default(), errors);
@@ -62,6 +69,12 @@ pub(crate) fn operator(at: &At<'_>, lenient: Lenient, errors: &mut Errors) {
         _ if lenient.operators => {}
         _ => at.field("operator").invalid_text("not a valid selector operator", errors),
     }
+}
+
+/// Whether an expression of a label selector holds a value that is none of a label.
+pub(crate) fn has_bad_value(selector: &Value) -> bool {
+    let mut values = selector.items("matchExpressions").iter().flat_map(|e| e.items("values"));
+    values.any(|v| !names::is_label_value(v.as_str().unwrap_or_default()).is_empty())
 }
 
 /// Whether a label selector object selects by nothing at all.

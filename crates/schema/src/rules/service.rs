@@ -1,4 +1,8 @@
-//! Rules of Services.
+//! Rules of Services; how they may change is below.
+
+mod change;
+
+use std::collections::HashSet;
 
 use meta::{FieldError, names};
 use serde_json::{Value, json};
@@ -11,12 +15,16 @@ use crate::view::View;
 /// `v1 Service`. Names are labels that may start with a digit (KEP-5311).
 pub(super) const SERVICE: Hooks = Hooks {
     name: metadata::label,
-    prepare_create: |_| {},
-    validate: |service, errors| validate(service, errors),
-    validate_update,
-    validate_status,
+    validate: |service, errors| validate(service, &Value::Null, errors),
+    validate_update: change::validate_update,
+    validate_status: change::validate_status,
+    ..Hooks::BASE
 };
 
+const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+const TOPOLOGY: &str = "service.kubernetes.io/topology-mode";
+const RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+const ONLY_BALANCED: &str = "may only be used when `type` is 'LoadBalancer'";
 const LONGEST_AFFINITY: i64 = 86_400;
 
 fn is_headless(spec: &Value) -> bool {
@@ -35,8 +43,24 @@ fn needs_health_check(spec: &Value) -> bool {
     spec.text("type") == "LoadBalancer" && spec.text("externalTrafficPolicy") == "Local"
 }
 
-fn validate(service: &Value, errors: &mut Errors) {
-    let spec = At::root(service).field("spec");
+/// An entry of an annotation.
+fn annotation<'a>(service: &'a Value, key: &str) -> At<'a> {
+    let at = At::root(service).field("metadata").field("annotations");
+    At { value: at.value.at(key), path: at.path.key(key) }
+}
+
+/// The texts of a list.
+fn texts<'a>(value: &'a Value, list: &str) -> impl Iterator<Item = &'a str> {
+    value.items(list).iter().filter_map(Value::as_str)
+}
+
+/// Checks a Service; `old` is what it was before an update.
+fn validate(service: &Value, old: &Value, errors: &mut Errors) {
+    let (mode, hints) = (annotation(service, TOPOLOGY), annotation(service, HINTS));
+    if !mode.value.is_null() && !hints.value.is_null() && mode.value != hints.value {
+        mode.invalid(format!("must match annotations[{HINTS}] when both are specified"), errors);
+    }
+    let (spec, before) = (At::root(service).field("spec"), old.at("spec"));
     let (kind, headless) = (spec.str_of("type"), is_headless(spec.value));
     if spec.items("ports").is_empty() && !headless && kind != "ExternalName" {
         spec.field("ports").required("", errors);
@@ -57,16 +81,16 @@ fn validate(service: &Value, errors: &mut Errors) {
     metadata::labels(spec.entries("selector"), &spec.path.child("selector"), errors);
     session_affinity(&spec, errors);
     if kind != "ExternalName" {
-        cluster_ips(&spec, headless, errors);
+        cluster_ips(&spec, before, headless, errors);
     }
     for ip in spec.each("externalIPs") {
-        if ip.ip(errors) {
+        if ip.ip_or_old(texts(before, "externalIPs"), errors) {
             ip.endpoint_ip(errors);
         }
     }
     spec.field("type").one_of(&["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], errors);
     port_conflicts(&spec, errors);
-    load_balancer(&spec, errors);
+    load_balancer(service, &spec, old, errors);
     traffic(&spec, errors);
 }
 
@@ -84,17 +108,16 @@ fn external_name(spec: &At<'_>, errors: &mut Errors) {
 
 fn ports(spec: &At<'_>, errors: &mut Errors) {
     let require = spec.items("ports").len() > 1;
-    let mut known = Vec::new();
+    let mut known = HashSet::new();
     for port in spec.each("ports") {
         let name = port.field("name");
         if require && name.str().is_empty() {
             name.required("", errors);
         } else if !name.str().is_empty() {
             name.check(names::is_dns1123_label, errors);
-            if known.contains(&name.str()) {
+            if !known.insert(name.str()) {
                 name.duplicate(errors);
             }
-            known.push(name.str());
         }
         port.field("port").port(errors);
         port.field("protocol").one_of(PROTOCOLS, errors);
@@ -132,7 +155,7 @@ fn session_affinity(spec: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn cluster_ips(spec: &At<'_>, headless: bool, errors: &mut Errors) {
+fn cluster_ips(spec: &At<'_>, before: &Value, headless: bool, errors: &mut Errors) {
     let (ip, list) = (spec.str_of("clusterIP"), spec.field("clusterIPs"));
     let ips: Vec<&str> = spec.items("clusterIPs").iter().filter_map(Value::as_str).collect();
     match (ip, ips.first()) {
@@ -144,22 +167,15 @@ fn cluster_ips(spec: &At<'_>, headless: bool, errors: &mut Errors) {
         }
         _ => {}
     }
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for family in spec.each("ipFamilies") {
-        if !["IPv4", "IPv6"].contains(&family.str()) {
-            family.unsupported(&["IPv4", "IPv6"], errors);
-        }
-        if seen.contains(&family.str()) {
+        family.known(&["IPv4", "IPv6"], errors);
+        if !seen.insert(family.str()) {
             family.duplicate(errors);
         }
-        seen.push(family.str());
     }
-    const POLICIES: &[&str] = &["PreferDualStack", "RequireDualStack", "SingleStack"];
-    if let Some(policy) =
-        spec.some("ipFamilyPolicy").filter(|policy| !POLICIES.contains(&policy.str()))
-    {
-        policy.unsupported(POLICIES, errors);
-    }
+    let policy = spec.field("ipFamilyPolicy");
+    policy.known(&["PreferDualStack", "RequireDualStack", "SingleStack"], errors);
     let mut bad = false;
     for (index, ip) in spec.each("clusterIPs").enumerate() {
         if index == 0 && ip.str() == "None" {
@@ -169,7 +185,7 @@ fn cluster_ips(spec: &At<'_>, headless: bool, errors: &mut Errors) {
             }
             continue;
         }
-        bad |= !ip.ip(errors);
+        bad |= !ip.ip_or_old(texts(before, "clusterIPs"), errors);
     }
     if ips.len() > 2 {
         list.invalid("may only hold up to 2 values", errors);
@@ -183,8 +199,9 @@ fn cluster_ips(spec: &At<'_>, headless: bool, errors: &mut Errors) {
     if headless {
         return;
     }
-    for ((index, ip), family) in ips.iter().enumerate().zip(&seen) {
-        if is_ipv6(ip) != (*family == "IPv6") {
+    for ((index, ip), family) in ips.iter().enumerate().zip(texts(spec.value, "ipFamilies")) {
+        let known = matches!(family, "IPv4" | "IPv6");
+        if known && is_ipv6(ip) != (family == "IPv6") {
             let text = format!("expected an {family} value as indicated by `ipFamilies[{index}]`");
             errors.push(FieldError::invalid(list.path.index(index), *ip, text));
         }
@@ -198,46 +215,63 @@ fn port_conflicts(spec: &At<'_>, errors: &mut Errors) {
             port.field("nodePort").forbidden("may not be used when `type` is 'ClusterIP'", errors);
         }
     }
-    let mut taken = Vec::new();
+    let mut taken = HashSet::new();
     for port in spec.each("ports") {
         let number = port.int("nodePort").unwrap_or_default();
-        let key = (port.str_of("protocol"), number);
-        if number != 0 && taken.contains(&key) {
+        if number != 0 && !taken.insert((port.str_of("protocol"), number)) {
             port.field("nodePort").duplicate(errors);
         }
-        taken.push(key);
     }
-    let mut taken = Vec::new();
+    let mut taken = HashSet::new();
     for port in spec.each("ports") {
-        let key = (port.str_of("protocol"), port.int("port").unwrap_or_default());
-        if taken.contains(&key) {
-            let shown = json!({"protocol": key.0, "port": key.1, "targetPort": 0});
-            errors.push(FieldError::duplicate(&port.path, shown));
+        let (protocol, number) = (port.str_of("protocol"), port.int("port").unwrap_or_default());
+        if !taken.insert((protocol, number)) {
+            let shown = format!(
+                "{{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{number},\"TargetPort\":0,\"NodePort\":0}}",
+                json!(protocol)
+            );
+            errors.push(FieldError::duplicate(&port.path, Value::Null).shown_as(shown));
         }
-        taken.push(key);
     }
 }
 
-fn load_balancer(spec: &At<'_>, errors: &mut Errors) {
+fn load_balancer(service: &Value, spec: &At<'_>, old: &Value, errors: &mut Errors) {
     let balanced = spec.str_of("type") == "LoadBalancer";
-    let only = "may only be used when `type` is 'LoadBalancer'";
-    let ranges = spec.path.child("LoadBalancerSourceRanges");
-    if !balanced && !spec.items("loadBalancerSourceRanges").is_empty() {
-        errors.push(FieldError::forbidden(&ranges, only));
-    }
-    for (index, range) in spec.each("loadBalancerSourceRanges").enumerate() {
-        let text = json!(range.str().trim());
-        At { value: &text, path: ranges.index(index) }.cidr(errors);
-    }
+    source_ranges(service, spec, old, balanced, errors);
     let allocate = spec.field("allocateLoadBalancerNodePorts");
     match (balanced, allocate.value.is_null()) {
-        (false, false) => allocate.forbidden(only, errors),
+        (false, false) => allocate.forbidden(ONLY_BALANCED, errors),
         (true, true) => errors.push(FieldError::required("allocateLoadBalancerNodePorts", "")),
         _ => {}
     }
+    class(spec, errors);
+}
+
+/// Sources may be said in a field or, where it is empty, in an annotation.
+fn source_ranges(service: &Value, spec: &At<'_>, old: &Value, balanced: bool, errors: &mut Errors) {
+    let (path, said) = (spec.path.child("LoadBalancerSourceRanges"), annotation(service, RANGES));
+    let field = !spec.items("loadBalancerSourceRanges").is_empty();
+    let path = if field { path } else { said.path.clone() };
+    if !balanced && (field || !said.value.is_null()) {
+        errors.push(FieldError::forbidden(&path, ONLY_BALANCED));
+    }
+    for (index, range) in spec.each("loadBalancerSourceRanges").enumerate() {
+        let text = json!(range.str().trim());
+        let before = texts(old.at("spec"), "loadBalancerSourceRanges").map(str::trim);
+        At { value: &text, path: path.index(index) }.cidr_or_old(before, errors);
+    }
+    let changed = annotation(old, RANGES).value != said.value;
+    if !field && changed && !said.str().trim().is_empty() {
+        for range in said.str().trim().split(',') {
+            At { value: &json!(range.trim()), path: path.clone() }.cidr(errors);
+        }
+    }
+}
+
+fn class(spec: &At<'_>, errors: &mut Errors) {
     match spec.some("loadBalancerClass") {
-        Some(class) if balanced => qualified_name(&class, errors),
-        Some(class) => class.forbidden(only, errors),
+        Some(class) if spec.str_of("type") == "LoadBalancer" => qualified_name(&class, errors),
+        Some(class) => class.forbidden(ONLY_BALANCED, errors),
         None => {}
     }
 }
@@ -272,107 +306,5 @@ fn traffic(spec: &At<'_>, errors: &mut Errors) {
     let distribution = spec.some("trafficDistribution");
     if let Some(found) = distribution.filter(|found| !DISTRIBUTIONS.contains(&found.str())) {
         found.unsupported(DISTRIBUTIONS, errors);
-    }
-}
-
-fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
-    let (after, before) = (At::root(new).field("spec"), old.at("spec"));
-    if after.str_of("type") != "ExternalName" && before.text("type") != "ExternalName" {
-        let (now_headless, was_headless) = (is_headless(after.value), is_headless(before));
-        if !(now_headless && was_headless) {
-            unchanged(
-                &after,
-                before,
-                "clusterIPs",
-                "primary clusterIP",
-                "secondary clusterIP",
-                errors,
-            );
-        }
-        if !now_headless && !was_headless {
-            unchanged(
-                &after,
-                before,
-                "ipFamilies",
-                "primary ipFamily",
-                "secondary ipFamily",
-                errors,
-            );
-        }
-    }
-    let balanced = |spec: &Value| spec.text("type") == "LoadBalancer";
-    if balanced(after.value)
-        && balanced(before)
-        && after.at("loadBalancerClass") != before.at("loadBalancerClass")
-    {
-        after.field("loadBalancerClass").invalid("may not change once set", errors);
-    }
-    let moved = after.int("healthCheckNodePort") != before.int("healthCheckNodePort");
-    if needs_health_check(after.value) && needs_health_check(before) && moved {
-        after.field("healthCheckNodePort").forbidden("field is immutable", errors);
-    }
-    validate(new, errors);
-}
-
-/// The addresses or families of a Service stay; a second one may come and go.
-fn unchanged(
-    after: &At<'_>,
-    before: &Value,
-    list: &str,
-    first: &str,
-    second: &str,
-    errors: &mut Errors,
-) {
-    let (new, old) = (after.items(list), before.items(list));
-    let whole = Value::Array(new.to_vec());
-    let mut complain = |index: usize, text: &str| {
-        errors.push(FieldError::invalid(after.path.child(list).index(index), whole.clone(), text));
-    };
-    if new.len() == old.len() {
-        for (index, _) in new.iter().zip(old).enumerate().filter(|(_, (new, old))| new != old) {
-            complain(if list == "clusterIPs" { index } else { 0 }, "may not change once set");
-        }
-        return;
-    }
-    match (new.first(), old.first()) {
-        (None, Some(_)) => complain(0, &format!("{first} can not be unset")),
-        (Some(new), Some(old)) if new != old => complain(0, "may not change once set"),
-        _ => {}
-    }
-    if new.len() == 1 && old.len() > 1 && after.str_of("ipFamilyPolicy") != "SingleStack" {
-        let text = format!("must be set to 'SingleStack' when releasing the {second}");
-        after.field("ipFamilyPolicy").invalid(text, errors);
-    }
-}
-
-fn validate_status(new: &Value, _: &Value, errors: &mut Errors) {
-    let root = At::root(new);
-    let balancer = root.field("status").field("loadBalancer");
-    if root.value.at("spec").text("type") != "LoadBalancer" {
-        if !balancer.items("ingress").is_empty() {
-            let text = "may only be used when `spec.type` is 'LoadBalancer'";
-            balancer.field("ingress").forbidden(text, errors);
-        }
-        return;
-    }
-    for ingress in balancer.each("ingress") {
-        let (ip, mode, hostname) =
-            (ingress.field("ip"), ingress.field("ipMode"), ingress.field("hostname"));
-        if !ip.str().is_empty() {
-            ip.ip(errors);
-        }
-        match (mode.value, ip.str()) {
-            (Value::Null, "") => {}
-            (Value::Null, _) => mode.required("must be specified when `ip` is set", errors),
-            (_, "") => mode.forbidden("may not be specified when `ip` is not set", errors),
-            _ if ["Proxy", "VIP"].contains(&mode.str()) => {}
-            _ => mode.unsupported(&["Proxy", "VIP"], errors),
-        }
-        if !hostname.str().is_empty() {
-            hostname.check(names::is_dns1123_subdomain, errors);
-            if hostname.str().parse::<std::net::IpAddr>().is_ok() {
-                hostname.invalid("must be a DNS name, not an IP address", errors);
-            }
-        }
     }
 }

@@ -3,15 +3,15 @@
 use meta::GroupVersionKind;
 
 use super::{
-    Hooks, admission, allocation, batch, certificates, classes, cluster, config, csi, devices,
-    endpoints, event, flow, ingress, networking, pod, policies, rbac, registration, reviews,
-    service, storage, workload,
+    Hooks, admission, allocation, autoscaling, batch, certificates, claim, classes, cluster, config,
+    csi, devices, disruption, endpoints, event, flow, ingress, networking, node, persistent, pod,
+    policies, quota, rbac, registration, reviews, service, workload,
 };
 use crate::types::{self, Type};
 
 /// The functions of a kind.
 pub(super) fn hooks(kind: &GroupVersionKind) -> Hooks {
-    own(kind).or_else(|| added(kind)).unwrap_or(Hooks::BASE)
+    own(kind).unwrap_or(Hooks::BASE)
 }
 
 /// The type of a built-in kind that is validated from the type graph too.
@@ -26,11 +26,15 @@ fn own(kind: &GroupVersionKind) -> Option<Hooks> {
         ("", "ConfigMap") => config::CONFIG_MAP,
         ("", "Endpoints") => endpoints::ENDPOINTS,
         ("", "Event") => event::EVENT,
+        ("", "LimitRange") => quota::LIMIT_RANGE,
         ("", "Namespace") => cluster::NAMESPACE,
-        ("", "Node") => cluster::NODE,
+        ("", "Node") => node::NODE,
+        ("", "PersistentVolume") => persistent::PERSISTENT_VOLUME,
+        ("", "PersistentVolumeClaim") => claim::PERSISTENT_VOLUME_CLAIM,
         ("", "Pod") => pod::POD,
         ("", "PodTemplate") => pod::POD_TEMPLATE,
         ("", "ReplicationController") => workload::REPLICATION_CONTROLLER,
+        ("", "ResourceQuota") => quota::RESOURCE_QUOTA,
         ("", "Secret") => config::SECRET,
         ("", "Service") => service::SERVICE,
         ("", "ServiceAccount") => cluster::SERVICE_ACCOUNT,
@@ -47,6 +51,7 @@ fn own(kind: &GroupVersionKind) -> Option<Hooks> {
             policies::VALIDATING_BINDING
         }
         ("apiregistration.k8s.io", "APIService") => registration::API_SERVICE,
+        ("apps", "ControllerRevision") => workload::CONTROLLER_REVISION,
         ("apps", "DaemonSet") => workload::DAEMON_SET,
         ("apps", "Deployment") => workload::DEPLOYMENT,
         ("apps", "ReplicaSet") => workload::REPLICA_SET,
@@ -56,6 +61,9 @@ fn own(kind: &GroupVersionKind) -> Option<Hooks> {
         ("authorization.k8s.io", "SelfSubjectAccessReview") => reviews::SELF,
         ("authorization.k8s.io", "SubjectAccessReview") => reviews::SUBJECT,
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::REQUEST,
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::POD_AUTOSCALER,
+        ("batch", "CronJob") => batch::CRON_JOB,
+        ("batch", "Job") => batch::JOB,
         ("coordination.k8s.io", "Lease") => classes::LEASE,
         ("discovery.k8s.io", "EndpointSlice") => endpoints::ENDPOINT_SLICE,
         ("events.k8s.io", "Event") => event::NEW_EVENT,
@@ -67,6 +75,7 @@ fn own(kind: &GroupVersionKind) -> Option<Hooks> {
         ("networking.k8s.io", "NetworkPolicy") => networking::NETWORK_POLICY,
         ("networking.k8s.io", "ServiceCIDR") => allocation::SERVICE_CIDR,
         ("node.k8s.io", "RuntimeClass") => classes::RUNTIME_CLASS,
+        ("policy", "PodDisruptionBudget") => disruption::POD_DISRUPTION_BUDGET,
         ("rbac.authorization.k8s.io", "ClusterRole") => rbac::CLUSTER_ROLE,
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => rbac::CLUSTER_ROLE_BINDING,
         ("rbac.authorization.k8s.io", "Role") => rbac::ROLE,
@@ -82,19 +91,6 @@ fn own(kind: &GroupVersionKind) -> Option<Hooks> {
         ("storage.k8s.io", "StorageClass") => csi::STORAGE_CLASS,
         ("storage.k8s.io", "VolumeAttachment") => csi::VOLUME_ATTACHMENT,
         ("storage.k8s.io", "VolumeAttributesClass") => csi::ATTRIBUTES_CLASS,
-        _ => return None,
-    })
-}
-
-/// Kinds whose rules add to what the type graph says.
-fn added(kind: &GroupVersionKind) -> Option<Hooks> {
-    Some(match (kind.group.as_str(), kind.kind.as_str()) {
-        ("", "PersistentVolume") => storage::PERSISTENT_VOLUME,
-        ("", "PersistentVolumeClaim") => storage::PERSISTENT_VOLUME_CLAIM,
-        ("autoscaling", "HorizontalPodAutoscaler") => storage::POD_AUTOSCALER,
-        ("batch", "CronJob") => batch::CRON_JOB,
-        ("batch", "Job") => batch::JOB,
-        ("policy", "PodDisruptionBudget") => storage::POD_DISRUPTION_BUDGET,
         _ => return None,
     })
 }

@@ -101,7 +101,8 @@ fn deployments() {
 fn stateful_and_daemon_sets() {
     let of = kind("apps/v1", "StatefulSet");
     let set = json!({"spec": {"serviceName": "s", "selector": {"matchLabels": {"app": "a"}},
-        "volumeClaimTemplates": [{"metadata": {"name": "data"}}],
+        "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}],
         "template": {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [
             {"name": "c", "image": "i", "volumeMounts": [{"name": "data", "mountPath": "/d"}]}]}}}});
     check(&of, set.clone(), &[]);
@@ -284,7 +285,7 @@ fn jobs() {
     let job = |policy: &str| {
         let mut job = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": template(json!({}))}});
         job["spec"]["template"]["spec"]["restartPolicy"] = json!(policy);
-        prepare_create(&of, &mut job);
+        assert_eq!(prepare_create(&of, &mut job), Vec::<String>::new());
         job
     };
     check(&of, job("Never"), &[]);
@@ -357,7 +358,7 @@ fn claims_budgets_and_autoscalers() {
         claim("1Gi"),
         claim("2Gi"),
         &["spec: Forbidden: spec is immutable after creation except resources.requests and \
-           volumeAttributesClassName for bound claims"],
+           volumeAttributesClassName for bound claims\n- resources.requests.storage: \"1Gi\"\n+ resources.requests.storage: \"2Gi\"\n"],
     );
     check(
         &kind("policy/v1", "PodDisruptionBudget"),
@@ -366,7 +367,7 @@ fn claims_budgets_and_autoscalers() {
     );
     check(
         &kind("autoscaling/v2", "HorizontalPodAutoscaler"),
-        json!({"spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "minReplicas": 3, "maxReplicas": 2}}),
+        json!({"spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}, "minReplicas": 3, "maxReplicas": 2}}),
         &["spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`"],
     );
 }

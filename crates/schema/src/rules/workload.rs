@@ -1,119 +1,66 @@
-//! Rules of the kinds that make pods from a template: Deployment, ReplicaSet, ReplicationController, DaemonSet,
-//! StatefulSet.
+//! Rules of the kinds that make pods from a template: Deployment, ReplicaSet, ReplicationController; those of
+//! DaemonSets and StatefulSets, and of their revisions, are below.
+
+mod daemon;
+mod stateful;
+mod status;
 
 use meta::{FieldError, Selector, names};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::at::{At, Errors};
-use super::metadata::{self, immutable};
+use super::metadata::immutable;
 use super::selector::{is_empty, label_selector, matches};
 use super::{Hooks, pod};
-use crate::view::{View, same};
-
-const BASE: Hooks = Hooks {
-    name: metadata::subdomain,
-    prepare_create: |_| {},
-    validate: |_, _| {},
-    validate_update: |_, _, _| {},
-    validate_status: |_, _, _| {},
-};
+use crate::view::View;
+pub(super) use daemon::DAEMON_SET;
+pub(super) use stateful::{CONTROLLER_REVISION, STATEFUL_SET};
 
 /// `apps/v1 Deployment`.
 pub(super) const DEPLOYMENT: Hooks = Hooks {
-    validate: deployment,
+    validate: |object, errors| deployment(object, None, errors),
     validate_update: |new, old, errors| {
-        deployment(new, errors);
+        deployment(new, Some(old), errors);
         immutable_selector(new, old, errors);
     },
-    validate_status: |new, old, errors| {
-        let counts = [
-            "replicas",
-            "updatedReplicas",
-            "readyReplicas",
-            "availableReplicas",
-            "unavailableReplicas",
-        ];
-        status(new, &counts, &["updatedReplicas", "readyReplicas", "availableReplicas"], errors);
-        let count = |object: &Value| object.at("status").int("collisionCount");
-        let decremented = count(old).is_some_and(|old| count(new).is_none_or(|new| new < old));
-        if decremented {
-            let path = At::root(new).field("status").path.child("collisionCount");
-            errors.push(FieldError::invalid(
-                path,
-                count(new).unwrap_or_default(),
-                "cannot be decremented",
-            ));
-        }
-    },
-    ..BASE
+    validate_status: status::deployment,
+    ..Hooks::BASE
 };
 
 /// `apps/v1 ReplicaSet`.
 pub(super) const REPLICA_SET: Hooks = Hooks {
-    validate: replica_set,
+    validate: |object, errors| replica_set(object, None, errors),
     validate_update: |new, old, errors| {
-        replica_set(new, errors);
+        replica_set(new, Some(old), errors);
         immutable_selector(new, old, errors);
     },
-    validate_status: replica_status,
-    ..BASE
+    validate_status: status::replica_set,
+    ..Hooks::BASE
 };
 
 /// `v1 ReplicationController`.
 pub(super) const REPLICATION_CONTROLLER: Hooks = Hooks {
-    validate: replication_controller,
-    validate_update: |new, _, errors| replication_controller(new, errors),
-    validate_status: replica_status,
-    ..BASE
+    validate: |object, errors| replication_controller(object, None, errors),
+    validate_update: |new, old, errors| replication_controller(new, Some(old), errors),
+    validate_status: status::replication_controller,
+    ..Hooks::BASE
 };
-
-/// `apps/v1 DaemonSet`.
-pub(super) const DAEMON_SET: Hooks = Hooks {
-    validate: daemon_set,
-    validate_update: |new, old, errors| {
-        immutable_selector(new, old, errors);
-        daemon_set(new, errors);
-    },
-    ..BASE
-};
-
-/// `apps/v1 StatefulSet`.
-pub(super) const STATEFUL_SET: Hooks =
-    Hooks { validate: stateful_set, validate_update: stateful_set_update, ..BASE };
 
 fn immutable_selector(new: &Value, old: &Value, errors: &mut Errors) {
     let path = At::root(new).field("spec").path.child("selector");
     immutable(new.at("spec").at("selector"), old.at("spec").at("selector"), path, errors);
 }
 
-fn replica_status(new: &Value, _: &Value, errors: &mut Errors) {
-    let counts = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
-    status(new, &counts, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"], errors);
+/// The template that an object had before.
+fn template_of(old: Option<&Value>) -> Option<&Value> {
+    old.map(|old| old.at("spec").at("template"))
 }
 
-/// Counts must not be negative, nor those of `bounded` exceed the replicas.
-fn status(object: &Value, counts: &[&str], bounded: &[&str], errors: &mut Errors) {
-    let status = At::root(object).field("status");
-    status.field("observedGeneration").not_negative(errors);
-    for field in counts.iter().chain(&["terminatingReplicas", "collisionCount"]) {
-        status.field(field).not_negative(errors);
-    }
-    let count = |field: &str| status.int(field).unwrap_or_default();
-    for field in bounded {
-        if count(field) > count("replicas") {
-            status.field(field).invalid("cannot be greater than status.replicas", errors);
-        }
-    }
-    if count("availableReplicas") > count("readyReplicas") {
-        status.field("availableReplicas").invalid("cannot be greater than readyReplicas", errors);
-    }
-}
-
-fn deployment(object: &Value, errors: &mut Errors) {
+fn deployment(object: &Value, old: Option<&Value>, errors: &mut Errors) {
     let spec = At::root(object).field("spec");
     spec.field("replicas").not_negative(errors);
     selector(&spec, "deployment", errors);
-    template_of_replica_set(&spec, errors);
+    template_of_replica_set(&spec, old, errors);
     deployment_strategy(&spec.field("strategy"), errors);
     spec.field("minReadySeconds").not_negative(errors);
     spec.field("revisionHistoryLimit").not_negative(errors);
@@ -125,12 +72,12 @@ fn deployment(object: &Value, errors: &mut Errors) {
     }
 }
 
-fn replica_set(object: &Value, errors: &mut Errors) {
+fn replica_set(object: &Value, old: Option<&Value>, errors: &mut Errors) {
     let spec = At::root(object).field("spec");
     spec.field("replicas").not_negative(errors);
     spec.field("minReadySeconds").not_negative(errors);
     selector(&spec, "deployment", errors);
-    template_of_replica_set(&spec, errors);
+    template_of_replica_set(&spec, old, errors);
 }
 
 /// A selector that must be there and select something.
@@ -144,7 +91,7 @@ fn selector(spec: &At<'_>, kind: &str, errors: &mut Errors) {
     }
 }
 
-fn template_of_replica_set(spec: &At<'_>, errors: &mut Errors) {
+fn template_of_replica_set(spec: &At<'_>, old: Option<&Value>, errors: &mut Errors) {
     let template = spec.field("template");
     match Selector::from_label_selector(spec.value.at("selector")) {
         Err(_) => return spec.field("selector").invalid("invalid label selector", errors),
@@ -152,7 +99,7 @@ fn template_of_replica_set(spec: &At<'_>, errors: &mut Errors) {
         // No selector selects nothing.
         Ok(_) => not_selected(&template, errors),
     }
-    pod::template(&template, errors);
+    pod::template(&template, template_of(old), errors);
     only_always(&template, "ReplicaSet", errors);
 }
 
@@ -164,15 +111,10 @@ fn selects_template(selector: &Selector, template: &At<'_>, errors: &mut Errors)
     }
 }
 
-fn not_selected(template: &At<'_>, errors: &mut Errors) {
+/// Says that a template's labels are not those that are selected.
+pub(super) fn not_selected(template: &At<'_>, errors: &mut Errors) {
     let labels = template.field("metadata").field("labels");
-    let shown =
-        if labels.value.is_null() { Value::Object(Map::new()) } else { labels.value.clone() };
-    errors.push(FieldError::invalid(
-        &labels.path,
-        shown,
-        "`selector` does not match template `labels`",
-    ));
+    labels.invalid("`selector` does not match template `labels`", errors);
 }
 
 /// Pods that are replaced when they end must not end by themselves.
@@ -207,14 +149,29 @@ fn deployment_strategy(strategy: &At<'_>, errors: &mut Errors) {
             at_most_all(&unavailable, errors);
         }
         _ => {
-            let value = strategy.value.clone();
-            errors.push(FieldError::not_supported(
-                &strategy.path,
-                value,
-                &["Recreate", "RollingUpdate"],
-            ));
+            let shown = strategy_as_go(strategy, &["MaxUnavailable", "MaxSurge"]);
+            let words = &["Recreate", "RollingUpdate"];
+            errors.push(
+                FieldError::not_supported(&strategy.path, Value::Null, words).shown_as(shown),
+            );
         }
     }
+}
+
+/// A strategy as Go shows it: all fields in its order.
+fn strategy_as_go(strategy: &At<'_>, fields: &[&str]) -> String {
+    let rolling = strategy.at("rollingUpdate");
+    let show = |field: &&str| {
+        let json = format!("{}{}", field[..1].to_lowercase(), &field[1..]);
+        let value = rolling.at(&json);
+        let zero = json!(0);
+        format!("\"{field}\":{}", if value.is_null() { &zero } else { value })
+    };
+    let rolling = match rolling {
+        Value::Null => "null".to_owned(),
+        _ => format!("{{{}}}", fields.iter().map(show).collect::<Vec<_>>().join(",")),
+    };
+    format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", meta::quote(strategy.str_of("type")))
 }
 
 pub(super) fn int_or_percent(at: &At<'_>, errors: &mut Errors) {
@@ -239,7 +196,7 @@ pub(super) fn at_most_all(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn replication_controller(object: &Value, errors: &mut Errors) {
+fn replication_controller(object: &Value, old: Option<&Value>, errors: &mut Errors) {
     let spec = At::root(object).field("spec");
     spec.field("minReadySeconds").not_negative(errors);
     if spec.entries("selector").is_empty() {
@@ -253,165 +210,19 @@ fn replication_controller(object: &Value, errors: &mut Errors) {
     if template.value.is_null() {
         return template.required("", errors);
     }
-    let wrapped = serde_json::json!({"matchLabels": spec.at("selector")});
-    if let Ok(selector) = Selector::from_label_selector(&wrapped) {
-        selects_template(&selector, &template, errors);
+    // The selector is a map of labels; whatever they are, all must be there.
+    let labels = template.at("metadata").entries("labels");
+    let selected = |(key, value): (&String, &Value)| labels.get(key) == Some(value);
+    if !spec.entries("selector").iter().all(selected) {
+        not_selected(&template, errors);
     }
-    pod::template(&template, errors);
+    pod::template(&template, template_of(old), errors);
     only_always(&template, "ReplicationController", errors);
 }
 
-fn daemon_set(object: &Value, errors: &mut Errors) {
-    let spec = At::root(object).field("spec");
-    let (chosen, template) = (spec.field("selector"), spec.field("template"));
-    label_selector(&chosen, errors);
-    if let Ok(selector) = Selector::from_label_selector(chosen.value) {
-        let labels = template.field("metadata").field("labels");
-        if chosen.value.is_null() || !matches(&selector, labels.value) {
-            labels.invalid("`selector` does not match template `labels`", errors);
-        }
-    }
-    if !chosen.value.is_null() && is_empty(chosen.value) {
-        chosen.invalid("empty selector is invalid for daemonset", errors);
-    }
-    pod::template(&template, errors);
-    only_always(&template, "DaemonSet", errors);
-    spec.field("minReadySeconds").not_negative(errors);
-    daemon_set_strategy(&spec.field("updateStrategy"), errors);
-    spec.field("revisionHistoryLimit").not_negative(errors);
-}
-
-fn daemon_set_strategy(strategy: &At<'_>, errors: &mut Errors) {
-    match (strategy.str_of("type"), strategy.some("rollingUpdate")) {
-        ("OnDelete", _) => {}
-        ("RollingUpdate", None) => strategy.field("rollingUpdate").required("", errors),
-        ("RollingUpdate", Some(rolling)) => {
-            let (unavailable, surge) = (rolling.field("maxUnavailable"), rolling.field("maxSurge"));
-            for bound in [&unavailable, &surge] {
-                int_or_percent(bound, errors);
-            }
-            for bound in [&unavailable, &surge] {
-                at_most_all(bound, errors);
-            }
-            match (amount(unavailable.value) != 0, amount(surge.value) != 0) {
-                (true, true) => {
-                    surge.invalid("may not be set when maxUnavailable is non-zero", errors)
-                }
-                (false, false) => unavailable.required("cannot be 0 when maxSurge is 0", errors),
-                _ => {}
-            }
-        }
-        _ => {
-            let value = strategy.value.clone();
-            errors.push(FieldError::not_supported(
-                &strategy.path,
-                value,
-                &["RollingUpdate", "OnDelete"],
-            ));
-        }
-    }
-}
-
-fn stateful_set(object: &Value, errors: &mut Errors) {
-    let spec = At::root(object).field("spec");
-    let service = spec.field("serviceName");
-    if !service.str().is_empty() {
-        service.check(names::is_dns1123_label, errors);
-    }
-    stateful_set_spec(&spec, errors);
-}
-
-fn stateful_set_spec(spec: &At<'_>, errors: &mut Errors) {
-    let policy = spec.field("podManagementPolicy");
-    match policy.str() {
-        "" => policy.required("", errors),
-        "OrderedReady" | "Parallel" => {}
-        _ => policy.invalid("must be 'OrderedReady' or 'Parallel'", errors),
-    }
-    let strategy = spec.field("updateStrategy");
-    match (strategy.str_of("type"), strategy.some("rollingUpdate")) {
-        ("", _) => strategy.required("", errors),
-        ("OnDelete", Some(rolling)) => {
-            rolling.invalid("only allowed for updateStrategy 'RollingUpdate'", errors);
-        }
-        ("OnDelete", None) | ("RollingUpdate", None) => {}
-        ("RollingUpdate", Some(rolling)) => {
-            rolling.field("partition").not_negative(errors);
-            if let Some(unavailable) = rolling.some("maxUnavailable") {
-                int_or_percent(&unavailable, errors);
-                if amount(unavailable.value) == 0 {
-                    unavailable.invalid("cannot be 0", errors);
-                }
-                at_most_all(&unavailable, errors);
-            }
-        }
-        _ => strategy.invalid("must be 'RollingUpdate' or 'OnDelete'", errors),
-    }
-    spec.field("replicas").not_negative(errors);
-    spec.field("minReadySeconds").not_negative(errors);
-    spec.field("ordinals").field("start").not_negative(errors);
-    selector(spec, "statefulset", errors);
-    let template = spec.field("template");
-    if let (Ok(selector), true) =
-        (Selector::from_label_selector(spec.value.at("selector")), spec.has("selector"))
-    {
-        selects_template(&selector, &template, errors);
-    }
-    let whole = with_claims(spec.value, template.value);
-    pod::template(&At { value: &whole, path: template.path.clone() }, errors);
-    only_always(&template, "StatefulSet", errors);
-}
-
-/// The template as its pods will see it: with a volume for each claim template.
-fn with_claims(spec: &Value, template: &Value) -> Value {
-    let mut template = template.clone();
-    let claims: Vec<&str> = spec
-        .items("volumeClaimTemplates")
-        .iter()
-        .map(|claim| claim.at("metadata").text("name"))
-        .collect();
-    let Some(pod) = template.get_mut("spec").and_then(Value::as_object_mut) else {
-        return template;
-    };
-    pod.remove("hostname");
-    pod.remove("subdomain");
-    let mut volumes: Vec<Value> = claims
-        .iter()
-        .map(|name| serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}}))
-        .collect();
-    volumes.extend(
-        pod.items("volumes")
-            .iter()
-            .filter(|volume| !claims.contains(&volume.text("name")))
-            .cloned(),
-    );
-    if !volumes.is_empty() {
-        pod.insert("volumes".to_owned(), Value::Array(volumes));
-    }
-    template
-}
-
-fn stateful_set_update(new: &Value, old: &Value, errors: &mut Errors) {
-    const MAY_CHANGE: &[&str] = &[
-        "replicas",
-        "template",
-        "updateStrategy",
-        "minReadySeconds",
-        "ordinals",
-        "revisionHistoryLimit",
-        "persistentVolumeClaimRetentionPolicy",
-    ];
-    stateful_set_spec(&At::root(new).field("spec"), errors);
-    let rest = |object: &Value| {
-        let fields = object.at("spec").as_object().cloned().unwrap_or_default();
-        Value::Object(
-            fields.into_iter().filter(|(key, _)| !MAY_CHANGE.contains(&key.as_str())).collect(),
-        )
-    };
-    if !same(&rest(new), &rest(old)) {
-        let text = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
-                    'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and \
-                    'minReadySeconds' are forbidden";
-        At::root(new).field("spec").forbidden(text, errors);
-    }
+/// An object without some of its fields.
+fn without(object: &Value, fields: &[&str]) -> Value {
+    let kept = object.as_object().into_iter().flatten();
+    let kept = kept.filter(|(key, _)| !fields.contains(&key.as_str()));
+    Value::Object(kept.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>())
 }

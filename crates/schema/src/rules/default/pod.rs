@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Fill, fill_in, fill_zero, object_in};
+use super::{Fill, fill_in, fill_zero, make, object_in};
 use crate::view::View;
 
 /// The defaults of a type of this file.
@@ -10,6 +10,7 @@ pub(super) fn of(name: &str) -> Option<Fill> {
     Some(match name.strip_prefix("io.k8s.api.core.v1.")? {
         "Pod" => pod,
         "PodSpec" => pod_spec,
+        "PodTemplateSpec" => |template| make(template, "spec"),
         "Container" | "EphemeralContainer" => container,
         "Probe" => probe,
         "HTTPGetAction" => |action| {
@@ -38,6 +39,7 @@ fn pod(pod: &mut Map<String, Value>) {
             requests_from_limits(container);
         }
     }
+    pod_limits(spec);
     pod_requests(spec);
     fill_in(spec, "enableServiceLinks", true);
     if spec.flag("hostNetwork") {
@@ -65,6 +67,25 @@ fn requests_from_limits(container: &mut Value) {
     }
 }
 
+/// Pod-level limits of huge pages: what the containers may have together, unless the pod requests such pages.
+fn pod_limits(spec: &mut Map<String, Value>) {
+    let resources = spec.at("resources");
+    let mut limits = resources.entries("limits").clone();
+    if limits.is_empty() && resources.entries("requests").is_empty() {
+        return;
+    }
+    for (name, amount) in crate::amounts::aggregate(spec, "limits") {
+        if name.starts_with("hugepages-") && !spec.at("resources").at("requests").has(&name) {
+            limits.entry(name).or_insert_with(|| Value::String(amount.to_string()));
+        }
+    }
+    if !limits.is_empty()
+        && let Some(resources) = spec.get_mut("resources").and_then(Value::as_object_mut)
+    {
+        resources.insert("limits".to_owned(), Value::Object(limits));
+    }
+}
+
 /// Pod-level requests: what the containers request together, else the pod's limits.
 fn pod_requests(spec: &mut Map<String, Value>) {
     let limits = spec.at("resources").entries("limits").clone();
@@ -74,7 +95,7 @@ fn pod_requests(spec: &mut Map<String, Value>) {
     let supported =
         |name: &str| name == "cpu" || name == "memory" || name.starts_with("hugepages-");
     let mut requests = spec.at("resources").entries("requests").clone();
-    let together = crate::rules::resources::aggregate(spec, "requests");
+    let together = crate::amounts::aggregate(spec, "requests");
     for (name, amount) in together {
         if supported(&name) && !name.starts_with("hugepages-") {
             requests.entry(name).or_insert_with(|| Value::String(amount.to_string()));

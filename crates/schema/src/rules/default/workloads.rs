@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Fill, fill_in, object_in};
+use super::{Fill, fill_in, make, object_in};
 use crate::view::View;
 
 /// The defaults of a type of this file.
@@ -15,6 +15,13 @@ pub(super) fn of(name: &str) -> Option<Fill> {
             }
         },
         "apps.v1.DaemonSet" => daemon_set,
+        "apps.v1.DeploymentSpec"
+        | "apps.v1.ReplicaSetSpec"
+        | "apps.v1.DaemonSetSpec"
+        | "apps.v1.StatefulSetSpec"
+        | "batch.v1.JobSpec" => |spec| make(spec, "template"),
+        "batch.v1.CronJobSpec" => |spec| make(spec, "jobTemplate"),
+        "batch.v1.JobTemplateSpec" => |template| make(template, "spec"),
         "apps.v1.StatefulSet" => stateful_set,
         "batch.v1.Job" => job,
         "batch.v1.CronJob" => |job| {
@@ -79,7 +86,6 @@ fn stateful_set(set: &mut Map<String, Value>) {
         let rolling = strategy.text("type") == "RollingUpdate";
         if let (true, Some(Value::Object(update))) = (rolling, strategy.get_mut("rollingUpdate")) {
             fill_in(update, "partition", 0);
-            fill_in(update, "maxUnavailable", 1);
         }
     }
     if let Some(policy) = object_in(spec, "persistentVolumeClaimRetentionPolicy") {

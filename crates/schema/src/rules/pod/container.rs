@@ -1,12 +1,13 @@
 //! Rules of containers: regular, init (sidecars among them) and ephemeral ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use meta::{FieldError, names};
 use serde_json::Value;
 
 use super::handler::{lifecycle, probe};
-use super::volume::{self, Volumes};
+use super::mount::{self, Volumes};
+use super::tolerated::Tolerated;
 use super::{env, padded_image, resources, security};
 use crate::rules::at::{At, Errors, PROTOCOLS};
 use crate::view::View;
@@ -25,6 +26,7 @@ pub(super) struct Shared<'a> {
     pub(super) os: &'a str,
     /// Whether the pod runs in the host's user namespace.
     pub(super) host_users: bool,
+    pub(super) tolerated: Tolerated,
 }
 
 /// Checks `spec.containers`.
@@ -62,8 +64,10 @@ pub(super) fn init_containers(spec: &At<'_>, shared: &Shared<'_>, errors: &mut E
         spec.each("containers").map(|container| container.str_of("name")).collect();
     for container in spec.each("initContainers") {
         common(&container, shared, errors);
-        if container.has("restartPolicy") || !container.items("restartPolicyRules").is_empty() {
+        if container.has("restartPolicy") {
             restart_policy(&container, errors);
+        } else if !container.items("restartPolicyRules").is_empty() {
+            container.field("restartPolicy").required(POLICY_FOR_RULES, errors);
         }
         let name = container.str_of("name");
         if names.contains(name) {
@@ -71,7 +75,9 @@ pub(super) fn init_containers(spec: &At<'_>, shared: &Shared<'_>, errors: &mut E
         } else if !name.is_empty() {
             names.insert(name);
         }
-        host_port_conflicts(std::iter::once(container.clone()), errors);
+        // Upstream looks at each alone and takes it for the first.
+        let alone = container.under(spec.path.child("initContainers").index(0));
+        host_port_conflicts(std::iter::once(alone), errors);
         if container.str_of("restartPolicy") == "Always" {
             hooks(&container, shared, errors);
             continue;
@@ -84,7 +90,7 @@ pub(super) fn init_containers(spec: &At<'_>, shared: &Shared<'_>, errors: &mut E
                 );
             }
         }
-        for policy in container.each("resizePolicy") {
+        for policy in container.each("resizePolicy").filter(|_| !shared.tolerated.restarted_init) {
             let restart = policy.field("restartPolicy");
             if restart.str() == "RestartContainer" {
                 let text = "must not be set to 'RestartContainer' for non-sidecar initContainers";
@@ -94,15 +100,17 @@ pub(super) fn init_containers(spec: &At<'_>, shared: &Shared<'_>, errors: &mut E
     }
 }
 
-/// Fields of a container that mean nothing in an ephemeral one.
+/// Fields of a container that mean nothing in an ephemeral one, in Go's order.
 const NOT_EPHEMERAL: &[&str] = &[
     "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
     "livenessProbe",
     "readinessProbe",
     "startupProbe",
     "lifecycle",
-    "resizePolicy",
-    "restartPolicy",
 ];
 
 /// Checks `spec.ephemeralContainers`.
@@ -124,19 +132,17 @@ pub(super) fn ephemeral_containers(spec: &At<'_>, shared: &Shared<'_>, errors: &
             target.not_found(errors);
         }
         let text = "cannot be set for an Ephemeral Container";
-        for field in NOT_EPHEMERAL {
-            if let Some(found) = container.some(field) {
-                found.forbidden(text, errors);
+        let empty = |at: &At<'_>| *at.value == Value::Object(serde_json::Map::new());
+        for field in NOT_EPHEMERAL.iter().filter_map(|field| container.some(field)) {
+            // Defaulting puts empty resources everywhere.
+            if !field.path.as_str().ends_with(".resources") || !empty(&field) {
+                field.forbidden(text, errors);
             }
-        }
-        let resources = container.field("resources");
-        if resources.value.as_object().is_some_and(|resources| !resources.is_empty()) {
-            resources.forbidden(text, errors);
         }
         for mount in container.each("volumeMounts") {
             for field in ["subPath", "subPathExpr"] {
-                if let Some(found) = mount.some(field) {
-                    found.forbidden(text, errors);
+                if !mount.str_of(field).is_empty() {
+                    mount.field(field).forbidden(text, errors);
                 }
             }
         }
@@ -146,17 +152,16 @@ pub(super) fn ephemeral_containers(spec: &At<'_>, shared: &Shared<'_>, errors: &
 /// What holds of containers of every sort.
 fn common(container: &At<'_>, shared: &Shared<'_>, errors: &mut Errors) {
     container.field("name").required_name(names::is_dns1123_label, errors);
-    if container.str_of("image").is_empty() {
-        container.field("image").required("", errors);
-    }
+    container.field("image").needed(errors);
     container.field("terminationMessagePolicy").one_of(&["File", "FallbackToLogsOnError"], errors);
     ports(container, errors);
     env::variables(container, errors);
     env::sources(container, errors);
-    volume::mounts(container, shared.volumes, errors);
-    volume::devices(container, shared.volumes, errors);
+    mount::mounts(container, shared.volumes, errors);
+    mount::devices(container, shared.volumes, errors);
     container.field("imagePullPolicy").one_of(&["Always", "IfNotPresent", "Never"], errors);
-    resources::requirements(&container.field("resources"), Some(&shared.claims), errors);
+    let claims = Some(&shared.claims);
+    resources::requirements(&container.field("resources"), claims, shared.tolerated, errors);
     resize_policy(container, shared.restart_policy, errors);
     if let Some(context) = container.some("securityContext") {
         security::container_security_context(&context, shared.host_users, errors);
@@ -164,15 +169,14 @@ fn common(container: &At<'_>, shared: &Shared<'_>, errors: &mut Errors) {
 }
 
 fn ports(container: &At<'_>, errors: &mut Errors) {
-    let mut known = Vec::new();
+    let mut known = HashSet::new();
     for port in container.each("ports") {
         let name = port.field("name");
         if !name.str().is_empty() {
             let problems = names::is_port_name(name.str());
-            if problems.is_empty() && known.contains(&name.str()) {
+            if problems.is_empty() && !known.insert(name.str()) {
                 name.duplicate(errors);
             }
-            known.push(name.str());
             name.check(|_| problems, errors);
         }
         match port.int("containerPort").unwrap_or_default() {
@@ -187,7 +191,7 @@ fn ports(container: &At<'_>, errors: &mut Errors) {
 }
 
 fn host_port_conflicts<'a>(containers: impl Iterator<Item = At<'a>>, errors: &mut Errors) {
-    let mut taken = BTreeSet::new();
+    let mut taken = HashSet::new();
     for container in containers {
         for port in container.each("ports") {
             let number = port.int("hostPort").unwrap_or_default();
@@ -204,13 +208,12 @@ fn host_port_conflicts<'a>(containers: impl Iterator<Item = At<'a>>, errors: &mu
 
 fn resize_policy(container: &At<'_>, pod_restart_policy: &str, errors: &mut Errors) {
     let path = container.path.child("resizePolicy");
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for policy in container.each("resizePolicy") {
         let (resource, restart) = (policy.str_of("resourceName"), policy.str_of("restartPolicy"));
-        if seen.contains(&resource) {
+        if !seen.insert(resource) {
             errors.push(FieldError::duplicate(&policy.path, resource));
         }
-        seen.push(resource);
         let on_list = |field: &str| At { value: policy.value.at(field), path: path.clone() };
         on_list("resourceName").one_of(&["cpu", "memory"], errors);
         on_list("restartPolicy").one_of(&["NotRequired", "RestartContainer"], errors);
@@ -221,6 +224,8 @@ fn resize_policy(container: &At<'_>, pod_restart_policy: &str, errors: &mut Erro
     }
 }
 
+const POLICY_FOR_RULES: &str = "must specify restartPolicy when restart rules are used";
+
 fn restart_policy(container: &At<'_>, errors: &mut Errors) {
     const MOST_RULES: usize = 20;
     const MOST_CODES: usize = 255;
@@ -228,10 +233,9 @@ fn restart_policy(container: &At<'_>, errors: &mut Errors) {
     match policy.value {
         Value::Null if rules.is_empty() => return,
         Value::Null => {
-            policy.required("must specify restartPolicy when restart rules are used", errors)
+            policy.required(POLICY_FOR_RULES, errors);
         }
-        _ if ["Always", "Never", "OnFailure"].contains(&policy.str()) => {}
-        _ => policy.unsupported(&["Always", "Never", "OnFailure"], errors),
+        _ => policy.known(&["Always", "Never", "OnFailure"], errors),
     }
     if rules.len() > MOST_RULES {
         errors.push(FieldError::too_many(

@@ -20,7 +20,7 @@ const ENV_FIELDS: &[&str] = &[
 ];
 
 /// Fields of a pod that a file may show.
-pub(super) const FILE_FIELDS: &[&str] = &[
+pub(in crate::rules) const FILE_FIELDS: &[&str] = &[
     "metadata.annotations",
     "metadata.labels",
     "metadata.name",
@@ -103,7 +103,7 @@ fn value_from(from: &At<'_>, has_value: bool, errors: &mut Errors) {
 }
 
 /// Checks a reference to a field of the pod.
-pub(super) fn field_selector(at: &At<'_>, allowed: &[&str], errors: &mut Errors) {
+pub(in crate::rules) fn field_selector(at: &At<'_>, allowed: &[&str], errors: &mut Errors) {
     for field in ["apiVersion", "fieldPath"] {
         if at.str_of(field).is_empty() {
             return at.field(field).required("", errors);
@@ -112,13 +112,14 @@ pub(super) fn field_selector(at: &At<'_>, allowed: &[&str], errors: &mut Errors)
     let path = at.field("fieldPath");
     let text = path.str();
     let subscript = text.strip_suffix("']").and_then(|rest| rest.split_once("['"));
+    let subscript = subscript.filter(|(list, _)| !list.is_empty());
     let unknown = match subscript {
         _ if at.str_of("apiVersion") != "v1" => {
             Some(format!("unsupported pod version: {}", at.str_of("apiVersion")))
         }
         Some(("metadata.annotations" | "metadata.labels", _)) => None,
         Some(_) => Some(format!("field label does not support subscript: {text}")),
-        None if KNOWN_FIELDS.contains(&text) => None,
+        None if text == "spec.host" || KNOWN_FIELDS.contains(&text) => None,
         None => Some(format!("field label not supported: {text}")),
     };
     if let Some(problem) = unknown {
@@ -136,7 +137,7 @@ pub(super) fn field_selector(at: &At<'_>, allowed: &[&str], errors: &mut Errors)
 }
 
 /// Checks a reference to a container's resource; in a volume it must name the container.
-pub(super) fn resource_selector(at: &At<'_>, volume: bool, errors: &mut Errors) {
+pub(in crate::rules) fn resource_selector(at: &At<'_>, volume: bool, errors: &mut Errors) {
     let resource = at.field("resource");
     let huge = |name: &str| {
         name.starts_with("limits.hugepages-") || name.starts_with("requests.hugepages-")
@@ -176,14 +177,14 @@ pub(super) fn sources(container: &At<'_>, errors: &mut Errors) {
     let path = container.path.child("envFrom");
     for source in container.each("envFrom") {
         let prefix = source.field("prefix");
-        if !prefix.str().is_empty() {
-            prefix.check(names::is_env_var_name, errors);
-        }
+        prefix.optional(names::is_env_var_name, errors);
         let mut count = 0;
         for kind in ["configMapRef", "secretRef"] {
             if let Some(found) = source.some(kind) {
                 count += 1;
-                found.field("name").required_name(names::is_dns1123_subdomain, errors);
+                let name =
+                    |name: &str| names::is_dns1123_subdomain(&names::mask_trailing_dash(name));
+                found.field("name").required_name(name, errors);
             }
         }
         let text = match count {

@@ -69,6 +69,7 @@ fn handler(at: &At<'_>, kinds: &[&str], grace: Option<i64>, errors: &mut Errors)
             }
             "httpGet" => http_get(&found, errors),
             "sleep" => sleep(&found, grace, errors),
+            "grpc" => found.field("port").port(errors),
             _ => found.field("port").port_or_name(errors),
         }
     }
@@ -78,9 +79,7 @@ fn handler(at: &At<'_>, kinds: &[&str], grace: Option<i64>, errors: &mut Errors)
 }
 
 fn http_get(at: &At<'_>, errors: &mut Errors) {
-    if at.str_of("path").is_empty() {
-        at.field("path").required("", errors);
-    }
+    at.field("path").needed(errors);
     at.field("port").port_or_name(errors);
     let scheme = at.field("scheme");
     if !["HTTP", "HTTPS"].contains(&scheme.str()) {

@@ -1,8 +1,12 @@
 //! Rules of security contexts.
 
+use std::collections::HashSet;
+
 use meta::{FieldError, names};
 use serde_json::Value;
 
+use super::tolerated::Tolerated;
+use super::windows;
 use crate::rules::at::{At, Errors, relative_path};
 use crate::view::View;
 
@@ -12,14 +16,14 @@ pub(in crate::rules) fn qualified_name(at: &At<'_>, errors: &mut Errors) {
 }
 
 /// Checks a user or group id.
-fn id(at: Option<At<'_>>, errors: &mut Errors) {
-    if let Some(at) = at.filter(|at| !(0..=i64::from(i32::MAX)).contains(&at.number())) {
-        at.invalid(names::range_error(0, i64::from(i32::MAX)), errors);
+pub(super) fn id(at: Option<At<'_>>, errors: &mut Errors) {
+    if let Some(at) = at {
+        at.in_range(0, i64::from(i32::MAX), errors);
     }
 }
 
 /// Checks `spec.securityContext`.
-pub(super) fn pod_security_context(spec: &At<'_>, errors: &mut Errors) {
+pub(super) fn pod_security_context(spec: &At<'_>, tolerated: Tolerated, errors: &mut Errors) {
     let Some(context) = spec.some("securityContext") else { return };
     for field in ["fsGroup", "runAsUser", "runAsGroup"] {
         id(context.some(field), errors);
@@ -32,38 +36,75 @@ pub(super) fn pod_security_context(spec: &At<'_>, errors: &mut Errors) {
         let text = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.push(FieldError::invalid(path, true, text));
     }
-    sysctls(&context, errors);
-    supported(&context, "fsGroupChangePolicy", &["Always", "OnRootMismatch"], errors);
-    profile(&context, "seccompProfile", "seccomp", errors);
-    profile(&context, "appArmorProfile", "AppArmor", errors);
-    supported(&context, "supplementalGroupsPolicy", &["Merge", "Strict"], errors);
-    supported(&context, "seLinuxChangePolicy", &["MountOption", "Recursive"], errors);
+    sysctls(spec, tolerated, errors);
+    context.field("fsGroupChangePolicy").known(&["Always", "OnRootMismatch"], errors);
+    seccomp(&context, errors);
+    windows::options(&context, errors);
+    app_armor(&context, errors);
+    context.field("supplementalGroupsPolicy").known(&["Merge", "Strict"], errors);
+    context.field("seLinuxChangePolicy").known(&["MountOption", "Recursive"], errors);
 }
 
-/// A field that may be absent, but not of another value.
-fn supported(context: &At<'_>, field: &str, values: &[&str], errors: &mut Errors) {
-    if let Some(found) = context.some(field).filter(|found| !values.contains(&found.str())) {
-        found.unsupported(values, errors);
-    }
-}
-
-fn sysctls(context: &At<'_>, errors: &mut Errors) {
+fn sysctls(spec: &At<'_>, tolerated: Tolerated, errors: &mut Errors) {
     const LONGEST: usize = 253;
     const PATTERN: &str = "^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
-    let mut seen = Vec::new();
-    for sysctl in context.each("sysctls") {
+    let mut seen = HashSet::new();
+    for sysctl in spec.field("securityContext").each("sysctls") {
         let name = sysctl.field("name");
+        let known = !seen.insert(name.str());
         if name.str().is_empty() {
             name.required("", errors);
         } else if !is_sysctl(name.str()) {
-            name.invalid(
-                format!("must have at most {LONGEST} characters and match regex {PATTERN}"),
-                errors,
-            );
-        } else if seen.contains(&name.str()) {
+            let text = format!("must have at most {LONGEST} characters and match regex {PATTERN}");
+            name.invalid(text, errors);
+        } else if known {
             name.duplicate(errors);
         }
-        seen.push(name.str());
+        if !tolerated.host_sysctls {
+            host_sysctl(spec, &name, errors);
+        }
+    }
+}
+
+/// Checks that no sysctl belongs to a namespace that the pod shares with its host.
+pub(super) fn host_sysctls(spec: &At<'_>, errors: &mut Errors) {
+    for sysctl in spec.field("securityContext").each("sysctls") {
+        host_sysctl(spec, &sysctl.field("name"), errors);
+    }
+}
+
+fn host_sysctl(spec: &At<'_>, name: &At<'_>, errors: &mut Errors) {
+    const OF_IPC: &[&str] = &[
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+        "kernel.shm",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.msg",
+    ];
+    // Written with slashes, dots and slashes change places.
+    let dotted: String = match name.str().find(['.', '/']) {
+        Some(at) if name.str()[at..].starts_with('/') => name
+            .str()
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                c => c,
+            })
+            .collect(),
+        _ => name.str().to_owned(),
+    };
+    let dotted = dotted.split('*').next().unwrap_or_default();
+    let ipc = OF_IPC.contains(&dotted) || dotted.starts_with("fs.mqueue.");
+    if spec.flag("hostNetwork") && dotted.starts_with("net.") {
+        name.invalid_text("may not be specified when 'hostNetwork' is true", errors);
+    } else if spec.flag("hostIPC") && ipc {
+        name.invalid_text("may not be specified when 'hostIPC' is true", errors);
     }
 }
 
@@ -78,28 +119,52 @@ fn is_sysctl(name: &str) -> bool {
     name.len() <= 253 && name.split(['.', '/']).all(part)
 }
 
-/// Checks a seccomp or AppArmor profile.
-fn profile(context: &At<'_>, field: &str, what: &str, errors: &mut Errors) {
-    let Some(profile) = context.some(field) else { return };
-    let (kind, localhost) = (profile.field("type"), profile.field("localhostProfile"));
+const PROFILES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
+
+fn seccomp(context: &At<'_>, errors: &mut Errors) {
+    let Some(profile) = context.some("seccompProfile") else { return };
+    let (kind, localhost) = (profile.field("type"), profile.some("localhostProfile"));
     match kind.str() {
-        "" => kind.required(&format!("type is required when {field} is set"), errors),
-        "Localhost" | "RuntimeDefault" | "Unconfined" => {}
-        _ => kind.unsupported(&["Localhost", "RuntimeDefault", "Unconfined"], errors),
+        "" => kind.required("type is required when seccompProfile is set", errors),
+        _ => kind.known(PROFILES, errors),
     }
+    match (kind.str(), localhost) {
+        ("Localhost", None) => profile
+            .field("localhostProfile")
+            .required("must be set when seccomp type is Localhost", errors),
+        ("Localhost", Some(path)) => relative_path(&path, errors),
+        (_, Some(path)) => {
+            let shown = format!("{{\"Type\":{},\"LocalhostProfile\":{}}}", kind.value, path.value);
+            let text = "can only be set when seccomp type is Localhost";
+            errors.push(FieldError::invalid(&path.path, Value::Null, text).shown_as(shown));
+        }
+        (_, None) => {}
+    }
+}
+
+/// The most bytes that the path of a profile has.
+pub(super) const LONGEST_PROFILE: usize = 4095;
+
+fn app_armor(context: &At<'_>, errors: &mut Errors) {
+    const NEEDED: &str = "must be set when AppArmor type is Localhost";
+    let Some(profile) = context.some("appArmorProfile") else { return };
+    let (kind, localhost) = (profile.field("type"), profile.field("localhostProfile"));
     match (kind.str(), localhost.value) {
-        ("Localhost", Value::Null) => {
-            localhost.required(&format!("must be set when {what} type is Localhost"), errors);
+        ("Localhost", Value::Null) => localhost.required(NEEDED, errors),
+        ("Localhost", _) => {
+            if localhost.str().trim() != localhost.str() {
+                localhost.invalid("must not be padded with whitespace", errors);
+            } else if localhost.str().is_empty() {
+                localhost.required(NEEDED, errors);
+            }
+            localhost.no_longer(LONGEST_PROFILE, errors);
         }
-        ("Localhost", _) if what == "seccomp" => relative_path(&localhost, errors),
-        ("Localhost", _) if localhost.str().trim().is_empty() => {
-            localhost.required(&format!("must be set when {what} type is Localhost"), errors);
+        ("RuntimeDefault" | "Unconfined", Value::Null) => {}
+        ("RuntimeDefault" | "Unconfined", _) => {
+            localhost.invalid("can only be set when AppArmor type is Localhost", errors);
         }
-        ("Localhost", _) if localhost.str().trim() != localhost.str() => {
-            localhost.invalid("must not be padded with whitespace", errors);
-        }
-        ("Localhost", _) | (_, Value::Null) => {}
-        _ => localhost.invalid(format!("can only be set when {what} type is Localhost"), errors),
+        ("", _) => kind.required("type is required when appArmorProfile is set", errors),
+        _ => kind.unsupported(PROFILES, errors),
     }
 }
 
@@ -107,16 +172,12 @@ fn profile(context: &At<'_>, field: &str, what: &str, errors: &mut Errors) {
 pub(super) fn container_security_context(context: &At<'_>, host_users: bool, errors: &mut Errors) {
     id(context.some("runAsUser"), errors);
     id(context.some("runAsGroup"), errors);
-    if let Some(mount) = context.some("procMount") {
-        match mount.str() {
-            "Default" | "Unmasked" => {}
-            _ => mount.unsupported(&["Default", "Unmasked"], errors),
-        }
-        if host_users && mount.str() == "Unmasked" {
-            mount.invalid("`hostUsers` must be false to use `Unmasked`", errors);
-        }
+    let mount = context.field("procMount");
+    mount.known(&["Default", "Unmasked"], errors);
+    if host_users && mount.str() == "Unmasked" {
+        mount.invalid("`hostUsers` must be false to use `Unmasked`", errors);
     }
-    profile(context, "seccompProfile", "seccomp", errors);
+    seccomp(context, errors);
     if context.at("allowPrivilegeEscalation").as_bool() == Some(false) {
         if context.flag("privileged") {
             context.invalid(
@@ -125,10 +186,11 @@ pub(super) fn container_security_context(context: &At<'_>, host_users: bool, err
             );
         }
         let added = context.value.at("capabilities").items("add");
-        if added.iter().any(|capability| capability == "CAP_SYS_ADMIN") {
+        for _ in added.iter().filter(|capability| **capability == "CAP_SYS_ADMIN") {
             let text = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             context.invalid(text, errors);
         }
     }
-    profile(context, "appArmorProfile", "AppArmor", errors);
+    windows::options(context, errors);
+    app_armor(context, errors);
 }

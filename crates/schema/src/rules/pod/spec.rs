@@ -1,10 +1,13 @@
 //! Rules of a pod spec as a whole.
 
+use std::collections::HashSet;
+
 use meta::{FieldError, names};
 use serde_json::Value;
 
 use super::security::{pod_security_context, qualified_name};
-use super::{affinity, container, optional_label, optional_subdomain, resources, volume};
+use super::tolerated::{LISTS, Tolerated};
+use super::{affinity, container, mount, resources, windows};
 use crate::rules::at::{At, Errors};
 use crate::rules::metadata;
 use crate::view::View;
@@ -14,68 +17,73 @@ const MOST_SEARCHES: usize = 32;
 const MOST_SEARCH_CHARS: usize = 2048;
 
 /// Checks a pod spec. `meta` is the pod's metadata and absent for a template.
-pub(super) fn validate(spec: &At<'_>, meta: Option<&Value>, errors: &mut Errors) {
+pub(super) fn validate(
+    spec: &At<'_>,
+    meta: Option<&Value>,
+    tolerated: Tolerated,
+    errors: &mut Errors,
+) {
     if !spec.has("terminationGracePeriodSeconds") {
         spec.field("terminationGracePeriodSeconds").required("", errors);
     }
-    let volumes = volume::validate(spec, meta, errors);
-    resources::pod_claims(spec, errors);
+    let volumes = mount::volumes(spec, meta, tolerated, errors);
+    resources::pod_claims(spec, meta, errors);
+    let claims = spec.items("resourceClaims").iter().map(|claim| claim.text("name"));
     let shared = container::Shared {
         volumes: &volumes,
-        claims: spec.items("resourceClaims").iter().map(|claim| claim.text("name")).collect(),
+        claims: claims.filter(|name| !name.is_empty()).collect(),
         grace: spec.int("terminationGracePeriodSeconds"),
         restart_policy: spec.str_of("restartPolicy"),
         os: spec.value.at("os").text("name"),
         host_users: spec.at("hostUsers").as_bool().unwrap_or(true),
+        tolerated,
     };
     container::containers(spec, &shared, errors);
     container::init_containers(spec, &shared, errors);
     container::ephemeral_containers(spec, &shared, errors);
-    resources::pod_level(spec, errors);
-    host_network_ports(spec, meta.is_some(), errors);
+    resources::pod_level(spec, tolerated, errors);
+    host_network_ports(spec, tolerated.pod, errors);
     spec.field("restartPolicy").one_of(&["Always", "OnFailure", "Never"], errors);
     spec.field("dnsPolicy")
         .one_of(&["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], errors);
     metadata::labels(spec.entries("nodeSelector"), &spec.path.child("nodeSelector"), errors);
-    pod_security_context(spec, errors);
+    pod_security_context(spec, tolerated, errors);
     if let Some(affinity) = spec.some("affinity") {
-        affinity::validate(&affinity, errors);
+        affinity::validate(&affinity, tolerated, errors);
     }
     dns_config(spec, errors);
     for gate in spec.each("readinessGates") {
         qualified_name(&gate.field("conditionType"), errors);
     }
     scheduling_gates(spec, errors);
-    affinity::topology_spread(spec, errors);
-    host_users(spec, errors);
+    affinity::topology_spread(spec, tolerated, errors);
+    windows::host_processes(spec, errors);
+    host_users(spec, tolerated, errors);
     hostname_override(spec, errors);
-    optional_subdomain(&spec.field("serviceAccountName"), errors);
-    optional_subdomain(&spec.field("nodeName"), errors);
-    if let Some(deadline) = spec.some("activeDeadlineSeconds")
-        && !(1..=i64::from(i32::MAX)).contains(&deadline.number())
-    {
-        deadline.invalid(names::range_error(1, i64::from(i32::MAX)), errors);
+    for field in ["serviceAccountName", "nodeName"] {
+        spec.field(field).optional(names::is_dns1123_subdomain, errors);
     }
-    optional_label(&spec.field("hostname"), errors);
-    optional_label(&spec.field("subdomain"), errors);
-    affinity::tolerations(spec, errors);
+    spec.field("activeDeadlineSeconds").in_range(1, i64::from(i32::MAX), errors);
+    for field in ["hostname", "subdomain"] {
+        spec.field(field).optional(names::is_dns1123_label, errors);
+    }
+    affinity::tolerations(spec.each("tolerations"), tolerated, errors);
     for alias in spec.each("hostAliases") {
         alias.field("ip").ip(errors);
         for hostname in alias.each("hostnames") {
             hostname.check(names::is_dns1123_subdomain, errors);
         }
     }
-    optional_subdomain(&spec.field("priorityClassName"), errors);
+    spec.field("priorityClassName").optional(names::is_dns1123_subdomain, errors);
     if let Some(class) = spec.some("runtimeClassName") {
         class.check(names::is_dns1123_subdomain, errors);
     }
     if let Some(policy) = spec.some("preemptionPolicy") {
         policy.one_of(&["PreemptLowerPriority", "Never"], errors);
     }
-    resources::overhead(spec, errors);
-    if let Some(os) = spec.some("os") {
-        os.field("name").one_of(&["linux", "windows"], errors);
-    }
+    resources::overhead(spec, tolerated, errors);
+    windows::system(spec, errors);
+    mount::files_of_variables(spec, errors);
 }
 
 fn host_network_ports(spec: &At<'_>, pod: bool, errors: &mut Errors) {
@@ -124,13 +132,10 @@ fn dns_config(spec: &At<'_>, errors: &mut Errors) {
         );
         config.field("searches").invalid(text, errors);
     }
-    for search in config.each("searches") {
-        // Underscores are common in search domains and let through.
-        let name = search.str().trim_end_matches('.').replace('_', "-");
-        if search.str() != "." {
-            let relaxed: String =
-                name.split('.').map(|part| part.trim_matches('-')).collect::<Vec<_>>().join(".");
-            search.check(|_| names::is_dns1123_subdomain(&relaxed), errors);
+    for search in config.each("searches").filter(|search| search.str() != ".") {
+        let name = search.str().strip_suffix('.').unwrap_or(search.str());
+        for problem in names::is_search_domain(name) {
+            errors.push(FieldError::invalid(&search.path, name, problem));
         }
     }
     for option in config.each("options") {
@@ -141,29 +146,32 @@ fn dns_config(spec: &At<'_>, errors: &mut Errors) {
 }
 
 fn scheduling_gates(spec: &At<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for gate in spec.each("schedulingGates") {
-        let name = gate.str_of("name");
-        let at = At { value: gate.value.at("name"), path: gate.path.clone() };
-        qualified_name(&at, errors);
-        if seen.contains(&name) {
-            at.duplicate(errors);
+        let name = gate.field("name").under(gate.path.clone());
+        qualified_name(&name, errors);
+        if !seen.insert(name.str()) {
+            name.duplicate(errors);
         }
-        seen.push(name);
     }
 }
 
-fn host_users(spec: &At<'_>, errors: &mut Errors) {
+fn host_users(spec: &At<'_>, tolerated: Tolerated, errors: &mut Errors) {
     if spec.at("hostUsers").as_bool() != Some(false) {
         return;
     }
     let text = "when `hostUsers` is false";
-    if spec.flag("hostNetwork") {
+    if spec.flag("hostNetwork") && !tolerated.users_on_host_network {
         spec.field("hostNetwork").forbidden(text, errors);
     }
     for (field, name) in [("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
         if spec.flag(field) {
             errors.push(FieldError::forbidden(spec.path.child(name), text));
+        }
+    }
+    for container in LISTS.iter().flat_map(|list| spec.each(list)) {
+        if !container.items("volumeDevices").is_empty() && !tolerated.users_with_devices {
+            container.field("volumeDevices").forbidden(text, errors);
         }
     }
 }
@@ -177,8 +185,6 @@ fn hostname_override(spec: &At<'_>, errors: &mut Errors) {
     if spec.flag("hostNetwork") {
         hostname.forbidden("may not be specified when hostNetwork is true", errors);
     }
-    if hostname.str().len() > LONGEST {
-        errors.push(FieldError::too_long(&hostname.path, LONGEST));
-    }
+    hostname.no_longer(LONGEST, errors);
     hostname.check(names::is_dns1123_subdomain, errors);
 }

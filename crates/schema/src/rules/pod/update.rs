@@ -1,10 +1,13 @@
 //! What an update of a pod may change.
 
-use meta::{FieldError, FieldPath, names};
+use std::collections::{HashMap, HashSet};
+
+use meta::{FieldError, names};
 use serde_json::{Map, Value};
 
-use super::{affinity, metadata_and_spec};
+use super::{Tolerated, affinity, annotations, metadata_and_spec};
 use crate::rules::at::{At, Errors};
+use crate::rules::difference;
 use crate::view::{View, same};
 
 /// What may change, as upstream lists it.
@@ -14,8 +17,9 @@ const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].imag
 
 /// Checks an update of a pod; ephemeral containers change through their subresource alone.
 pub(super) fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
-    metadata_and_spec(new, errors);
-    mirror_annotation(new, old, errors);
+    let tolerated = Tolerated::of(old, true);
+    metadata_and_spec(new, tolerated, errors);
+    annotations::validate_update(new, old, tolerated, errors);
     let (after, before) = (At::root(new).field("spec"), At::root(old).field("spec"));
     for list in ["containers", "initContainers"] {
         if after.items(list).len() != before.items(list).len() {
@@ -24,30 +28,22 @@ pub(super) fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
                 .forbidden("pod updates may not add or remove containers", errors);
         }
         for container in after.each(list) {
-            if container.str_of("image").is_empty() {
-                container.field("image").required("", errors);
-            }
+            container.field("image").needed(errors);
+            super::padded_image(&container, errors);
         }
     }
     if !active_deadline(&after, &before, errors) {
         return;
     }
-    if !affinity::only_added(after.items("tolerations"), before.items("tolerations")) {
+    if affinity::only_added(after.items("tolerations"), before.items("tolerations")) {
+        affinity::tolerations(after.each("tolerations"), tolerated, errors);
+    } else {
         let text = "existing toleration can not be modified except its tolerationSeconds";
         after.field("tolerations").forbidden(text, errors);
     }
-    for gate in after.each("schedulingGates") {
-        let known = before
-            .items("schedulingGates")
-            .iter()
-            .any(|old| old.text("name") == gate.str_of("name"));
-        if !known {
-            let text = format!(
-                "only deletion is allowed, but found new scheduling gate '{}'",
-                gate.str_of("name")
-            );
-            gate.field("name").forbidden(&text, errors);
-        }
+    gates_only_go(&after, &before, errors);
+    if same(after.value, before.value) {
+        return;
     }
     let (Value::Object(wanted), Value::Object(was)) = (after.value, before.value) else { return };
     let mut rest = wanted.clone();
@@ -59,23 +55,30 @@ pub(super) fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
     if !same(&rest, &was) {
         let text = format!(
             "pod updates may not change fields other than {UPDATABLE}\n{}",
-            difference(&rest, &was)
+            difference::lines(&rest, &was)
         );
         after.forbidden(&text, errors);
     }
 }
 
-fn mirror_annotation(new: &Value, old: &Value, errors: &mut Errors) {
-    const MIRROR: &str = "kubernetes.io/config.mirror";
-    let of = |pod: &Value| pod.at("metadata").at("annotations").at(MIRROR).clone();
-    let (new, old) = (of(new), of(old));
-    let text = match (&old, &new) {
-        _ if old == new => return,
-        (Value::Null, _) => "may not add mirror pod annotation",
-        _ => "may not remove or update mirror pod annotation",
-    };
-    let path = At::root(&Value::Null).field("metadata").field("annotations").path.key(MIRROR);
-    errors.push(FieldError::forbidden(path, text));
+/// Scheduling gates may be taken away; of gates with one name, the last is told of.
+fn gates_only_go(after: &At<'_>, before: &At<'_>, errors: &mut Errors) {
+    let known: HashSet<&str> =
+        before.items("schedulingGates").iter().map(|gate| gate.text("name")).collect();
+    let last: HashMap<&str, usize> = after
+        .value
+        .items("schedulingGates")
+        .iter()
+        .enumerate()
+        .map(|(index, gate)| (gate.text("name"), index))
+        .collect();
+    for (index, gate) in after.each("schedulingGates").enumerate() {
+        let name = gate.str_of("name");
+        if !known.contains(name) && last.get(name) == Some(&index) {
+            let text = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            gate.field("name").forbidden(&text, errors);
+        }
+    }
 }
 
 /// False if nothing more should be looked at.
@@ -159,9 +162,10 @@ fn gated(
         errors.push(FieldError::invalid(path, new_terms, text));
     } else {
         for (index, (new, old)) in new_terms.iter().zip(&old_terms).enumerate() {
-            let grown =
-                |list: &str| old.items(list).iter().all(|item| new.items(list).contains(item));
-            if !grown("matchExpressions") || !grown("matchFields") {
+            let lists = ["matchExpressions", "matchFields"];
+            let grown = |list: &str| new.items(list).starts_with(old.items(list));
+            let nothing = |term: &Value| lists.iter().all(|list| term.items(list).is_empty());
+            if !lists.iter().all(|list| grown(list)) || (nothing(old) && !nothing(new)) {
                 let text = "only additions are allowed (no mutations or deletions)";
                 errors.push(FieldError::invalid(path.index(index), new.clone(), text));
             }
@@ -176,35 +180,5 @@ fn gated(
         spec.remove("affinity");
     } else {
         spec.insert("affinity".to_owned(), Value::Object(whole));
-    }
-}
-
-/// The fields that differ, one a line: as they were, and as they would be.
-fn difference(new: &Value, old: &Value) -> String {
-    let mut lines = String::new();
-    compare(&FieldPath::root(), new, old, &mut lines);
-    lines
-}
-
-fn compare(path: &FieldPath, new: &Value, old: &Value, lines: &mut String) {
-    match (new, old) {
-        _ if same(new, old) => {}
-        (Value::Object(after), Value::Object(before)) => {
-            for key in before.keys().chain(after.keys().filter(|key| !before.contains_key(*key))) {
-                compare(&path.child(key), after.at(key), before.at(key), lines);
-            }
-        }
-        (Value::Array(after), Value::Array(before)) if after.len() == before.len() => {
-            for (index, (after, before)) in after.iter().zip(before).enumerate() {
-                compare(&path.index(index), after, before, lines);
-            }
-        }
-        _ => {
-            for (sign, value) in [('-', old), ('+', new)] {
-                if !value.is_null() {
-                    lines.push_str(&format!("{sign} {path}: {value}\n"));
-                }
-            }
-        }
     }
 }

@@ -102,7 +102,10 @@ async fn check(name: &str, text: &str) {
             }
             Err(status) => {
                 assert_eq!(
-                    (status.code.to_string().as_str(), status.message.replace('\n', "\\n").as_str()),
+                    (
+                        status.code.to_string().as_str(),
+                        status.message.replace('\n', "\\n").as_str()
+                    ),
                     (code, rest),
                     "{place}"
                 );

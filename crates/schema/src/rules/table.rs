@@ -3,9 +3,9 @@
 use meta::GroupVersionKind;
 
 use super::{
-    Hooks, admission, allocation, autoscaling, batch, certificates, claim, classes, cluster, config,
-    csi, devices, disruption, endpoints, event, flow, ingress, networking, node, persistent, pod,
-    policies, quota, rbac, registration, reviews, service, workload,
+    Hooks, admission, allocation, autoscaling, batch, certificates, claim, classes, cluster,
+    config, csi, devices, disruption, endpoints, event, flow, ingress, networking, node,
+    persistent, pod, policies, quota, rbac, registration, reviews, service, workload,
 };
 use crate::types::{self, Type};
 

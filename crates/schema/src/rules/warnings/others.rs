@@ -11,13 +11,7 @@ const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const TOKENS: &str = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes";
 
 /// What to warn of in an object of such a kind.
-pub(super) fn of(
-    group: &str,
-    kind: &str,
-    root: &At<'_>,
-    old: Option<&Value>,
-    said: &mut Warnings,
-) {
+pub(super) fn of(group: &str, kind: &str, root: &At<'_>, old: Option<&Value>, said: &mut Warnings) {
     match (group, kind) {
         ("discovery.k8s.io", "EndpointSlice") => slice(root, old.is_none(), said),
         ("networking.k8s.io", "Ingress") if old.is_none() => {

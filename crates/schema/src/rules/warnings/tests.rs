@@ -140,7 +140,8 @@ fn other_groups() {
     let policy = json!({"spec": {"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.1/8"}}]}]}});
     let warned = said("networking.k8s.io", "NetworkPolicy", &policy, None);
     assert!(warned[0].starts_with("spec.egress[0].to[0].ipBlock.cidr: CIDR value"), "{warned:?}");
-    let ingress = json!({"metadata": {"annotations": {"kubernetes.io/ingress.class": "a"}}, "spec": {}});
+    let ingress =
+        json!({"metadata": {"annotations": {"kubernetes.io/ingress.class": "a"}}, "spec": {}});
     assert_eq!(said("networking.k8s.io", "Ingress", &ingress, None).len(), 1);
     assert_eq!(said("networking.k8s.io", "Ingress", &ingress, Some(&ingress)).len(), 0);
     let slice = json!({"addressType": "FQDN", "endpoints": [{"addresses": ["a.b"]}]});

@@ -101,12 +101,11 @@ async fn check(name: &str, text: &str) {
                 }
             }
             Err(status) => {
+                // Line breaks of a message stand in a fixture as such or as `\n`.
+                let one_line = |text: &str| text.replace('\n', "\\n");
                 assert_eq!(
-                    (
-                        status.code.to_string().as_str(),
-                        status.message.replace('\n', "\\n").as_str()
-                    ),
-                    (code, rest),
+                    (status.code.to_string().as_str(), one_line(&status.message)),
+                    (code, one_line(rest)),
                     "{place}"
                 );
             }

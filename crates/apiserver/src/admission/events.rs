@@ -136,11 +136,15 @@ impl Limit {
     /// Takes a token, if there is one.
     fn take(&self, key: &str, now: Instant) -> bool {
         let buckets = &mut *self.buckets.lock();
-        if buckets.young.len() >= self.keys && !buckets.young.contains_key(key) {
-            buckets.old = std::mem::take(&mut buckets.young);
+        if !buckets.young.contains_key(key) {
+            let new = Bucket { tokens: self.burst, at: now };
+            let known = buckets.old.remove(key).unwrap_or(new);
+            if buckets.young.len() >= self.keys {
+                buckets.old = std::mem::take(&mut buckets.young);
+            }
+            buckets.young.insert(key.to_owned(), known);
         }
-        let known = buckets.old.remove(key).unwrap_or(Bucket { tokens: self.burst, at: now });
-        let bucket = buckets.young.entry(key.to_owned()).or_insert(known);
+        let Some(bucket) = buckets.young.get_mut(key) else { return true };
         let since = now.saturating_duration_since(bucket.at).as_secs_f64();
         bucket.tokens = (bucket.tokens + since * self.rate).min(self.burst);
         bucket.at = now;

@@ -106,8 +106,15 @@ pub(crate) fn content(group: &str, kind: &str) -> Value {
     }
 }
 
-/// A PEM request, base64 as JSON carries bytes; its content is not looked at here.
-const CSR: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIUAotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K";
+/// A PEM request of jane in team, signed, base64 as JSON carries bytes.
+const CSR: &str = concat!(
+    "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIYU1JR0FBZ0VBTUI0eERUQUxCZ05WQkFvTUJIUm",
+    "xZVzB4RFRBTEJnTlZCQU1NQkdwaGJtVXdXVEFUQmdjcQpoa2pPUFFJQkJnZ3Foa2pPUFFNQkJ3TkNBQVNGY3dEYXFs",
+    "ZUc2OXJwVmZSYzNGeWM1eGVtTVZHbk13YlBFcHd6CmVNakFWcFloaUc2MTBERlYzWmNyZldlc3NWYlFCb083VDBMQT",
+    "VleHdqVjRCRjBXY29BQXdDZ1lJS29aSXpqMEUKQXdJRFNRQXdSZ0loQU5nRHJuTTRGVkRVWHYxRVZyNEp4a2habm9E",
+    "OFhwMWZXbnEycEhYbzJnSEFBaUVBNFA1Vwpmc001WkhuVExidlR4K2RGcnFuN0Fudkk4WFFOSHR2Y2U0Y0RWcnM9Ci",
+    "0tLS0tRU5EIENFUlRJRklDQVRFIFJFUVVFU1QtLS0tLQo=",
+);
 
 /// The name of that object.
 pub(crate) fn name(kind: &str) -> &'static str {

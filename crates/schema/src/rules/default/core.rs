@@ -14,6 +14,7 @@ pub(super) fn of(name: &str) -> Option<Fill> {
         "Service" => service,
         "Secret" => secret,
         "Namespace" => namespace,
+        "NodeSpec" => node_spec,
         "NodeStatus" => |status| {
             if !status.has("allocatable") && status.has("capacity") {
                 let capacity = status.at("capacity").clone();
@@ -40,6 +41,17 @@ pub(super) fn of(name: &str) -> Option<Fill> {
         "LimitRangeItem" => limit_range_item,
         _ => return None,
     })
+}
+
+/// `podCIDR` and `podCIDRs` say the same; where they differ, clients that know only the former are right.
+fn node_spec(spec: &mut Map<String, Value>) {
+    let first = spec.at("podCIDRs")[0].as_str().unwrap_or_default().to_owned();
+    let range = spec.text("podCIDR").to_owned();
+    if range.is_empty() && !first.is_empty() {
+        spec.insert("podCIDR".to_owned(), first.into());
+    } else if !range.is_empty() && range != first {
+        spec.insert("podCIDRs".to_owned(), json!([range]));
+    }
 }
 
 fn service(service: &mut Map<String, Value>) {

@@ -162,7 +162,10 @@ fn malformed() -> Vec<Case> {
             "{unrecognized}invalid character 'o' in literal null (expecting 'u') ({{\"a\":nope}})"
         )),
         Case { content_type: YAML, ..post(CONFIG_MAPS, "kind: ConfigMap\n  apiVersion: v1\n") }
-            .bad("error converting YAML to JSON: yaml: …"),
+            .bad(
+                "the object provided is unrecognized (must be of type ConfigMap): error converting YAML to JSON: \
+                 yaml: mapping values are not allowed …",
+            ),
         Case { content_type: "text/plain", ..post(CONFIG_MAPS, "{}") }.is(
             415,
             "UnsupportedMediaType",
@@ -221,7 +224,7 @@ fn wrong_fields() -> Vec<Case> {
             422,
             "Invalid",
             "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: \
-             \"Never\": supported values: \"Ignore\", \"Strict\", \"Warn\", \"\"",
+             \"Never\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"",
         ),
     ]
 }
@@ -464,9 +467,10 @@ fn wrong_queries() -> Vec<Case> {
         get(&format!("{PODS}?fieldSelector=spec.nodeName"))
             .bad("invalid selector: 'spec.nodeName'; can't understand 'spec.nodeName'"),
         get(&format!("{PODS}?limit=ten")).bad("strconv.ParseInt: parsing \"ten\": invalid syntax"),
-        get(&format!("{PODS}?continue=nonsense")).bad("continue key is not valid: …"),
+        get(&format!("{PODS}?continue=nonsense"))
+            .bad("invalid continue token: continue key is not valid: …"),
         get(&format!("{PODS}?resourceVersion=abc")).bad(
-            "resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": invalid \
+            "invalid resource version: resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": invalid \
              syntax",
         ),
         get(&format!("{PODS}?resourceVersionMatch=Exact")).invalid(
@@ -596,7 +600,8 @@ spec:
         patch("/api/v1/namespaces/default", MERGE, r#"{"metadata":{"uid":"other"}}"#).is(
             409,
             "Conflict",
-            "Operation cannot be fulfilled on namespaces \"default\": Precondition failed: UID in \
+            "Operation cannot be fulfilled on namespaces \"default\": StorageError: invalid object, Code: 4, \
+             Key: /registry/namespaces/default, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in \
              precondition: other, UID in object meta: …",
         ),
     ]

@@ -127,8 +127,14 @@ fn only_root_may_start_a_cluster() {
 #[test]
 fn what_is_missing_or_taken_is_named() {
     let machine = Machine::new();
+    // It is found off the path too: only where its file is hidden it is missing.
+    let hidden =
+        ["unshare", "-m", "sh", "-c", "mount --bind /dev/null /usr/sbin/nft && exec \"$@\"", "sh"];
+    let expected = "nft is not installed: apt-get install nftables";
+    machine.check_refused(machine.up(&hidden, &[]), expected);
+    machine.check_refused(machine.up(&hidden, &["--detach"]), expected);
+    std::fs::remove_file(machine.data().join("skiff.log")).expect("a log was written");
     for (missing, expected) in [
-        ("nft", "nft is not installed: apt-get install nftables"),
         ("containerd", "containerd is not installed: apt-get install containerd runc"),
         ("runc", "runc is not installed: apt-get install containerd runc"),
     ] {

@@ -143,11 +143,15 @@ async fn stateful_pod_on_a_lost_node(cluster: &Cluster, annotations: Value) -> P
     nodes.patch("node-1", &PatchParams::default(), &patch).await.unwrap();
     cluster.create::<StatefulSet>(stateful_set(1)).await;
     cluster.wait::<StatefulSet>("db", "running", is_running).await;
+    let pod = cluster.api::<Pod>().get("db-0").await.unwrap();
     let _ = cluster.add_node("node-2").await;
     wait_renewals(cluster, "node-2", 2).await;
     first.cancel();
     wait_tainted(cluster, "node-1", "NoExecute", true).await;
-    cluster.wait::<Pod>("db-0", "evicted", |pod| pod.metadata.deletion_timestamp.is_some()).await
+    // Whoever is fenced by then is gone as soon as it is evicted: its successor counts too.
+    let evicted = |now: &Pod| now.metadata.deletion_timestamp.is_some() || now.uid() != pod.uid();
+    cluster.wait::<Pod>("db-0", "evicted", evicted).await;
+    pod
 }
 
 async fn wait_moved(cluster: &Cluster, before: &Pod) {

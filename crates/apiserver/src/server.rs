@@ -196,7 +196,12 @@ impl ApiServer {
                 record.sent(&arrived.parts.headers, &body);
                 arrived.body = Body::full(body);
             }
-            dispatch(core, user, arrived).await
+            let Some(record) = &mut found.record else {
+                return dispatch(core, user, arrived).await;
+            };
+            let (answer, said) = Box::pin(registry::annotated(dispatch(core, user, arrived))).await;
+            said.iter().for_each(|(key, value)| record.annotate(key, value));
+            answer
         });
         tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
             let why =

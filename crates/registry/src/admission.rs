@@ -15,6 +15,20 @@ use crate::registry::Registry;
 use crate::request::UserInfo;
 use crate::row::Row;
 
+tokio::task_local! {
+    /// What plugins say for the audit log of the request that this task carries out.
+    static ANNOTATIONS: Mutex<Vec<(String, String)>>;
+}
+
+/// Runs a request and tells what plugins said of it for the audit log, whether or not it succeeded.
+pub async fn annotated<T>(request: impl Future<Output = T>) -> (T, Vec<(String, String)>) {
+    let run = async {
+        let answer = request.await;
+        (answer, ANNOTATIONS.with(|said| std::mem::take(&mut *said.lock())))
+    };
+    ANNOTATIONS.scope(Mutex::default(), run).await
+}
+
 /// The kind of write that asks for admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -61,7 +75,6 @@ pub struct Attributes<'a> {
     /// Whether nothing will be stored.
     pub dry_run: bool,
     pub(crate) warnings: &'a Mutex<Vec<String>>,
-    pub(crate) annotations: &'a Mutex<Vec<(String, String)>>,
     pub(crate) along: &'a Mutex<Along>,
 }
 
@@ -88,7 +101,8 @@ impl Attributes<'_> {
 
     /// Adds a line to what the audit log says of the request.
     pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
-        self.annotations.lock().push((key.into(), value.into()));
+        // Nobody may want to know.
+        let _ = ANNOTATIONS.try_with(|known| known.lock().push((key.into(), value.into())));
     }
 
     /// Writes another object in the transaction of this write, if it is still as it was `read`; the

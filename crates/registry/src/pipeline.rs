@@ -51,7 +51,6 @@ pub(crate) struct Context<'a> {
     pub(crate) stored: Arc<Row>,
     pub(crate) now: Timestamp,
     pub(crate) warnings: Mutex<Vec<String>>,
-    annotations: Mutex<Vec<(String, String)>>,
     along: Mutex<Along>,
 }
 
@@ -71,7 +70,6 @@ impl<'a> Context<'a> {
             stored: stored.clone(),
             now: (engine.clock)(),
             warnings: Mutex::default(),
-            annotations: Mutex::default(),
             along: Mutex::default(),
         })
     }

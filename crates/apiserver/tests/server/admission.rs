@@ -4,7 +4,10 @@
 use futures::future::join_all;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use skiff_apiserver::{AdmissionOptions, ApiServerOptions};
+use skiff_apiserver::{
+    AdmissionOptions, ApiServerOptions,
+    audit::{AuditOptions, LogOptions},
+};
 
 use crate::support::{Answer, Client, Cluster};
 
@@ -454,4 +457,47 @@ async fn who_makes_dependents_may_delete_them_and_hold_their_owners() {
         refused.text()
     );
     assert_eq!(admin.post(&path, &owned("b", true)).await.code, 201);
+}
+
+#[tokio::test]
+async fn what_pod_security_finds_is_in_the_audit_log() {
+    let directory = tempfile::tempdir().expect("directory");
+    let file = directory.path().join("audit.log");
+    let audit = AuditOptions { log: Some(LogOptions::new(&file)), ..AuditOptions::default() };
+    let cluster =
+        Cluster::start_with(ApiServerOptions { audit, ..ApiServerOptions::default() }).await;
+    let admin = cluster.admin();
+    account(&admin, "default").await;
+    let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline",
+        "pod-security.kubernetes.io/audit": "restricted", "pod-security.kubernetes.io/audit-version": "v1.7"}}});
+    let labelled =
+        admin.call(Method::PATCH, "/api/v1/namespaces/default", &MERGE, labels.to_string()).await;
+    assert_eq!(labelled.code, 200);
+    let pods = format!("{DEFAULT}/pods");
+    assert_eq!(admin.post(&pods, &pod("p", json!({}))).await.code, 201);
+    assert_eq!(admin.post(&pods, &pod("q", json!({"hostPID": true}))).await.code, 403);
+    let events = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let is = |event: &Value| {
+            event["objectRef"]["resource"] == "pods" && event["stage"] == "ResponseComplete"
+        };
+        events.filter(is).collect()
+    };
+    for _ in 0..500 {
+        if events().len() == 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let said = |index: usize, key: &str| {
+        let events = events();
+        events[index]["annotations"][format!("pod-security.kubernetes.io/{key}")]
+            .as_str()
+            .map(str::to_owned)
+    };
+    let audited = "would violate PodSecurity \"restricted:v1.7\": runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true)";
+    assert_eq!(said(0, "audit-violations").as_deref(), Some(audited));
+    assert_eq!(said(0, "enforce-policy").as_deref(), Some("baseline:latest"));
+    assert_eq!(said(1, "enforce-policy").as_deref(), Some("baseline:latest"));
 }

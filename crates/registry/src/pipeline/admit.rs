@@ -64,7 +64,6 @@ fn attributes<'a>(context: &'a Context<'_>, subject: Subject<'a>) -> Attributes<
         old: subject.old,
         dry_run: context.request.params.dry_run,
         warnings: &context.warnings,
-        annotations: &context.annotations,
         along: &context.along,
     }
 }

@@ -4,6 +4,7 @@
 //! the API server's, and answer here as paths that do not exist.
 
 mod binding;
+mod components;
 mod eviction;
 mod scale;
 
@@ -14,7 +15,7 @@ use serde_json::Value;
 
 use crate::admission::Operation;
 use crate::object::meta_text;
-use crate::outcome::{Answer, List, Outcome};
+use crate::outcome::Answer;
 use crate::pipeline::{self, Change, Context, Part, Subject, admit_mutate, admit_validate, change};
 use crate::read;
 use crate::registry::Registry;
@@ -123,18 +124,9 @@ pub(crate) async fn execute_unstored(engine: &Arc<Registry>, request: &Request) 
     let row = &request.row;
     match (row.resource.resource.as_str(), &request.action) {
         ("bindings", Action::Create(_)) => binding::execute_unnamed(engine, request).await,
-        // Nothing of the control plane is known by that deprecated kind.
-        ("componentstatuses", Action::List) => Ok(Outcome::List(List {
-            row: row.clone(),
-            revision: engine.store.snapshot().revision(),
-            continue_token: String::new(),
-            remaining: None,
-            items: Vec::new(),
-        })),
-        ("componentstatuses", Action::Get) => Err(Status::not_found(
-            &row.group_resource(),
-            request.name.as_deref().unwrap_or_default(),
-        )),
+        ("componentstatuses", Action::List | Action::Get) => {
+            components::execute(engine, request).await
+        }
         _ => {
             Err(Status::method_not_supported(&row.group_resource(), request.action.verb().as_str()))
         }

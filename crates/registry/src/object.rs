@@ -45,6 +45,11 @@ impl Object {
         Self { key, record, converted }
     }
 
+    /// An object whose bytes are in the version in which they are served.
+    pub(crate) fn as_stored(key: Key, record: Arc<Record<Header>>) -> Self {
+        Self { key, record, converted: None }
+    }
+
     /// `metadata.namespace`; empty for cluster-scoped objects.
     pub fn namespace(&self) -> &str {
         split_key(&self.key).0

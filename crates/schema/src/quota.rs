@@ -2,10 +2,10 @@
 //! whether they fit.
 //!
 //! Pure functions over JSON, shared by admission, which charges, and the controller, which counts anew. Owns
-//! no store and no objects but those it is given. Usage of extended resources by way of device classes is not
-//! counted.
+//! no store and no objects but those it is given.
 
 mod check;
+mod devices;
 mod scope;
 mod usage;
 
@@ -16,6 +16,7 @@ use crate::amounts::is_native;
 use crate::view::{View, same};
 
 pub use check::{Charge, Limited, Refusal, Write, check};
+pub use devices::{Devices, pod_of};
 
 /// Resources whose objects are never counted: those that are not stored, and events.
 const UNCOUNTED: &[(&str, &str)] = &[
@@ -90,7 +91,7 @@ impl Meter {
     #[must_use]
     pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Self> {
         let mut found: Vec<Self> = Vec::new();
-        for resource in names.into_iter().filter_map(resource_of) {
+        for resource in names.into_iter().flat_map(resources_of) {
             if let Some(meter) = Self::of(&resource).filter(|meter| !found.contains(meter)) {
                 found.push(meter);
             }
@@ -102,6 +103,12 @@ impl Meter {
     #[must_use]
     pub fn resource(&self) -> &GroupResource {
         &self.resource
+    }
+
+    /// Whether it measures claims of devices, for which [`Devices`] are to be told.
+    #[must_use]
+    pub fn is_of_devices(&self) -> bool {
+        self.kind == Kind::DeviceClaims
     }
 
     /// Whether only the number of objects counts, so that nobody need look into them.
@@ -122,8 +129,7 @@ impl Meter {
                     || OF_PODS.contains(&name)
                     || name.starts_with("hugepages-")
                     || name.starts_with("requests.hugepages-")
-                    || (name.starts_with("requests.")
-                        && (!is_native(name) || name.starts_with(IMPLICIT)))
+                    || is_extended(name)
             }
             Kind::Services => {
                 matches!(name, "services" | "services.loadbalancers" | "services.nodeports")
@@ -132,7 +138,7 @@ impl Meter {
                 let plain = name.split_once(OF_CLASS).map_or(name, |(_, rest)| rest);
                 matches!(plain, "persistentvolumeclaims" | "requests.storage")
             }
-            Kind::DeviceClaims => name.ends_with(OF_DEVICES),
+            Kind::DeviceClaims => name.ends_with(OF_DEVICES) || is_extended(name),
             Kind::Others => self.short() == Some(name),
         }
     }
@@ -201,11 +207,16 @@ fn told(amounts: &crate::amounts::Amounts) -> Value {
     texts.collect()
 }
 
-/// The resource that a name in a quota's limits is about.
-fn resource_of(name: &str) -> Option<GroupResource> {
+/// Whether a name is one of extended resources, of which pods and claims of devices take.
+fn is_extended(name: &str) -> bool {
+    name.starts_with("requests.") && (!is_native(name) || name.starts_with(IMPLICIT))
+}
+
+/// The resources that a name in a quota's limits is about.
+fn resources_of(name: &str) -> Vec<GroupResource> {
     if let Some(counted) = name.strip_prefix("count/") {
         let (resource, group) = counted.split_once('.').unwrap_or((counted, ""));
-        return Some(GroupResource::new(group, resource));
+        return vec![GroupResource::new(group, resource)];
     }
     let core = |resource: &str| GroupResource::new("", resource);
     let special = [
@@ -217,7 +228,8 @@ fn resource_of(name: &str) -> Option<GroupResource> {
     special
         .into_iter()
         .chain(SHORT.iter().map(|short| core(short)))
-        .find(|resource| Meter::of(resource).is_some_and(|meter| meter.measures(name)))
+        .filter(|resource| Meter::of(resource).is_some_and(|meter| meter.measures(name)))
+        .collect()
 }
 
 #[cfg(test)]

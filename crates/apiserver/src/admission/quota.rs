@@ -11,11 +11,11 @@ use std::{
 
 use meta::Status;
 use registry::{Admit, Attributes, Object, Operation, Row};
-use schema::quota::{Limited, Meter, Refusal, Write, check};
+use schema::quota::{Devices, Limited, Meter, Refusal, Write, check, pod_of};
 use serde_json::Value;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Admitted, child, each, failed, fine, forbid};
+use super::{Admitted, child, each, failed, fine, forbid, read, read_all};
 
 pub(super) const NAME: &str = "ResourceQuota";
 
@@ -59,13 +59,19 @@ impl ResourceQuota {
         let turn = if attributes.dry_run { None } else { Some(self.turn(namespace).await?) };
         let Some((row, quotas)) = quotas(attributes) else { return Ok(()) };
         let mut values: Vec<Value> = quotas.iter().map(|quota| quota.value(row)).collect();
+        let now = jiff::Timestamp::now();
+        let devices = match meter.is_of_devices() {
+            true => devices(attributes, object, now),
+            false => Devices::default(),
+        };
         let write = Write {
             meter: &meter,
             subresource: attributes.subresource.unwrap_or_default(),
             object,
             old: attributes.old,
             limited: &self.limited,
-            now: jiff::Timestamp::now(),
+            devices: &devices,
+            now,
         };
         let charges = check(&values, &write).map_err(|refusal| match refusal {
             Refusal::Forbidden(why) => forbid(attributes, Some(object), why),
@@ -82,6 +88,20 @@ impl ResourceQuota {
         attributes.hold(turn);
         Ok(())
     }
+}
+
+/// What is known around a claim of devices.
+fn devices(attributes: &Attributes<'_>, claim: &Value, now: jiff::Timestamp) -> Devices {
+    const GROUP: &str = "resource.k8s.io";
+    let namespace = attributes.namespace;
+    let (mut claims, mut pods) = (Vec::new(), Vec::new());
+    if let Some((pod, _)) = pod_of(claim) {
+        claims = read_all(attributes, GROUP, "resourceclaims", namespace);
+        claims.push(claim.clone());
+        pods.extend(read(attributes, "", "pods", namespace, pod));
+    }
+    let classes = read_all(attributes, GROUP, "deviceclasses", None);
+    Devices::new(&classes, &claims, &pods, now)
 }
 
 /// The quotas of the namespace that is written to.

@@ -1,11 +1,12 @@
 //! Counting one quota: reads it, lists what it is about, writes what that uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use client::{ErrorExt, Metadata, ObjectKey};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::ResourceQuota, apimachinery::pkg::api::resource::Quantity as Written,
+    api::core::v1::{Pod, ResourceQuota},
+    apimachinery::pkg::api::resource::Quantity as Written,
 };
 use kube::{
     Api, Resource,
@@ -15,7 +16,7 @@ use meta::{GroupResource, Quantity};
 use parking_lot::Mutex;
 use reconcile::merge_diff;
 use schema::amounts::{Amounts, add};
-use schema::quota::Meter;
+use schema::quota::{Devices, Meter, pod_of};
 use serde_json::{Value, json};
 
 use crate::discover::{Served, discover};
@@ -82,9 +83,10 @@ impl Counter {
             } else {
                 sum(client, namespace, &resource, &meter, &value, now).await?
             };
-            for name in hard.keys().filter(|name| meter.measures(name)) {
-                used.insert(name.clone(), counted.get(name).copied().unwrap_or_default());
-            }
+            let measured = hard.keys().filter(|name| meter.measures(name));
+            let here = |name: &String| counted.get(name).copied().unwrap_or_default();
+            // Of extended resources, pods and claims of devices take together.
+            add(&mut used, &measured.map(|name| (name.clone(), here(name))).collect());
         }
         Ok(used)
     }
@@ -176,20 +178,65 @@ async fn sum(
     quota: &Value,
     now: Timestamp,
 ) -> Result<Amounts, kube::Error> {
-    let mut params = ListParams::default().limit(PAGE);
-    let mut total = Amounts::new();
-    loop {
-        let asked =
-            request(namespace, resource).list(&params).map_err(kube::Error::BuildRequest)?;
-        let page: Value = client.request(asked).await?;
-        for object in page["items"].as_array().into_iter().flatten() {
-            if meter.in_scopes(quota, object) {
-                add(&mut total, &meter.usage(object, now));
+    let (mut total, mut claims) = (Amounts::new(), Vec::new());
+    walk(client, &request(namespace, resource), |object| {
+        if !meter.in_scopes(quota, &object) {
+            return;
+        }
+        match meter.is_of_devices() {
+            true => claims.push(object),
+            false => add(&mut total, &meter.usage(&object, now)),
+        }
+    })
+    .await?;
+    if !claims.is_empty() {
+        let devices = devices(client, namespace, resource, &claims, now).await?;
+        let usage = |claim| meter.usage_among(claim, now, &devices);
+        claims.iter().for_each(|claim| add(&mut total, &usage(claim)));
+    }
+    Ok(total)
+}
+
+/// What is known around claims of devices.
+async fn devices(
+    client: &kube::Client,
+    namespace: &str,
+    resource: &ApiResource,
+    claims: &[Value],
+    now: Timestamp,
+) -> Result<Devices, kube::Error> {
+    let classes = ApiResource { plural: "deviceclasses".into(), ..resource.clone() };
+    let (mut known, mut pods) = (Vec::new(), Vec::new());
+    let all = Request::new(DynamicObject::url_path(&classes, None));
+    walk(client, &all, |class| known.push(class)).await?;
+    let uids: BTreeSet<&str> = claims.iter().filter_map(pod_of).map(|(_, uid)| uid).collect();
+    if !uids.is_empty() {
+        walk(client, &request(namespace, &ApiResource::erase::<Pod>(&())), |pod| {
+            if pod["metadata"]["uid"].as_str().is_some_and(|uid| uids.contains(uid)) {
+                pods.push(pod);
             }
+        })
+        .await?;
+    }
+    Ok(Devices::new(&known, claims, &pods, now))
+}
+
+/// Reads a collection, page by page.
+async fn walk(
+    client: &kube::Client,
+    collection: &Request,
+    mut see: impl FnMut(Value),
+) -> Result<(), kube::Error> {
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let asked = collection.list(&params).map_err(kube::Error::BuildRequest)?;
+        let mut page: Value = client.request(asked).await?;
+        if let Some(items) = page["items"].as_array_mut() {
+            items.drain(..).for_each(&mut see);
         }
         match page["metadata"]["continue"].as_str().filter(|token| !token.is_empty()) {
             Some(token) => params.continue_token = Some(token.to_owned()),
-            None => return Ok(total),
+            None => return Ok(()),
         }
     }
 }

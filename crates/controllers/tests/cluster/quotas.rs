@@ -1,6 +1,7 @@
 //! Quotas that are counted anew, and claims that stay while they are used.
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, ResourceQuota};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim};
 use kube::{
     Api,
     api::{DeleteParams, PostParams},
@@ -92,4 +93,35 @@ async fn a_claim_stays_while_a_pod_uses_it() {
     assert_eq!(kept.metadata.finalizers.unwrap(), ["kubernetes.io/pvc-protection"]);
     cluster.api::<Pod>().delete("user", &DeleteParams::default()).await.unwrap();
     cluster.wait_count::<PersistentVolumeClaim>(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_of_devices_take_of_extended_resources() {
+    let cluster = Cluster::start().await;
+    let classes: Api<DeviceClass> = Api::all(cluster.client.clone());
+    let class =
+        json!({"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": "example.com/gpu"}});
+    classes.create(&PostParams::default(), &object(class)).await.unwrap();
+    let name = "requests.example.com/gpu";
+    cluster.create::<ResourceQuota>(quota(json!({name: "4"}))).await;
+    wait_used(&cluster, name, "0").await;
+    let claim = |name: &str| {
+        json!({"metadata": {"name": name}, "spec": {"devices": {"requests": [
+            {"name": "a", "exactly": {"deviceClassName": "gpu", "count": 3}}]}}})
+    };
+    cluster.create::<ResourceClaim>(claim("a")).await;
+    wait_used(&cluster, name, "3").await;
+    let claims: Api<ResourceClaim> = cluster.api();
+    let full = claims.create(&PostParams::default(), &object(claim("b"))).await.unwrap_err();
+    let why = "requested: requests.example.com/gpu=3, used: requests.example.com/gpu=3";
+    assert!(full.to_string().contains(why), "{full}");
+    // Pods take of the same.
+    let requests = json!({"example.com/gpu": "1"});
+    let container = json!({"name": "c", "image": "1.0.0", "resources": {"requests": requests, "limits": requests}});
+    cluster
+        .create::<Pod>(json!({"metadata": {"name": "p"}, "spec": {"containers": [container]}}))
+        .await;
+    wait_used(&cluster, name, "4").await;
+    claims.delete("a", &DeleteParams::default()).await.unwrap();
+    wait_used(&cluster, name, "1").await;
 }

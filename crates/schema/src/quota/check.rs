@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use meta::{GroupResource, Quantity};
 use serde_json::{Map, Value};
 
-use super::Meter;
 use super::scope::{Scope, of_quota};
+use super::{Devices, Meter};
 use crate::amounts::{Amounts, amounts};
 use crate::view::View;
 
@@ -44,6 +44,8 @@ pub struct Write<'a> {
     pub old: Option<&'a Value>,
     /// What needs a quota.
     pub limited: &'a [Limited],
+    /// What is known around claims of devices.
+    pub devices: &'a Devices,
     /// The time of the write.
     pub now: Timestamp,
 }
@@ -96,14 +98,15 @@ pub fn check(quotas: &[Value], write: &Write<'_>) -> Result<Vec<Charge>, Refusal
         covered.extend(names);
         concerned.push(index);
     }
-    let usage = meter.usage(write.object, write.now);
+    let usage_of = |object| meter.usage_among(object, write.now, write.devices);
+    let usage = usage_of(write.object);
     let negative: Vec<&str> =
         usage.iter().filter(|(_, a)| a.signum() < 0).map(|(name, _)| name.as_str()).collect();
     if !negative.is_empty() {
         let why = format!("quota usage is negative for resource(s): {}", negative.join(","));
         return Err(Refusal::Forbidden(why));
     }
-    let more = write.old.map(|old| beyond(&usage, &meter.usage(old, write.now)));
+    let more = write.old.map(|old| beyond(&usage, &usage_of(old)));
     let delta = |index: Option<usize>| -> Amounts {
         let was_in = |old| index.is_none_or(|index| meter.matches(&quotas[index], old));
         let delta = match (&more, write.old) {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use meta::GroupResource;
 use serde_json::{Value, json};
 
-use super::{Limited, Meter, Refusal, Write, check};
+use super::{Devices, Limited, Meter, Refusal, Write, check};
 use crate::patch::merge_patch;
 
 fn meter(resource: &str) -> Meter {
@@ -47,7 +47,8 @@ fn limited(
 ) -> String {
     let meter = meter(resource);
     assert!(meter.asks("", object, old), "nobody asks about this write");
-    let write = Write { meter: &meter, subresource: "", object, old, limited, now: now() };
+    let (devices, now) = (&Devices::default(), now());
+    let write = Write { meter: &meter, subresource: "", object, old, limited, devices, now };
     match check(quotas, &write) {
         Ok(charges) => {
             charges.iter().map(|charge| charge.used.to_string()).collect::<Vec<_>>().join(";")
@@ -275,4 +276,46 @@ fn what_is_limited_by_configuration_needs_a_quota() {
     let quotas =
         [quota(json!({"pods": "5"}), json!({"pods": "0"}), json!({"scopes": ["PriorityClass"]}))];
     assert_eq!(limited(&quotas, "pods", &important, None, &high), r#"{"pods":"1"}"#);
+}
+
+#[test]
+fn claims_stand_for_extended_resources() {
+    let classes = [
+        json!({"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": "example.com/gpu"}}),
+        json!({"metadata": {"name": "nic"}, "spec": {}}),
+    ];
+    let claim = |name: &str, meta: Value| {
+        let mut claim = json!({"metadata": {"name": name}, "spec": {"devices": {"requests": [
+            {"name": "a", "exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 3}},
+            {"name": "b", "exactly": {"deviceClassName": "nic", "allocationMode": "ExactCount", "count": 1}}]}}});
+        merge_patch(&mut claim, &json!({"metadata": meta}));
+        claim
+    };
+    let used = |claim: &Value, claims: &[Value], pods: &[Value]| {
+        let devices = Devices::new(&classes, claims, pods, now());
+        let usage = meter("resourceclaims.resource.k8s.io").usage_among(claim, now(), &devices);
+        let of_resources = usage.iter().filter(|(name, _)| name.starts_with("requests."));
+        of_resources.map(|(name, amount)| format!("{name}={amount}")).collect::<Vec<_>>().join(" ")
+    };
+    let whole = "requests.deviceclass.resource.kubernetes.io/gpu=3 \
+        requests.deviceclass.resource.kubernetes.io/nic=1 requests.example.com/gpu=3";
+    assert_eq!(used(&claim("c", json!({})), &[], &[]), whole);
+    // What a pod is charged for is not charged again for the one claim that a scheduler made for it.
+    let owner =
+        json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}]);
+    let made = json!({"annotations": {"resource.kubernetes.io/extended-resource-claim": "true"}, "ownerReferences": owner});
+    let (first, second) = (claim("c", made.clone()), claim("d", made));
+    let claims = [first.clone(), second.clone()];
+    let requests = json!({"example.com/gpu": "2", "deviceclass.resource.kubernetes.io/nic": "1"});
+    let pod = |status: Value| {
+        let container = json!({"name": "c", "resources": {"requests": requests}});
+        json!({"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": [container]}, "status": status})
+    };
+    let rest = "requests.deviceclass.resource.kubernetes.io/gpu=3 requests.example.com/gpu=1";
+    assert_eq!(used(&first, &claims, &[pod(json!({}))]), rest);
+    assert_eq!(used(&second, &claims, &[pod(json!({}))]), whole);
+    let said = json!({"extendedResourceClaimStatus": {"resourceClaimName": "d"}});
+    assert_eq!(used(&first, &claims, &[pod(said.clone())]), whole);
+    assert_eq!(used(&second, &claims, &[pod(said)]), rest);
+    assert_eq!(used(&first, &claims, &[]), whole);
 }

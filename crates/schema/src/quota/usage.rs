@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use meta::{Quantity, time};
 use serde_json::Value;
 
-use super::{Kind, Meter, OF_CLASS, OF_DEVICES};
-use crate::amounts::{Amounts, Count, add, amounts, has_pod_level, is_native, of_pod};
+use super::{Devices, Kind, Meter, OF_CLASS, OF_DEVICES, is_extended};
+use crate::amounts::{Amounts, Count, add, amounts, has_pod_level, of_pod};
 use crate::view::View;
 
 /// The most devices a claim can get.
@@ -34,6 +34,16 @@ impl Meter {
                     used.insert(short.to_owned(), number(1));
                 }
             }
+        }
+        used
+    }
+
+    /// What the object uses now, where it may be a claim of devices.
+    #[must_use]
+    pub fn usage_among(&self, object: &Value, now: Timestamp, devices: &Devices) -> Amounts {
+        let mut used = self.usage(object, now);
+        if self.is_of_devices() {
+            devices.extend(object, &mut used);
         }
         used
     }
@@ -90,7 +100,7 @@ fn pod(pod: &Value, now: Timestamp, used: &mut Amounts) {
         {
             used.insert(format!("requests.{name}"), amount);
             used.insert(name, amount);
-        } else if !is_native(&name) {
+        } else if is_extended(&format!("requests.{name}")) {
             used.insert(format!("requests.{name}"), amount);
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Owns the trait and its arguments; the plugins live with the API server.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use meta::Status;
 use parking_lot::Mutex;
@@ -14,6 +16,7 @@ use crate::object::{Object, encode};
 use crate::registry::Registry;
 use crate::request::UserInfo;
 use crate::row::Row;
+use crate::verb::Verb;
 
 tokio::task_local! {
     /// What plugins say for the audit log of the request that this task carries out.
@@ -57,13 +60,15 @@ impl Operation {
 /// What a plugin may know about the write in hand.
 pub struct Attributes<'a> {
     /// The engine, for reads of other objects.
-    pub registry: &'a Registry,
+    pub registry: &'a Arc<Registry>,
     /// Who writes.
     pub user: &'a UserInfo,
     /// What kind of write it is.
     pub operation: Operation,
     /// The resource.
     pub row: &'a Row,
+    /// The verb of the request: an update may be asked for by a patch.
+    pub verb: Verb,
     /// The subresource, if one is written.
     pub subresource: Option<&'a str>,
     /// The namespace, for namespaced resources.

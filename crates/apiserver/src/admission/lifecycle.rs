@@ -1,11 +1,11 @@
 //! NamespaceLifecycle: objects are created only in namespaces that exist and are not going away, and the
 //! namespaces the cluster needs are not deleted.
 
-use meta::{GroupResource, Status, StatusCause};
+use meta::{Status, StatusCause};
 use registry::{Admit, Attributes, Operation, Row};
 use serde_json::Value;
 
-use super::{Admitted, decided, forbid, is_core};
+use super::{Admitted, decided, forbid, is_core, namespaces};
 
 /// Namespaces that may not be deleted.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -51,11 +51,7 @@ fn check(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Stat
         return Ok(());
     }
     let Some(name) = attributes.namespace else { return Ok(()) };
-    let rows = attributes.registry.rows();
-    let namespace = rows
-        .by_resource("", "namespaces")
-        .and_then(|row| attributes.registry.get(row, None, name))
-        .ok_or_else(|| Status::not_found(&GroupResource::new("", "namespaces"), name))?;
+    let namespace = namespaces::of(attributes, name).ok_or_else(|| namespaces::not_found(name))?;
     // Every creation asks this, so the namespace is not parsed: its phase is Terminating exactly
     // when it is being deleted.
     if namespace.header().deleting() {

@@ -3,19 +3,23 @@
 //! Plugins see a write through [`registry::Attributes`] and read other objects through it. They refuse to know
 //! HTTP and how the write came about.
 
+mod anti_affinity;
 mod certificates;
 mod defaults;
+mod devices;
 mod escalation;
 mod events;
 mod external_ips;
 mod lifecycle;
 mod limits;
+mod namespaces;
 mod network_identity;
 mod node_features;
 mod node_restriction;
 mod node_selector;
 mod options;
 mod owners;
+mod parameters;
 mod pod_security;
 mod priority;
 mod pull;
@@ -26,6 +30,7 @@ mod secrets;
 mod service_account;
 mod storage;
 mod taint;
+mod tls_secrets;
 mod tolerations;
 mod topology;
 
@@ -36,7 +41,7 @@ pub use tolerations::DefaultTolerationSeconds;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use meta::Status;
+use meta::{FieldError, Status};
 use registry::{Admit, Attributes, Object, Row};
 use serde_json::{Map, Value};
 
@@ -64,6 +69,9 @@ pub fn plugins(
     }
     plugins.push(Arc::new(network_identity::NetworkIdentity));
     plugins.push(Arc::new(escalation::Escalation::new(authorizer.clone())));
+    plugins.push(Arc::new(parameters::PolicyParameters(authorizer.clone())));
+    plugins.push(Arc::new(tls_secrets::TlsSecrets));
+    plugins.push(Arc::new(devices::DeviceAccess(authorizer.clone())));
     // Quota comes last: what is charged has passed everything else.
     plugins.sort_by_key(|plugin| plugin.name() == quota::NAME);
     Ok(plugins)
@@ -78,6 +86,11 @@ fn make(
 ) -> Made {
     let authorizer = || authorizer.clone();
     Ok(Some(match name {
+        "NamespaceAutoProvision" => Arc::new(namespaces::NamespaceAutoProvision),
+        "NamespaceExists" => Arc::new(namespaces::NamespaceExists),
+        "LimitPodHardAntiAffinityTopology" => {
+            Arc::new(anti_affinity::LimitPodHardAntiAffinityTopology)
+        }
         "NamespaceLifecycle" => Arc::new(lifecycle::NamespaceLifecycle),
         "LimitRanger" => Arc::new(limits::LimitRanger),
         "ServiceAccount" => Arc::new(service_account::ServiceAccount),
@@ -129,6 +142,12 @@ fn forbid(
     let named = Some(attributes.name).filter(|name| !name.is_empty());
     let name = named.or_else(|| of("name")).or_else(|| of("generateName")).unwrap_or("Unknown");
     Status::forbidden(&attributes.row.group_resource(), name, why)
+}
+
+/// A refusal in the words of validation: 422 with what is wrong where.
+fn invalid(write: &Attributes<'_>, object: &Value, errors: Vec<FieldError>) -> Status {
+    let kind = &write.row.kind;
+    Status::invalid((&kind.group, &kind.kind), text(&object["metadata"], "name"), errors)
 }
 
 /// Whether the write is of the pod itself or another object of the core group, no subresource.

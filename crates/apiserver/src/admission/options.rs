@@ -61,11 +61,11 @@ enum Asked {
 
 /// Kubernetes' plugins in Kubernetes' order.
 const PLUGINS: &[(&str, Asked)] = &[
-    ("AlwaysAdmit", Asked::Missing),
-    ("NamespaceAutoProvision", Asked::Missing),
+    ("AlwaysAdmit", Asked::OnDemand),
+    ("NamespaceAutoProvision", Asked::OnDemand),
     ("NamespaceLifecycle", Asked::Always),
-    ("NamespaceExists", Asked::Missing),
-    ("LimitPodHardAntiAffinityTopology", Asked::Missing),
+    ("NamespaceExists", Asked::OnDemand),
+    ("LimitPodHardAntiAffinityTopology", Asked::OnDemand),
     ("LimitRanger", Asked::Always),
     ("ServiceAccount", Asked::Always),
     // Upstream asks it on demand; here kubelets are never trusted without it.

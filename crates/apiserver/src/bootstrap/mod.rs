@@ -64,7 +64,7 @@ impl Writer {
     }
 
     /// Makes the object unless it exists.
-    async fn create(&self, place: Place<'_>, object: &Value) -> Result<(), Status> {
+    pub(crate) async fn create(&self, place: Place<'_>, object: &Value) -> Result<(), Status> {
         if self.read(place).is_some() {
             return Ok(());
         }

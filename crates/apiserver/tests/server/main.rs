@@ -12,6 +12,7 @@ mod kubectl;
 #[path = "../../../registry/tests/engine/minimal.rs"]
 mod minimal;
 mod openapi;
+mod reach;
 mod reads;
 mod rows;
 mod server_side;

@@ -236,6 +236,10 @@ async fn clients_are_warned() {
     let statuses = admin.get("/api/v1/componentstatuses").await;
     assert_eq!(warnings(&statuses), ["299 - \"v1 ComponentStatus is deprecated in v1.19+\""]);
     assert!(warnings(&cluster.user("jane", &[]).get("/api/v1/endpoints").await).is_empty());
+    let secret = json!({"metadata": {"name": "t"}, "type": "kubernetes.io/tls", "stringData": {"tls.crt": "", "tls.key": ""}});
+    let made = admin.post("/api/v1/namespaces/default/secrets", &secret).await;
+    let why = "299 - \"tls: failed to find any PEM data in certificate input\"";
+    assert_eq!((made.code, warnings(&made)), (StatusCode::CREATED, vec![why]));
     let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"});
     let owned = map(json!({"name": "a", "ownerReferences": [owner, owner]}));
     let made = admin.post(MAPS, &owned).await;

@@ -57,6 +57,7 @@ fn attributes<'a>(context: &'a Context<'_>, subject: Subject<'a>) -> Attributes<
         registry: context.engine,
         user: &context.request.user,
         operation: subject.operation,
+        verb: context.request.action.verb(),
         row: &context.stored,
         subresource: subject.subresource,
         namespace: context.namespace(),

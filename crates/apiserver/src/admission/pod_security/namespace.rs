@@ -13,7 +13,7 @@ use super::{
     checks::{Pod, reasons, violations},
     policy::{Level, LevelVersion, MODES, Policy},
 };
-use crate::admission::{each, read_all, text};
+use crate::admission::{each, invalid, read_all, text};
 
 /// How many pods are looked at, and for how long.
 const MOST_PODS: usize = 3000;
@@ -31,8 +31,7 @@ impl PodSecurity {
         let before =
             attributes.old.map(|old| Policy::of(&old["metadata"]["labels"], &self.defaults));
         if !errors.is_empty() && before.as_ref().is_none_or(|(_, before)| *before != errors) {
-            let kind = &attributes.row.kind;
-            return Err(Status::invalid((&kind.group, &kind.kind), name, errors));
+            return Err(invalid(attributes, namespace, errors));
         }
         let is_exempt = self.exempt_namespaces.iter().any(|one| one == name);
         match (attributes.operation, before) {

@@ -49,6 +49,9 @@ enum Bench {
         /// How many starts on an empty data directory, and how many restarts
         #[arg(long, default_value_t = 5)]
         starts: usize,
+        /// How many pods there are when it restarts with many; 0 for none
+        #[arg(long, default_value_t = 100_000)]
+        pods: u64,
     },
     /// Time until three nodes on one machine are Ready, and until a machine has joined; memory of an agent
     Nodes {
@@ -103,7 +106,7 @@ fn main() -> anyhow::Result<()> {
     subject.skiff = std::path::absolute(&subject.skiff).context("the path of skiff")?;
     subject.images = std::path::absolute(&subject.images).context("the path of the images")?;
     match bench {
-        Bench::Up { starts } => figures::up::run(&subject, starts),
+        Bench::Up { starts, pods } => figures::up::run(&subject, starts, pods),
         Bench::Nodes { starts } => figures::nodes::run(&subject, starts),
         Bench::Idle { seconds } => figures::idle::run(&subject, seconds),
         Bench::Pods { pods, replicas } => figures::pods::run(&subject, pods, replicas),

@@ -21,9 +21,18 @@ pub(crate) fn request(method: &str, path: &str, body: &str) -> Bytes {
 
 /// A request for an answer in one encoding.
 pub(crate) fn request_for(method: &str, path: &str, accept: &str, body: &str) -> Bytes {
+    message(method, path, accept, "application/json", body)
+}
+
+/// A patch whose content type says of which kind it is.
+pub(crate) fn patch(path: &str, content_type: &str, body: &str) -> Bytes {
+    message("PATCH", path, "application/json", content_type, body)
+}
+
+fn message(method: &str, path: &str, accept: &str, content_type: &str, body: &str) -> Bytes {
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: kubernetes\r\naccept: {accept}\r\n");
     if !body.is_empty() {
-        text += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        text += &format!("content-type: {content_type}\r\ncontent-length: {}\r\n", body.len());
     }
     text += "\r\n";
     text += body;

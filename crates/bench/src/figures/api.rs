@@ -49,6 +49,7 @@ pub(crate) fn run(subject: &Subject, seconds: u64, objects: u64) -> anyhow::Resu
     reads(&cluster, &one, &all, rounds, &mut report)?;
     protobuf(&cluster, rounds, &mut report)?;
     writes(&cluster, rounds, &mut report)?;
+    patches(&cluster, rounds, objects, &mut report)?;
     super::fanout::run(&cluster, rounds, &mut report)?;
     std::thread::sleep(SETTLE);
     let resident = megabytes(memory(pid)?.resident);
@@ -164,6 +165,38 @@ fn writes(cluster: &Cluster, rounds: u64, report: &mut Report) -> anyhow::Result
     Ok(())
 }
 
+/// Patches of the objects that are there, taking turns with creations.
+fn patches(
+    cluster: &Cluster,
+    rounds: u64,
+    objects: u64,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    super::tell("PATCH, 64 connections");
+    let path = kubeconfig(cluster);
+    let outcomes = inside::run(cluster, move || async move {
+        let skiff = Endpoint::from_kubeconfig(&path)?;
+        let load = Load { connections: MANY, duration: ROUND, requests: u64::MAX };
+        let (mut created, mut merged, mut applied) = <(Outcome, Outcome, Outcome)>::default();
+        for round in 0..rounds {
+            let make = create(format!("turn-{round:03}-"), 900);
+            created.add(load::run(&skiff, load, make).await?);
+            let make = patch("application/merge-patch+json", "", "merged", objects);
+            merged.add(load::run(&skiff, load, make).await?);
+            let make = patch("application/apply-patch+yaml", APPLY, "applied", objects);
+            applied.add(load::run(&skiff, load, make).await?);
+        }
+        Ok((created, merged, applied))
+    })?;
+    let (created, merged, applied) = outcomes;
+    for (what, own) in [("merge patch, 64 connections", merged), ("apply", applied)] {
+        report.add(what, "", Budget::None, own.rate(), "/s");
+        let ratio = own.rate() / created.rate() * 100.0;
+        report.add("    beside CREATE", "", Budget::AtLeast(70.0), ratio, "%");
+    }
+    Ok(())
+}
+
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
@@ -233,20 +266,68 @@ async fn fill(kubeconfig: PathBuf, objects: u64) -> anyhow::Result<(Bytes, Bytes
     Ok((one, all))
 }
 
+/// Creates pods that no scheduler looks at.
+pub(super) async fn fill_pods(kubeconfig: PathBuf, pods: u64) -> anyhow::Result<()> {
+    let endpoint = Endpoint::from_kubeconfig(&kubeconfig)?;
+    let mut connection = endpoint.connect().await?;
+    super::appears(&mut connection, "/api/v1/namespaces/default/serviceaccounts/default").await?;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("pod-{NUMBER}")},
+        "spec": {"schedulerName": "nobody", "containers": [{"name": "main", "image": "none"}]},
+    });
+    let path = "/api/v1/namespaces/default/pods";
+    let make = numbered(wire::request("POST", path, &pod.to_string()), |number| [number]);
+    let load = Load { connections: MANY, duration: super::TIMEOUT, requests: pods };
+    let made = load::run(&endpoint, load, make).await?;
+    anyhow::ensure!(made.requests() == pods, "creating the pods took too long");
+    Ok(())
+}
+
+/// What stands for a number of eight digits in a request.
+const NUMBER: &str = "########";
+
 /// Makes requests that create ConfigMaps with so many bytes of data.
 fn create(prefix: String, bytes: usize) -> impl Fn(u64) -> Bytes + Clone + Send + 'static {
-    const NAME: &str = "########";
     let object = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": format!("{prefix}{NAME}")},
+        "metadata": {"name": format!("{prefix}{NUMBER}")},
         "data": {"payload": "x".repeat(bytes)},
     });
-    let template = wire::request("POST", CONFIG_MAPS, &object.to_string());
-    let at = template.windows(NAME.len()).position(|window| window == NAME.as_bytes());
-    let at = at.expect("the name is in the object");
+    numbered(wire::request("POST", CONFIG_MAPS, &object.to_string()), |number| [number])
+}
+
+const APPLY: &str = "?fieldManager=bench&force=true";
+
+/// Makes patches that change one value in one of the first `objects` objects after the other, each
+/// time to another value.
+fn patch(
+    content_type: &str,
+    query: &str,
+    key: &str,
+    objects: u64,
+) -> impl Fn(u64) -> Bytes + Clone + Send + 'static {
+    let start = std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_micros());
+    let object = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "data": {key: format!("{start}-{NUMBER}")},
+    });
+    let path = format!("{CONFIG_MAPS}/object-{NUMBER}{query}");
+    let template = wire::patch(&path, content_type, &object.to_string());
+    numbered(template, move |number| [number % objects, number])
+}
+
+/// Makes requests from a template by putting numbers where it says so.
+fn numbered<const N: usize>(
+    template: Bytes,
+    numbers: impl Fn(u64) -> [u64; N] + Clone + Send + 'static,
+) -> impl Fn(u64) -> Bytes + Clone + Send + 'static {
+    let text = String::from_utf8_lossy(&template);
+    let places: Vec<usize> = text.match_indices(NUMBER).map(|(at, _)| at).collect();
     move |number| {
         let mut request = BytesMut::from(&template[..]);
-        request[at..at + NAME.len()].copy_from_slice(format!("{number:08}").as_bytes());
+        for (at, number) in places.iter().zip(numbers(number)) {
+            request[*at..at + NUMBER.len()].copy_from_slice(format!("{number:08}").as_bytes());
+        }
         request.freeze()
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn run(cluster: &Cluster, seconds: u64, report: &mut Report) -> anyho
         let (mut seen, grown) = inside::run(cluster, move || async move {
             let endpoint = Endpoint::from_kubeconfig(&path)?;
             let resident = move || memory(pid).map(|memory| memory.resident);
-            measure(&endpoint, accept, changes, resident).await
+            measure(&endpoint, name, accept, changes, resident).await
         })?;
         let expected = (WATCHERS as u64 * changes) as f64;
         let share = seen.requests() as f64 / expected * 100.0;
@@ -58,14 +58,15 @@ pub(crate) fn run(cluster: &Cluster, seconds: u64, report: &mut Report) -> anyho
 /// The delays of all changes at all watchers, and by how much the server grew after the first third.
 async fn measure(
     endpoint: &Endpoint,
+    encoding: &str,
     accept: &str,
     changes: u64,
     resident: impl Fn() -> anyhow::Result<u64>,
 ) -> anyhow::Result<(Outcome, f64)> {
-    let start = Instant::now();
+    let (start, name) = (Instant::now(), format!("watched-{}", encoding.to_lowercase()));
     let mut writer = endpoint.wire().await?;
-    writer.count(&change("POST", 0, start)).await.ok();
-    let query = format!("{MAPS}?watch=true&fieldSelector=metadata.name%3Dwatched");
+    writer.count(&change("POST", &name, 0, start)).await?;
+    let query = format!("{MAPS}?watch=true&fieldSelector=metadata.name%3D{name}");
     let mut watchers = JoinSet::new();
     for _ in 0..WATCHERS {
         let mut wire = endpoint.wire().await?;
@@ -75,7 +76,7 @@ async fn measure(
     let (mut ticks, mut before) = (tokio::time::interval(Duration::from_secs(1) / RATE as u32), 0);
     for number in 1..=changes {
         ticks.tick().await;
-        writer.count(&change("PUT", number, start)).await?;
+        writer.count(&change("PUT", &name, number, start)).await?;
         if number == changes / 3 {
             before = resident()?;
         }
@@ -111,12 +112,12 @@ async fn watch(mut wire: Wire, last: u64, start: Instant) -> anyhow::Result<Vec<
 const MAPS: &str = "/api/v1/namespaces/bench/configmaps";
 
 /// A request that makes a change which says when it was made.
-fn change(method: &str, number: u64, start: Instant) -> Bytes {
+fn change(method: &str, name: &str, number: u64, start: Instant) -> Bytes {
     let sent = start.elapsed().as_micros();
-    let path = if method == "POST" { MAPS.to_owned() } else { format!("{MAPS}/watched") };
+    let path = if method == "POST" { MAPS.to_owned() } else { format!("{MAPS}/{name}") };
     let payload = "x".repeat(900);
     let body = format!(
-        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"watched"}},"data":{{"at":"@@{number:0DIGITS$}{sent:0DIGITS$}","payload":"{payload}"}}}}"#
+        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}},"data":{{"at":"@@{number:0DIGITS$}{sent:0DIGITS$}","payload":"{payload}"}}}}"#
     );
     wire::request(method, &path, &body)
 }
@@ -143,7 +144,8 @@ mod tests {
 
     #[test]
     fn changes_are_found_in_what_is_watched() {
-        let (one, other) = (change("PUT", 7, Instant::now()), change("PUT", 8, Instant::now()));
+        let (one, other) =
+            (change("PUT", "a", 7, Instant::now()), change("PUT", "a", 8, Instant::now()));
         let numbers =
             |piece: &[u8]| marks(piece).iter().map(|(number, _)| *number).collect::<Vec<_>>();
         assert_eq!(numbers(&[one, other].concat()), [7, 8]);

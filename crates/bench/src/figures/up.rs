@@ -24,7 +24,7 @@ struct Times {
 }
 
 /// Measures starts on an empty data directory, and starts after `skiff down`.
-pub(crate) fn run(subject: &Subject, starts: usize) -> anyhow::Result<()> {
+pub(crate) fn run(subject: &Subject, starts: usize, pods: u64) -> anyhow::Result<()> {
     let (mut fresh, mut again) = (Times::default(), Times::default());
     super::tell(&format!("{starts} starts and restarts"));
     for _ in 0..starts.max(1) {
@@ -36,17 +36,38 @@ pub(crate) fn run(subject: &Subject, starts: usize) -> anyhow::Result<()> {
         measure(&mut cluster, &mut again)?;
     }
     let mut report = Report::default();
-    let mut add = |what: &str, peer: &str, budget: f64, times: &mut Vec<Duration>| {
-        report.add(what, peer, Budget::AtMost(budget), median(times), "s");
-    };
-    add("process start to /readyz", "4.1 s", 0.5, &mut fresh.readyz);
-    add("process start to node Ready", "5.1 s", 2.0, &mut fresh.node);
-    add("restart to /readyz", "", 0.5, &mut again.readyz);
-    add("restart to node Ready", "", 2.0, &mut again.node);
+    let add =
+        |report: &mut Report, what: &str, peer: &str, budget: f64, times: &mut Vec<Duration>| {
+            report.add(what, peer, Budget::AtMost(budget), median(times), "s");
+        };
+    add(&mut report, "process start to /readyz", "4.1 s", 0.5, &mut fresh.readyz);
+    add(&mut report, "process start to node Ready", "5.1 s", 2.0, &mut fresh.node);
+    add(&mut report, "restart to /readyz", "", 0.5, &mut again.readyz);
+    add(&mut report, "restart to node Ready", "", 2.0, &mut again.node);
+    if pods > 0 {
+        super::tell(&format!("a restart with {pods} pods"));
+        let mut full = full(subject, pods)?;
+        let what = format!("restart to /readyz with {pods} pods");
+        report.add(&what, "", Budget::AtMost(3.0), median(&mut full.readyz), "s");
+    }
     let size = std::fs::metadata(&subject.skiff).context("look at the executable")?.len();
     report.add("executable", "455 MB", Budget::AtMost(50.0), megabytes(size), "MB");
     report.print();
     Ok(())
+}
+
+/// Restarts of a cluster with many pods, none of which a node runs: nobody binds them.
+fn full(subject: &Subject, pods: u64) -> anyhow::Result<Times> {
+    let mut cluster = super::start(subject)?;
+    let path = kubeconfig(&cluster);
+    inside::run(&cluster, move || super::api::fill_pods(path, pods))?;
+    let mut times = Times::default();
+    for _ in 0..3 {
+        cluster.down(&[])?;
+        std::thread::sleep(Duration::from_millis(1100));
+        measure(&mut cluster, &mut times)?;
+    }
+    Ok(times)
 }
 
 fn measure(cluster: &mut Cluster, times: &mut Times) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ use crate::bare::Bare;
 use crate::endpoint::{Endpoint, request};
 use crate::inside;
 use crate::load::{self, Load, Outcome};
-use crate::process::memory;
+use crate::process::{memory, processor_time};
 use crate::report::{Budget, Report, megabytes};
 use crate::wire;
 
@@ -132,22 +132,25 @@ fn writes(cluster: &Cluster, rounds: u64, report: &mut Report) -> anyhow::Result
     super::tell("POST, 64 connections");
     let directory = tempfile::tempdir_in(cluster.directory()).context("make a directory")?;
     let path = kubeconfig(cluster);
-    let (mut own, batch, other, full) = inside::run(cluster, move || async move {
+    let pid = cluster.pid().context("skiff does not run")?;
+    let (mut own, used, batch, other, full) = inside::run(cluster, move || async move {
         let skiff = Endpoint::from_kubeconfig(&path)?;
         let store = Embedded::open(Options::new(directory.path().join("store")), |_, _| ())?;
         let (mut own, before) = (Outcome::default(), written(&skiff).await?);
-        let (mut other, mut full) = (Vec::new(), Vec::new());
+        let (mut other, mut full, mut used) = (Vec::new(), Vec::new(), Duration::ZERO);
         for round in 0..rounds {
             let load = Load { connections: MANY, duration: ROUND, requests: u64::MAX };
             let make = create(format!("load-{round:03}-"), 900);
+            let start = processor_time(pid)?;
             own.add(load::run(&skiff, load, make).await?);
+            used += processor_time(pid)?.saturating_sub(start);
             let batch = written(&skiff).await?.since(before);
             other.push(bare_store(&store, batch.round() as usize, round).await?);
             full.push(bare_store(&store, MANY, round).await?);
         }
         store.close().await;
         let batch = written(&skiff).await?.since(before);
-        Ok((own, batch, mean(&other), mean(&full)))
+        Ok((own, used, batch, mean(&other), mean(&full)))
     })?;
     report.add(
         "CREATE 1 KB, 64 connections",
@@ -157,6 +160,8 @@ fn writes(cluster: &Cluster, rounds: u64, report: &mut Report) -> anyhow::Result
         "/s",
     );
     latency(report, &mut own);
+    let each = used.as_secs_f64() * 1e6 / own.requests() as f64;
+    report.add("    processor of skiff each", "", Budget::None, each, "µs");
     report.add("    commits a transaction", "", Budget::None, batch, "");
     report.add("CREATE of the bare store so", "", Budget::None, other, "/s");
     let ratio = own.rate() / other * 100.0;

@@ -15,8 +15,10 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// However a directory is written, it is the same cluster: what lies elsewhere is named after it.
     pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        Self { root: root.components().collect() }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -96,5 +98,21 @@ impl Layout {
     /// The data directory of a further node on this machine.
     pub(crate) fn node(&self, name: &str) -> Self {
         Self::new(&self.nodes().join(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_the_same_however_it_is_written() {
+        let here = std::env::current_dir().expect("a directory");
+        let wanted = Layout::new(&here.join("data")).runtime();
+        for way in ["data", "./data", "data/", "././data/."] {
+            assert_eq!(Layout::new(Path::new(way)).runtime(), wanted, "{way}");
+        }
+        assert_eq!(Layout::new(Path::new("/var/lib/skiff/")).runtime(), Path::new("/run/skiff"));
+        assert_ne!(Layout::new(Path::new("other")).runtime(), wanted);
     }
 }

@@ -159,7 +159,8 @@ pub(crate) struct NodeFlags {
     #[arg(long, default_value = "skiff", value_name = "NAME")]
     pub(crate) nft_table: String,
     /// Whose network pods have: skiff's own; none, where another is installed in /etc/cni/net.d and
-    /// /opt/cni/bin; or that configured in a directory. skiff's network policies go with its own
+    /// /opt/cni/bin; or that configured in a directory. skiff's network policies go with its own; its DNS
+    /// answers pods with addresses of --cluster-cidr, whoever gave them
     #[arg(long, default_value = "skiff", value_name = "skiff|none|DIRECTORY")]
     pub(crate) cni: Cni,
     /// Leave Services to another proxy

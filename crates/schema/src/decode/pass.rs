@@ -11,6 +11,11 @@ use super::Of;
 use crate::scalar;
 use crate::types::{self, Field, Type};
 
+/// How deep an object may nest. Arbitrary JSON in it would nest further otherwise, and who manages its fields lies
+/// deeper than they do, and objects lie in lists: all of it must be within the 128 that readers of JSON take, or one
+/// object keeps everybody from reading the others.
+const DEEPEST: usize = 100;
+
 /// At most this many unknown or duplicate fields are reported.
 const MOST_STRICT: usize = 100;
 
@@ -22,6 +27,8 @@ pub(super) struct Pass {
     names: String,
     /// The type whose field is being read.
     owner: &'static str,
+    /// How deep the value lies that is being read.
+    depth: usize,
     /// The first value of a wrong type.
     pub(super) failure: Option<String>,
     /// Unknown and duplicate fields.
@@ -32,14 +39,7 @@ pub(super) struct Pass {
 
 impl Pass {
     pub(super) fn new(of: &Type) -> Self {
-        Self {
-            path: String::new(),
-            names: String::new(),
-            owner: of.short_name(),
-            failure: None,
-            strict: Vec::new(),
-            untyped: false,
-        }
+        Self { owner: of.short_name(), untyped: false, ..Self::untyped() }
     }
 
     pub(super) fn untyped() -> Self {
@@ -47,6 +47,7 @@ impl Pass {
             path: String::new(),
             names: String::new(),
             owner: "",
+            depth: 0,
             failure: None,
             strict: Vec::new(),
             untyped: true,
@@ -86,7 +87,7 @@ impl Pass {
         if field {
             push(&mut self.names, name);
         }
-        let result = read(self);
+        let result = self.deeper(read);
         self.path.truncate(path);
         self.names.truncate(names);
         result
@@ -97,9 +98,25 @@ impl Pass {
         self.path.push('[');
         self.path.push_str(&index.to_string());
         self.path.push(']');
-        let result = read(self);
+        let result = self.deeper(read);
         self.path.truncate(path);
         result
+    }
+
+    fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.depth += 1;
+        let result = read(self);
+        self.depth -= 1;
+        result
+    }
+
+    /// Whether an object or list here would lie too deep, which is a failure.
+    fn too_deep(&mut self) -> bool {
+        let too_deep = self.depth >= DEEPEST && !self.untyped;
+        if too_deep {
+            self.fail(|| "exceeded max depth".to_owned());
+        }
+        too_deep
     }
 }
 
@@ -278,12 +295,13 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let of = match self.of {
-            Of::List(of) => *of,
-            Of::Any => Of::Any,
-            _ => {
-                while items.next_element::<IgnoredAny>()?.is_some() {}
-                return Ok(self.wrong("array"));
-            }
+            Of::List(of) => Some(*of),
+            Of::Any => Some(Of::Any),
+            _ => None,
+        };
+        let Some(of) = of.filter(|_| !self.pass.too_deep()) else {
+            while items.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(self.wrong("array"));
         };
         let pass = self.pass;
         let mut list = Vec::new();
@@ -302,6 +320,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
         match self.of {
+            Of::Object(_) | Of::Map(_) | Of::Any if self.pass.too_deep() => {
+                while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(None)
+            }
             Of::Object(id) => object(self.pass, types::by_id(id), entries).map(Some),
             Of::Map(of) => {
                 let map = map(self.pass, *of, entries)?;

@@ -141,6 +141,24 @@ fn bodies_that_are_no_json() {
 }
 
 #[test]
+fn objects_do_not_nest_without_end() {
+    let revision = GroupVersionKind::new("apps", "v1", "ControllerRevision");
+    for (open, close) in [("{\"a\":", "}"), ("[", "]")] {
+        let body = |levels: usize| {
+            format!("{{\"data\":{}0{}}}", open.repeat(levels), close.repeat(levels))
+        };
+        assert!(strict(&revision, &body(99)).is_ok());
+        let refused = "ControllerRevision in version \"v1\" cannot be handled as a ControllerRevision: \
+                       exceeded max depth";
+        check_refused(&revision, &body(100), refused);
+        let value = serde_json::from_str(&body(110)).expect("JSON");
+        let decoded = decode_value(&revision, &value, FieldValidation::Ignore);
+        assert_eq!(decoded.map_err(|error| error.to_string()), Err(refused.to_owned()));
+        assert!(parse(body(110).as_bytes()).is_ok(), "patches may");
+    }
+}
+
+#[test]
 fn drops_and_canonicalizes() {
     let body = r#"{"metadata":{"name":"a","labels":null,"annotations":{},"creationTimestamp":null},
         "spec":{"containers":[{"name":"c","args":[],"command":["a",null],

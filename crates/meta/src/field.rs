@@ -90,8 +90,6 @@ pub enum FieldErrorKind {
     TooFew,
     /// Refers to something that does not exist.
     NotFound,
-    /// Of another type than its schema says.
-    TypeInvalid,
     /// Our fault.
     Internal,
 }
@@ -111,7 +109,6 @@ impl FieldErrorKind {
             Self::TooMany => "FieldValueTooMany",
             Self::TooFew => "FieldValueTooFew",
             Self::NotFound => "FieldValueNotFound",
-            Self::TypeInvalid => "FieldValueTypeInvalid",
             Self::Internal => "InternalError",
         }
     }
@@ -121,7 +118,7 @@ impl FieldErrorKind {
     pub const fn text(self) -> &'static str {
         match self {
             Self::Required => "Required value",
-            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::Invalid => "Invalid value",
             Self::Forbidden => "Forbidden",
             Self::NotSupported => "Unsupported value",
             Self::Duplicate => "Duplicate value",
@@ -231,15 +228,6 @@ impl FieldError {
     /// A reference to something absent.
     pub fn not_found(path: impl Into<String>, value: impl Into<Value>) -> Self {
         Self::new(FieldErrorKind::NotFound, path, value.into(), "")
-    }
-
-    /// A value of the wrong type.
-    pub fn type_invalid(
-        path: impl Into<String>,
-        value: impl Into<Value>,
-        detail: impl Into<String>,
-    ) -> Self {
-        Self::new(FieldErrorKind::TypeInvalid, path, value.into(), detail)
     }
 
     /// A failure of the server while validating.

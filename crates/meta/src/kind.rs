@@ -35,15 +35,6 @@ pub struct GroupResource {
     pub resource: String,
 }
 
-/// A kind whatever its version. Displays as `Deployment.apps` or `Pod`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct GroupKind {
-    /// API group, `""` for core.
-    pub group: String,
-    /// Kind in CamelCase.
-    pub kind: String,
-}
-
 /// `v1` for the core group, `group/version` otherwise.
 #[must_use]
 pub fn api_version(group: &str, version: &str) -> String {
@@ -82,12 +73,6 @@ impl GroupVersionKind {
     #[must_use]
     pub fn api_version(&self) -> String {
         api_version(&self.group, &self.version)
-    }
-
-    /// The kind without its version.
-    #[must_use]
-    pub fn group_kind(&self) -> GroupKind {
-        GroupKind { group: self.group.clone(), kind: self.kind.clone() }
     }
 }
 
@@ -135,25 +120,9 @@ impl GroupResource {
 
 impl fmt::Display for GroupResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_qualified(f, &self.resource, &self.group)
+        let Self { group, resource } = self;
+        if group.is_empty() { f.write_str(resource) } else { write!(f, "{resource}.{group}") }
     }
-}
-
-impl GroupKind {
-    /// A kind named by group and kind.
-    pub fn new(group: impl Into<String>, kind: impl Into<String>) -> Self {
-        Self { group: group.into(), kind: kind.into() }
-    }
-}
-
-impl fmt::Display for GroupKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_qualified(f, &self.kind, &self.group)
-    }
-}
-
-fn write_qualified(f: &mut fmt::Formatter<'_>, name: &str, group: &str) -> fmt::Result {
-    if group.is_empty() { f.write_str(name) } else { write!(f, "{name}.{group}") }
 }
 
 #[cfg(test)]
@@ -164,7 +133,6 @@ mod tests {
     fn display_and_split() {
         assert_eq!(GroupResource::new("", "pods").to_string(), "pods");
         assert_eq!(GroupResource::new("apps", "deployments").to_string(), "deployments.apps");
-        assert_eq!(GroupKind::new("apps", "Deployment").to_string(), "Deployment.apps");
         assert_eq!(split_api_version("apps/v1"), Some(("apps", "v1")));
         assert_eq!(split_api_version("v1"), Some(("", "v1")));
         assert_eq!(split_api_version("a/b/c"), None);

@@ -160,19 +160,6 @@ impl Selector {
         Self { requirements, nothing: false }
     }
 
-    /// Labels that must all be there with these values; unchecked.
-    pub fn from_set<'a>(set: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
-        Self::new(
-            set.into_iter()
-                .map(|(key, value)| Requirement {
-                    key: key.clone(),
-                    operator: Operator::Equals,
-                    values: vec![value.clone()],
-                })
-                .collect(),
-        )
-    }
-
     /// Parses the `labelSelector` of a request.
     ///
     /// # Errors
@@ -244,16 +231,6 @@ impl Selector {
     /// As [`Selector::matches`] for labels kept in another shape.
     pub fn matches_with<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
         !self.nothing && self.requirements.iter().all(|one| one.matches(get(&one.key)))
-    }
-
-    /// As [`Selector::matches`] for pairs, each key once.
-    pub fn matches_pairs<'a>(
-        &self,
-        labels: impl IntoIterator<Item = (&'a str, &'a str)> + Clone,
-    ) -> bool {
-        self.matches_with(|key| {
-            labels.clone().into_iter().find(|(name, _)| *name == key).map(|(_, value)| value)
-        })
     }
 }
 

@@ -20,7 +20,7 @@ pub mod time;
 
 pub use field::{FieldError, FieldErrorKind, FieldPath};
 pub use fields::FieldSelector;
-pub use kind::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResource};
+pub use kind::{GroupResource, GroupVersionKind, GroupVersionResource};
 pub use labels::{Operator, Requirement, Selector};
 pub use owner::OwnerReference;
 pub use quantity::Quantity;

@@ -261,23 +261,6 @@ pub fn is_env_var_name(value: &str) -> Vec<String> {
     ]
 }
 
-/// A name that a shell or C program could use: keys that `envFrom` takes.
-#[must_use]
-pub fn is_strict_env_var_name(value: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    let starts = value.bytes().next().is_some_and(|b| good(b) && !b.is_ascii_digit());
-    if !starts || !value.bytes().all(good) {
-        errors.push(regex_error(
-            "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not start with a digit",
-            "[-._a-zA-Z][-._a-zA-Z0-9]*",
-            &["my.env-name", "MY_ENV.NAME", "MyEnvName1"],
-        ));
-    }
-    errors.extend(dot_errors(value));
-    errors
-}
-
 fn dot_errors(value: &str) -> Option<String> {
     match value {
         "." => Some("must not be '.'".to_owned()),
@@ -476,7 +459,6 @@ mod tests {
         assert_eq!(is_config_map_key(".."), ["must not be '..'"]);
         assert_eq!(is_config_map_key("..x"), ["must not start with '..'"]);
         assert!(is_env_var_name("A B").is_empty() && !is_env_var_name("A=B").is_empty());
-        assert!(!is_strict_env_var_name("1A").is_empty());
         assert!(is_port_name("http").is_empty());
         assert_eq!(is_port_name("80"), ["must contain at least one letter (a-z)"]);
         assert_eq!(is_path_segment("a/b%"), ["may not contain '/'", "may not contain '%'"]);

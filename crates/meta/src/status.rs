@@ -8,7 +8,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::field::{FieldError, aggregate};
-use crate::kind::{GroupKind, GroupResource};
+use crate::kind::GroupResource;
 use crate::quote::quote;
 
 /// A failed request, as a `v1.Status` of status `Failure`.
@@ -117,13 +117,6 @@ impl Status {
         self
     }
 
-    /// Adds the object's uid to the details.
-    #[must_use]
-    pub fn with_uid(mut self, uid: impl Into<String>) -> Self {
-        self.details.get_or_insert_default().uid = uid.into();
-        self
-    }
-
     /// 404: the object does not exist.
     #[must_use]
     pub fn not_found(resource: &GroupResource, name: &str) -> Self {
@@ -177,7 +170,7 @@ impl Status {
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "errors end here")]
     pub fn invalid(kind: (&str, &str), name: &str, errors: Vec<FieldError>) -> Self {
-        let qualified = GroupKind::new(kind.0, kind.1);
+        let qualified = GroupResource::new(kind.0, kind.1);
         let message = if errors.is_empty() {
             format!("{qualified} {} is invalid", quote(name))
         } else {
@@ -285,17 +278,6 @@ impl Status {
     #[must_use]
     pub fn timeout(message: impl fmt::Display, retry_after: u32) -> Self {
         Self::new(504, "Timeout", format!("Timeout: {message}")).with_retry_after(retry_after)
-    }
-
-    /// 500: the operation could not be completed at this time.
-    #[must_use]
-    pub fn server_timeout(resource: &GroupResource, operation: &str, retry_after: u32) -> Self {
-        let message = format!(
-            "The {operation} operation against {resource} could not be completed at this time, please try again."
-        );
-        Self::new(500, "ServerTimeout", message)
-            .about(resource, operation)
-            .with_retry_after(retry_after)
     }
 
     /// 504 `Timeout` of a resource version from the future, which clients retry.

@@ -122,7 +122,7 @@ fn type_of(expected: &meta::GroupVersionKind) -> Result<&'static Type, DecodeErr
     types::by_kind(&expected.group, &expected.version, &expected.kind).ok_or_else(|| {
         DecodeError(unregistered(
             &expected.kind,
-            &group_version(&expected.group, &expected.version),
+            &expected.api_version(),
         ))
     })
 }
@@ -159,7 +159,7 @@ fn identify(
     expected: &meta::GroupVersionKind,
     value: &mut Value,
 ) -> Result<(String, String), DecodeError> {
-    let wanted = group_version(&expected.group, &expected.version);
+    let wanted = expected.api_version();
     let claimed = |value: &Value, field: &str| {
         value.get(field).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
     };
@@ -208,11 +208,6 @@ fn unregistered(kind: &str, api_version: &str) -> String {
         "no kind {kind:?} is registered for version {api_version:?} in scheme \
          \"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30\""
     )
-}
-
-/// `v1` of the core group, `apps/v1` of others.
-pub(crate) fn group_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
 /// The Go package of a group's internal types, which error texts name.

@@ -13,8 +13,6 @@ use store::{Embedded, Etcd, EtcdOptions, EtcdTls, SealOptions, SharedRecords, St
 
 use super::options::ServerPlan;
 
-/// Keys under this prefix are sealed at rest.
-const SEALED: &str = "/registry/secrets/";
 /// The key files that all servers of a cluster have in common.
 const SHARED: [&str; 3] = ["ca.key", "service-accounts.key", "storage.keys"];
 /// The record in etcd that holds them.
@@ -62,12 +60,13 @@ impl Datastore {
         let header = registry::header_reader(rows.clone());
         if plan.flags.datastore.is_shared() {
             let mut options = etcd_options(plan)?;
-            options.seal = Some(seal_options(&plan.layout.storage_key()));
+            let prefixes = rows.sealed_prefixes();
+            options.seal = Some(SealOptions { key_file: plan.layout.storage_key(), prefixes });
             let etcd = Etcd::open(options, header).await.context("open the store")?;
             return Ok(Self::Etcd(etcd));
         }
-        let options =
-            store::Options::new(plan.layout.database()).seal(plan.layout.storage_key(), [SEALED]);
+        let options = store::Options::new(plan.layout.database())
+            .seal(plan.layout.storage_key(), rows.sealed_prefixes());
         // Reading the log is blocking work.
         let open = move || Embedded::open(options, header);
         Ok(Self::Embedded(tokio::task::spawn_blocking(open).await.context("open the store")??))
@@ -86,10 +85,6 @@ impl Datastore {
             Self::Etcd(store) => store.close().await,
         }
     }
-}
-
-fn seal_options(key_file: &Path) -> SealOptions {
-    SealOptions { key_file: key_file.to_owned(), prefixes: vec![SEALED.to_owned()] }
 }
 
 fn etcd_options(plan: &ServerPlan) -> anyhow::Result<EtcdOptions> {
@@ -163,7 +158,7 @@ fn make_keys(directory: &Path) -> anyhow::Result<Bundle> {
     let fresh = directory.join("new");
     Authority::load_or_create(&fresh, "ca")?;
     TokenKeys::load_or_create(&fresh.join("service-accounts.key"))?;
-    seal_options(&fresh.join("storage.keys")).make_key()?;
+    SealOptions { key_file: fresh.join("storage.keys"), prefixes: Vec::new() }.make_key()?;
     let keys = Bundle::read(&fresh, &SHARED)?.context("the keys that were just made are gone")?;
     std::fs::remove_dir_all(&fresh)
         .with_context(|| format!("remove {}, which holds keys", fresh.display()))?;

@@ -28,7 +28,6 @@ use crate::pipeline::{
 use crate::pipeline::{FOREGROUND, ORPHAN};
 use crate::registry::Registry;
 use crate::request::Request;
-use crate::strategy::namespace;
 
 /// DELETE of one object.
 pub(crate) async fn delete(engine: &Arc<Registry>, request: &Request, body: &Bytes) -> Answer {
@@ -175,9 +174,7 @@ fn judge(context: &Context<'_>, options: &Options, object: &mut Value) -> Verdic
     };
     set_finalizers(object, deletion_finalizers(context, options, object));
     let held = !finalizer_names(object).is_empty() || !context.stored.strategy.may_vanish(object);
-    if context.stored.kind.kind == "Namespace" && context.stored.kind.group.is_empty() {
-        namespace::terminate(object);
-    }
+    context.stored.strategy.terminate(object);
     if graceful {
         return Verdict::Mark;
     }

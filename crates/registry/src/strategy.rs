@@ -77,6 +77,11 @@ pub(crate) trait Strategy: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// Says in an object whose deletion was asked for what that makes of it.
+    fn terminate(&self, object: &mut Value) {
+        let _ = object;
+    }
+
     /// Whether dependents are orphaned or collected at all by default.
     fn collected(&self) -> bool {
         true

@@ -38,6 +38,10 @@ impl Strategy for Namespace {
         set_name_label(object);
     }
 
+    fn terminate(&self, object: &mut Value) {
+        child(object, "status").insert("phase".to_owned(), "Terminating".into());
+    }
+
     fn may_vanish(&self, object: &Value) -> bool {
         object["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty)
     }
@@ -52,11 +56,6 @@ fn set_name_label(object: &mut Value) {
     if let Value::Object(labels) = labels {
         labels.insert(NAME_LABEL.to_owned(), name);
     }
-}
-
-/// What a deletion request makes of a namespace that still has finalizers: `Terminating`.
-pub(crate) fn terminate(object: &mut Value) {
-    child(object, "status").insert("phase".to_owned(), "Terminating".into());
 }
 
 /// Restores what the finalize subresource may not change: everything but `spec.finalizers`.

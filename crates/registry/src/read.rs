@@ -91,15 +91,13 @@ pub(crate) async fn list(engine: &Arc<Registry>, request: &Request) -> Result<Li
     let prefix = row.prefix(narrowed);
     let token = Token::read(&request.params.continue_token)?;
     let wanted = listed_version(request, token.as_ref())?;
-    let by_node =
-        selection.value_of(row, "spec.nodeName").filter(|_| row.resource.resource == "pods");
     // A list of whatever is at hand comes whole.
     let limit = match request.params.resource_version.as_str() {
         "0" if token.is_none() => 0,
         _ => request.params.limit,
     };
     let page = Page { selection: &selection, prefix: &prefix, limit };
-    let (snapshot, items, rest) = match by_node {
+    let (snapshot, items, rest) = match selection.node(row) {
         Some(node) if token.is_none() && request.params.version_match.is_none() => {
             let index = engine.pods.read();
             let snapshot = at_least(engine, wanted).await?;

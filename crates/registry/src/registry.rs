@@ -59,12 +59,9 @@ impl Registry {
     /// An engine over `store`, whose headers must come from [`crate::header_reader`] of the same
     /// `rows`.
     pub fn new(store: Arc<dyn Store<Header>>, rows: Arc<Rows>, options: Options) -> Arc<Self> {
-        let selectable = rows.get("", "v1", "pods").map(|row| row.selectable.as_slice());
-        let node_field = selectable
-            .and_then(|fields| fields.iter().position(|f| f == "spec.nodeName"))
-            .unwrap_or(usize::MAX);
+        let node_field = rows.by_resource("", "pods").and_then(|row| row.by_node);
         Arc::new(Self {
-            node_field,
+            node_field: node_field.unwrap_or(usize::MAX),
             counted: Mutex::default(),
             pods: PodIndex::default(),
             frames: Frames::default(),

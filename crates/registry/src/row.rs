@@ -87,6 +87,8 @@ pub struct Row {
     pub type_name: String,
     /// Field labels beside `metadata.name` and `metadata.namespace` that selectors may use.
     pub selectable: Vec<String>,
+    /// Which of them names the node that an object is on, where reads of one node's objects have an index.
+    pub(crate) by_node: Option<usize>,
     /// Whether a change of the specification bumps `metadata.generation`.
     pub generation: bool,
     /// Whether an object has a generation before its specification changes for the first time.

@@ -65,10 +65,9 @@ impl Selection {
         self.exact(Field::Namespace)
     }
 
-    /// The value a selectable field must have, if the selection says so.
-    pub(crate) fn value_of(&self, row: &Row, path: &str) -> Option<&str> {
-        let index = row.selectable.iter().position(|f| f == path)?;
-        self.exact(Field::Other(index))
+    /// The node whose objects alone can match, if there is an index of those and the selection names one.
+    pub(crate) fn node(&self, row: &Row) -> Option<&str> {
+        self.exact(Field::Other(row.by_node?))
     }
 
     fn exact(&self, field: Field) -> Option<&str> {

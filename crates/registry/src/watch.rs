@@ -48,10 +48,7 @@ pub(crate) async fn watch(engine: &Arc<Registry>, request: &Request) -> Answer {
         .map(str::to_owned);
     let mut watcher = Watcher {
         prefix: row.prefix(namespace.as_deref()),
-        node: selection
-            .value_of(row, "spec.nodeName")
-            .filter(|_| row.resource.resource == "pods")
-            .map(str::to_owned),
+        node: selection.node(row).map(str::to_owned),
         engine: engine.clone(),
         row: row.clone(),
         selection,

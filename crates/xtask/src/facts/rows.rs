@@ -19,7 +19,7 @@ const HEADER: &str = "\
 # selectable fields, traits (generation, unborn: none before the first change, relaxed[:namespace],
 # sealed, ttl:seconds, returned: a deletion answers with the object, conditional: updates need a
 # resourceVersion, upsert: an update may create, keeps:labels and keeps:metadata: what a write of
-# the status leaves alone, deprecated:warning)
+# the status leaves alone, node:the selectable field by which objects are indexed, deprecated:warning)
 ";
 
 /// Resources whose specification changes bump `metadata.generation`.
@@ -224,6 +224,7 @@ fn traits(group: &str, resource: &str) -> String {
     match name.as_str() {
         "/events" | "events.k8s.io/events" => traits.extend(["relaxed", "ttl:3600"]),
         "coordination.k8s.io/leases" => traits.push("relaxed:kube-node-lease"),
+        "/pods" => traits.push("node:spec.nodeName"),
         "/secrets" => traits.push("sealed"),
         "/componentstatuses" => traits.push("deprecated:v1 ComponentStatus is deprecated in v1.19+"),
         "/endpoints" => traits.push(

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use meta::Status;
 
@@ -27,11 +26,9 @@ pub(crate) async fn delete_collection(
     let context = Context::new(engine, request)?;
     let options = Options::read(&context, body)?;
     let list = read::list(engine, request).await?;
-    let deletions: Vec<BoxFuture<'_, Result<(), Status>>> = list
-        .items
-        .iter()
-        .map(|item| delete_item(engine, request, item, &options).boxed())
-        .collect();
+    // Made when their turn comes: there may be many.
+    let deletions = (0..list.items.len())
+        .map(|at| delete_item(engine, request, &list.items[at], &options).boxed());
     let mut running = futures::stream::iter(deletions).buffer_unordered(PARALLEL);
     while let Some(done) = running.next().await {
         done?;

@@ -13,16 +13,12 @@ pub(super) const MOST_MANAGER: usize = 128;
 pub(super) fn check_write(params: &mut Params, raw: &Raw<'_>, kind: &str) -> Result<(), Status> {
     let mut errors = field_manager(&params.field_manager, "fieldManager");
     params.dry_run = dry_run(&raw.dry_run, &mut errors);
-    params.field_validation = match raw.field_validation {
-        "" | "Warn" => FieldValidation::Warn,
-        "Ignore" => FieldValidation::Ignore,
-        "Strict" => FieldValidation::Strict,
-        other => {
-            let supported = ["", "Ignore", "Strict", "Warn"];
-            errors.push(FieldError::not_supported("fieldValidation", other, &supported));
-            FieldValidation::Warn
-        }
-    };
+    params.field_validation = FieldValidation::parse(raw.field_validation).unwrap_or_else(|| {
+        let supported = ["", "Ignore", "Strict", "Warn"];
+        let given = raw.field_validation;
+        errors.push(FieldError::not_supported("fieldValidation", given, &supported));
+        FieldValidation::Warn
+    });
     refuse(kind, errors)
 }
 

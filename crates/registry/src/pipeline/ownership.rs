@@ -65,9 +65,10 @@ impl Rows<'_, '_> {
     fn row(&self, api_version: &str) -> Option<&Row> {
         let rows = self.context.engine.rows.iter().map(|row| &**row);
         let own = std::iter::once(&**self.context.row());
+        let stored = &self.context.stored.kind;
         own.chain(rows).find(|row| {
-            let segment = |row: &Row| row.storage.as_ref().map(|s| s.segment.clone());
-            row.api_version() == api_version && segment(row) == segment(self.context.row())
+            row.storage.as_ref().is_some_and(|storage| storage.kind == *stored)
+                && row.api_version() == api_version
         })
     }
 }
@@ -88,18 +89,22 @@ impl Versions for Rows<'_, '_> {
     }
 }
 
+/// Who writes, as far as it said.
+fn manager<'a>(context: &'a Context<'_>) -> &'a str {
+    match context.request.params.field_manager.as_str() {
+        "" => "unknown",
+        name => name,
+    }
+}
+
 /// Calls `then` with the writer that a request is.
 fn as_writer<T>(
     context: &Context<'_>,
     subresource: Option<&str>,
     then: impl FnOnce(&Writer<'_>) -> T,
 ) -> T {
-    let manager = match context.request.params.field_manager.as_str() {
-        "" => "unknown",
-        name => name,
-    };
     then(&Writer {
-        manager,
+        manager: manager(context),
         subresource: subresource.unwrap_or_default(),
         api_version: &context.row().api_version(),
         now: &time::seconds(context.now),

@@ -12,7 +12,7 @@ use schema::types::{self, Type};
 use serde_json::Value;
 
 use super::apply::{Body, run};
-use super::{Live, Made, Make};
+use super::{Live, Made, Make, manager};
 use crate::pipeline::Context;
 
 const VERSION: &str = "autoscaling/v1";
@@ -103,15 +103,9 @@ impl<'a, 'c> Scaled<'a, 'c> {
 impl Make for Scaled<'_, '_> {
     fn make(&self, live: &Live<'_>) -> Result<Made, Status> {
         let mut parent = Managed::read(live.managed);
-        let (manager, reset) = (
-            match self.context.request.params.field_manager.as_str() {
-                "" => "unknown",
-                name => name,
-            },
-            Reset::These(Set::default()),
-        );
+        let reset = Reset::These(Set::default());
         let writer = Writer {
-            manager,
+            manager: manager(self.context),
             subresource: "scale",
             api_version: VERSION,
             now: &time::seconds(self.context.now),

@@ -101,7 +101,7 @@ pub fn decode_value(
 /// Parses JSON of no particular type, such as a patch, and lists its duplicate fields as decoding would.
 ///
 /// # Errors
-/// When the body is no JSON.
+/// When the body is no JSON, or nests too deep.
 pub fn parse(body: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let mut pass = Pass::untyped();
@@ -109,6 +109,9 @@ pub fn parse(body: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
     let value = read
         .and_then(|value| reader.end().map(|()| value))
         .map_err(|error| DecodeError(syntax(&error, body)))?;
+    if let Some(problem) = pass.failure {
+        return Err(DecodeError(problem));
+    }
     Ok((value.unwrap_or(Value::Null), pass.strict))
 }
 
@@ -119,12 +122,8 @@ pub fn strict_error(fields: &[String]) -> Option<String> {
 }
 
 fn type_of(expected: &meta::GroupVersionKind) -> Result<&'static Type, DecodeError> {
-    types::by_kind(&expected.group, &expected.version, &expected.kind).ok_or_else(|| {
-        DecodeError(unregistered(
-            &expected.kind,
-            &expected.api_version(),
-        ))
-    })
+    types::by_kind(&expected.group, &expected.version, &expected.kind)
+        .ok_or_else(|| DecodeError(unregistered(&expected.kind, &expected.api_version())))
 }
 
 fn finish(

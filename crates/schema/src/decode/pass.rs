@@ -112,7 +112,7 @@ impl Pass {
 
     /// Whether an object or list here would lie too deep, which is a failure.
     fn too_deep(&mut self) -> bool {
-        let too_deep = self.depth >= DEEPEST && !self.untyped;
+        let too_deep = self.depth >= DEEPEST;
         if too_deep {
             self.fail(|| "exceeded max depth".to_owned());
         }

@@ -11,8 +11,8 @@ pub const MOST_OPERATIONS: usize = 10_000;
 /// How many bytes of JSON the copy operations of one patch may add together.
 const MOST_COPIED: usize = 3 * 1024 * 1024;
 
-/// How deep a patched object may nest: what the reader of JSON takes, for the outcome is stored and read again.
-/// Operations could nest values without end otherwise, and what walks them is recursive.
+/// How deep a patched object may nest on its way: a little more than what is decoded then. Operations could nest
+/// values without end otherwise, and what walks them is recursive.
 const DEEPEST: usize = 120;
 
 /// How many values the operations of one patch may move together; 10,000 of them could move a large object each.

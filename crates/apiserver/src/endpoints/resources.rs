@@ -22,7 +22,7 @@ use crate::{
 /// The largest body a client may send, in bytes (upstream's limit of a write).
 pub(crate) const MOST_BODY: usize = 3 * 1024 * 1024;
 
-/// Whether anything is served at this path at all; 404 and 405 come before authentication is wasted on it.
+/// Whether the resource is served in that scope: what has no namespace is not served within one.
 pub(crate) fn supports(row: &Row, namespace: &str, resource: &str) -> bool {
     row.namespaced() || namespace.is_empty() || resource == "namespaces"
 }

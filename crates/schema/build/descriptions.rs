@@ -41,35 +41,14 @@ pub(crate) fn pack(types: &[Type]) -> Vec<u8> {
 }
 
 /// Fields of types that `k8s-openapi` has no schema of, in our own words: lists, and what is no object.
-const OURS: &[(&str, &str, &str)] = &[
-    ("WatchEvent", "type", "what happened: ADDED, MODIFIED, DELETED, BOOKMARK or ERROR"),
-    (
-        "WatchEvent",
-        "object",
-        "the object after the event; of a DELETED one, before; of an ERROR, a Status",
-    ),
-    ("Info", "major", "major version of Kubernetes whose API is served"),
-    ("Info", "minor", "minor version of Kubernetes whose API is served"),
-    ("Info", "emulationMajor", "major version that is emulated"),
-    ("Info", "emulationMinor", "minor version that is emulated"),
-    ("Info", "minCompatibilityMajor", "major version of the oldest compatible server"),
-    ("Info", "minCompatibilityMinor", "minor version of the oldest compatible server"),
-    ("Info", "gitVersion", "the version with all its parts"),
-    ("Info", "gitCommit", "the commit that was built"),
-    ("Info", "gitTreeState", "whether what was built was committed"),
-    ("Info", "buildDate", "when it was built"),
-    ("Info", "goVersion", "the version of Go, where it is Go"),
-    ("Info", "compiler", "what compiled it"),
-    ("Info", "platform", "operating system and architecture"),
-    ("CertificateSigningRequest", "metadata", "standard metadata of objects"),
-];
+const OURS: &str = include_str!("descriptions.tsv");
 
 /// Our own words about a field, if there are any.
 fn ours(of: &str, field: &str) -> &'static str {
     let short = of.rsplit('.').next().unwrap_or_default();
-    let known = OURS.iter().find(|(of, name, _)| *of == short && *name == field);
-    match (known, field) {
-        (Some((.., text)), _) => text,
+    let row = format!("{short}\t{field}\t");
+    match (OURS.lines().find_map(|line| line.strip_prefix(row.as_str())), field) {
+        (Some(text), _) => text,
         (None, "items") if short.ends_with("List") => "the objects of the list",
         (None, "metadata") if short.ends_with("List") => {
             "metadata of the list: its revision and the way to the next page"

@@ -260,6 +260,87 @@ impl fmt::Display for FieldError {
 
 impl std::error::Error for FieldError {}
 
+/// What is wrong with one object: as many errors as a client can make something of. Objects come from clients, and
+/// one of a few megabytes could break rules so often that to say so would take all memory there is.
+#[derive(Debug, Default)]
+pub struct FieldErrors {
+    errors: Vec<FieldError>,
+    size: usize,
+}
+
+impl FieldErrors {
+    /// The most errors that are kept.
+    const MOST: usize = 2000;
+    /// The most that they may take together, about, in bytes.
+    const MOST_BYTES: usize = 4 << 20;
+
+    /// Nothing is wrong.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether no more errors are kept: there is no use in looking for others.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.errors.len() >= Self::MOST || self.size >= Self::MOST_BYTES
+    }
+
+    /// Adds an error, unless there are too many already.
+    pub fn push(&mut self, error: FieldError) {
+        if !self.is_full() {
+            self.size += error.path.len() + error.detail.len() + size(&error.value);
+            self.errors.push(error);
+        }
+    }
+
+    /// Adds errors, as long as there are not too many.
+    pub fn extend(&mut self, errors: impl IntoIterator<Item = FieldError>) {
+        for error in errors {
+            self.push(error);
+            if self.is_full() {
+                break;
+            }
+        }
+    }
+}
+
+impl std::ops::Deref for FieldErrors {
+    type Target = [FieldError];
+
+    fn deref(&self) -> &[FieldError] {
+        &self.errors
+    }
+}
+
+impl IntoIterator for FieldErrors {
+    type Item = FieldError;
+    type IntoIter = std::vec::IntoIter<FieldError>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.errors.into_iter()
+    }
+}
+
+impl From<FieldErrors> for Vec<FieldError> {
+    fn from(errors: FieldErrors) -> Self {
+        errors.errors
+    }
+}
+
+/// How many bytes a value takes, about.
+fn size(value: &Value) -> usize {
+    const EACH: usize = 32;
+    match value {
+        Value::String(text) => EACH + text.len(),
+        Value::Array(items) => items.iter().map(size).sum::<usize>() + EACH,
+        Value::Object(fields) => {
+            fields.iter().map(|(name, field)| name.len() + EACH + size(field)).sum::<usize>() + EACH
+        }
+        _ => EACH,
+    }
+}
+
 /// Text of several errors: one alone, or `[a, b]`, each text once.
 #[must_use]
 pub fn aggregate(errors: &[FieldError]) -> String {
@@ -320,6 +401,17 @@ mod tests {
         check(FieldError::forbidden("a", "no"), "a: Forbidden: no");
         check(FieldError::invalid("a", 1, "no").shown_as("{}"), "a: Invalid value: {}: no");
         check(FieldError::invalid("a", 1, "no").shown_as(""), "a: Invalid value: no");
+    }
+
+    #[test]
+    fn errors_are_bounded() {
+        let mut errors = FieldErrors::new();
+        errors.extend((0..10_000).map(|at| FieldError::required(format!("a[{at}]"), "")));
+        assert!(errors.is_full() && errors.len() == FieldErrors::MOST);
+        let large = Value::from(vec!["x".repeat(1000); 1000]);
+        let mut errors = FieldErrors::new();
+        errors.extend((0..10_000).map(|_| FieldError::invalid("a", large.clone(), "")));
+        assert!(errors.is_full() && errors.len() < 10, "{}", errors.len());
     }
 
     #[test]

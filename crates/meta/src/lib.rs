@@ -18,7 +18,7 @@ pub mod revision;
 pub mod status;
 pub mod time;
 
-pub use field::{FieldError, FieldErrorKind, FieldPath};
+pub use field::{FieldError, FieldErrorKind, FieldErrors, FieldPath};
 pub use fields::FieldSelector;
 pub use kind::{GroupResource, GroupVersionKind, GroupVersionResource};
 pub use labels::{Operator, Requirement, Selector};

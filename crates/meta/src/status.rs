@@ -188,7 +188,7 @@ impl Status {
         status.details = Some(Box::new(StatusDetails {
             name: name.to_owned(),
             group: qualified.group,
-            kind: qualified.kind,
+            kind: qualified.resource,
             causes,
             ..StatusDetails::default()
         }));

@@ -70,14 +70,12 @@ pub(crate) async fn execute(engine: &Arc<Registry>, request: &Request) -> Answer
     }
 }
 
-/// What is posted to a subresource to be done, in `validate`d and admitted form: its name, if it
-/// has one, is that of the URL.
+/// What is posted to a subresource to be done, validated and admitted: its name, if it has one, is that of the URL.
 async fn begin<'a>(
     engine: &'a Arc<Registry>,
     request: &'a Request,
     kind: &GroupVersionKind,
     subresource: &'static str,
-    validate: impl FnOnce(&str, &Value) -> Result<(), Status>,
 ) -> Result<(Context<'a>, Value), Status> {
     let Action::Create(body) = &request.action else { return Err(Status::no_such_path()) };
     let context = Context::new(engine, request)?;
@@ -90,7 +88,10 @@ async fn begin<'a>(
             "name in URL does not match name in {kind} object"
         )));
     }
-    validate(name, &object)?;
+    let errors = schema::rules::validate(kind, &object);
+    if !errors.is_empty() {
+        return Err(Status::invalid((&kind.group, &kind.kind), name, errors));
+    }
     let subject =
         Subject { operation: Operation::Create, subresource: Some(subresource), name, old: None };
     admit_mutate(&context, subject, &mut object).await?;

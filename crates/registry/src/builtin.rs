@@ -55,9 +55,10 @@ fn row(line: &str, storages: &mut BTreeMap<String, Arc<Storage>>) -> Row {
             .map(|s| read_subresource(s, &kind))
             .collect(),
         type_name: type_name.to_owned(),
-        by_node: traits.iter().find_map(|t| t.strip_prefix("node:")).and_then(|field| {
-            selectable.split(',').position(|selectable| selectable == field)
-        }),
+        by_node: traits
+            .iter()
+            .find_map(|t| t.strip_prefix("node:"))
+            .and_then(|field| selectable.split(',').position(|selectable| selectable == field)),
         selectable: words(selectable),
         generation: traits.contains(&"generation"),
         generation_at_birth: !traits.contains(&"unborn"),

@@ -11,6 +11,32 @@ use serde_json::{Map, Value};
 
 use crate::view::View;
 
+/// What pods use of nodes, by the names in quotas; huge pages and extended resources apart.
+pub(crate) const OF_PODS: &[&str] = &[
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+];
+
+/// What is counted in whole numbers.
+pub(crate) const COUNTS: &[&str] = &[
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
 /// Amounts by resource name.
 pub type Amounts = BTreeMap<String, Quantity>;
 

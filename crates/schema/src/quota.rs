@@ -12,7 +12,7 @@ mod usage;
 use meta::GroupResource;
 use serde_json::Value;
 
-use crate::amounts::is_native;
+use crate::amounts::{OF_PODS, is_native};
 use crate::view::{View, same};
 
 pub use check::{Charge, Limited, Refusal, Write, check};
@@ -34,19 +34,6 @@ const UNCOUNTED: &[(&str, &str)] = &[
 
 /// Resources counted under their plain name too, and otherwise like any.
 const SHORT: &[&str] = &["configmaps", "resourcequotas", "replicationcontrollers", "secrets"];
-
-/// What pods use beside their number.
-const OF_PODS: &[&str] = &[
-    "cpu",
-    "memory",
-    "ephemeral-storage",
-    "requests.cpu",
-    "requests.memory",
-    "requests.ephemeral-storage",
-    "limits.cpu",
-    "limits.memory",
-    "limits.ephemeral-storage",
-];
 
 const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
 const OF_DEVICES: &str = ".deviceclass.resource.k8s.io/devices";

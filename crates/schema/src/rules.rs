@@ -1,8 +1,9 @@
 //! The rules of built-in kinds: defaulting, preparation and validation.
 //!
 //! Owns one table from kind to functions. Every rule is a pure function over JSON; none knows storage, other
-//! objects or the request. Metadata is the engine's business, names apart: which are allowed depends on the
-//! kind. A kind that is not built in has no rules, and every function here does nothing for it.
+//! objects or the request. Metadata is the engine's business, but for names, which depend on the kind, and
+//! for labels and annotations, which specifications hold too. A kind that is not built in has no rules, and every
+//! function here does nothing for it.
 
 mod admission;
 mod allocation;
@@ -21,7 +22,6 @@ mod devices;
 mod difference;
 mod disruption;
 mod endpoints;
-mod enums;
 mod event;
 mod flow;
 mod generic;
@@ -45,11 +45,11 @@ mod volume;
 mod warnings;
 mod workload;
 
-use std::collections::HashSet;
-
 use meta::{FieldError, GroupVersionKind};
 use serde_json::Value;
 
+use at::Errors;
+pub use metadata::{MOST_ANNOTATION_BYTES, annotations, labels};
 pub use pod::{validate_ephemeral, validate_resize};
 
 /// The functions of a kind.
@@ -57,9 +57,9 @@ pub use pod::{validate_ephemeral, validate_resize};
 struct Hooks {
     name: fn(&str, bool) -> Vec<String>,
     prepare_create: fn(&mut Value),
-    validate: fn(&Value, &mut Vec<FieldError>),
-    validate_update: fn(&Value, &Value, &mut Vec<FieldError>),
-    validate_status: fn(&Value, &Value, &mut Vec<FieldError>),
+    validate: fn(&Value, &mut Errors),
+    validate_update: fn(&Value, &Value, &mut Errors),
+    validate_status: fn(&Value, &Value, &mut Errors),
 }
 
 impl Hooks {
@@ -131,49 +131,38 @@ pub fn status_warnings(kind: &GroupVersionKind, object: &Value) -> Vec<String> {
 /// Everything wrong with a new object, in upstream's order; metadata apart.
 #[must_use]
 pub fn validate(kind: &GroupVersionKind, object: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let hooks = table::hooks(kind);
-    (hooks.validate)(object, &mut errors);
-    if let Some(of) = table::generic(kind) {
-        add_missing(&mut errors, |more| generic::validate(of, object, more));
-    }
-    errors
+    gathered(|errors| match table::own(kind) {
+        Some(hooks) => (hooks.validate)(object, errors),
+        None => generic::validate(kind, object, errors),
+    })
 }
 
 /// Everything wrong with an update of the main resource, the rules of new objects included; metadata apart.
 #[must_use]
 pub fn validate_update(kind: &GroupVersionKind, new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    (table::hooks(kind).validate_update)(new, old, &mut errors);
-    if let Some(of) = table::generic(kind) {
-        add_missing(&mut errors, |more| generic::validate(of, new, more));
-    }
-    errors
+    gathered(|errors| match table::own(kind) {
+        Some(hooks) => (hooks.validate_update)(new, old, errors),
+        None => generic::validate(kind, new, errors),
+    })
 }
 
 /// Everything wrong with a decision about a certificate request; metadata apart.
 #[must_use]
 pub fn validate_approval(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    certificates::validate_approval(new, old, &mut errors);
-    errors
-}
-
-/// Adds what a check says of fields that nothing was said of yet.
-fn add_missing(errors: &mut Vec<FieldError>, check: impl FnOnce(&mut Vec<FieldError>)) {
-    let mut more = Vec::new();
-    check(&mut more);
-    let said: HashSet<&str> = errors.iter().map(|error| error.path.as_str()).collect();
-    more.retain(|error| !said.contains(error.path.as_str()));
-    errors.append(&mut more);
+    gathered(|errors| certificates::validate_approval(new, old, errors))
 }
 
 /// Everything wrong with an update of the status; metadata apart.
 #[must_use]
 pub fn validate_status(kind: &GroupVersionKind, new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    (table::hooks(kind).validate_status)(new, old, &mut errors);
-    errors
+    gathered(|errors| (table::hooks(kind).validate_status)(new, old, errors))
+}
+
+/// What a check finds.
+fn gathered(check: impl FnOnce(&mut Errors)) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    check(&mut errors);
+    errors.into()
 }
 
 #[cfg(test)]

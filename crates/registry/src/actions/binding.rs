@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use meta::{FieldError, FieldPath, GroupResource, GroupVersionKind, Status};
+use meta::{GroupResource, GroupVersionKind, Status};
 use serde_json::Value;
 
 use super::begin;
@@ -20,7 +20,7 @@ pub(super) async fn execute(
     request: &Request,
     kind: &GroupVersionKind,
 ) -> Answer {
-    let (context, binding) = begin(engine, request, kind, "binding", validate).await?;
+    let (context, binding) = begin(engine, request, kind, "binding").await?;
     let name = context.name()?;
     let wanted = pod::Binding {
         node: binding["target"]["name"].as_str().unwrap_or_default(),
@@ -64,17 +64,4 @@ fn name_in(body: &Bytes) -> Result<String, Status> {
     let binding: Value =
         serde_json::from_slice(body).map_err(|error| Status::bad_request(error.to_string()))?;
     Ok(meta_text(&binding, "name").to_owned())
-}
-
-fn validate(name: &str, binding: &Value) -> Result<(), Status> {
-    let path = FieldPath::new("target");
-    let mut errors = Vec::new();
-    let kind = binding["target"]["kind"].as_str().unwrap_or_default();
-    if !matches!(kind, "" | "Node") {
-        errors.push(FieldError::not_supported(path.child("kind"), kind, &["Node", "<empty>"]));
-    }
-    if binding["target"]["name"].as_str().unwrap_or_default().is_empty() {
-        errors.push(FieldError::required(path.child("name"), ""));
-    }
-    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(("", "Binding"), name, errors)) }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use meta::{
-    FieldError, FieldPath, GroupResource, GroupVersionKind, Selector, Status, StatusCause,
-    conditions, conditions::Condition, time,
+    GroupResource, GroupVersionKind, Selector, Status, StatusCause, conditions,
+    conditions::Condition, time,
 };
 use serde_json::Value;
 use store::Expect;
@@ -31,7 +31,7 @@ pub(super) async fn execute(
     request: &Request,
     kind: &GroupVersionKind,
 ) -> Answer {
-    let (context, eviction) = begin(engine, request, kind, "eviction", validate).await?;
+    let (context, eviction) = begin(engine, request, kind, "eviction").await?;
     let mut options = Options::of(&eviction["deleteOptions"])?;
     options.dry_run |= request.params.dry_run;
     let read = Request { subresource: None, params: crate::Params::default(), ..request.clone() };
@@ -98,16 +98,6 @@ impl Eviction<'_> {
             (done, _) => done,
         }
     }
-}
-
-fn validate(name: &str, eviction: &Value) -> Result<(), Status> {
-    const UNSAFE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
-    if eviction["deleteOptions"][UNSAFE] != true {
-        return Ok(());
-    }
-    let path = FieldPath::new("deleteOptions").child(UNSAFE);
-    let text = "can not be set for pod eviction, try after removing the option";
-    Err(Status::invalid(("policy", "Eviction"), name, vec![FieldError::invalid(path, true, text)]))
 }
 
 /// Whether a pod serves nobody, so that no budget counts it.

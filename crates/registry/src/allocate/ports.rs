@@ -1,5 +1,6 @@
 //! Node ports of Services, and the port that answers for a Service's health.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use meta::{FieldError, FieldPath, Status};
@@ -29,28 +30,46 @@ pub(super) fn take(
             || service["spec"]["allocateLoadBalancerNodePorts"] != false;
         let mut ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
         take_named(taking, service, &ports, range)?;
-        for index in 0..ports.len() {
-            if node_port(&ports[index]).is_some() || !automatic {
-                continue;
+        let mut shared = Shared::default();
+        for port in &ports {
+            shared.add(port);
+        }
+        for port in ports.iter_mut().filter(|_| automatic) {
+            if node_port(port).is_none() {
+                let number = match shared.with(port) {
+                    Some(number) => number,
+                    None => take_any(taking, range)?,
+                };
+                port["nodePort"] = number.into();
+                shared.add(port);
             }
-            // Protocols that share a port number share its node port.
-            let shared = ports
-                .iter()
-                .filter(|p| {
-                    p["port"] == ports[index]["port"] && p["protocol"] != ports[index]["protocol"]
-                })
-                .find_map(node_port);
-            let port = match shared {
-                Some(port) => port,
-                None => take_any(taking, range)?,
-            };
-            ports[index]["nodePort"] = port.into();
         }
         if !ports.is_empty() {
             child(service, "spec").insert("ports".to_owned(), ports.into());
         }
     }
     take_health_port(taking, service, range)
+}
+
+/// Node ports by port number: protocols that share the one share the other.
+#[derive(Default)]
+struct Shared(HashMap<Option<u64>, Vec<(Value, u16)>>);
+
+impl Shared {
+    fn add(&mut self, port: &Value) {
+        let Some(number) = node_port(port) else { return };
+        let known = self.0.entry(port["port"].as_u64()).or_default();
+        // Two of different protocols have one for any third.
+        if known.len() < 2 && known.iter().all(|(protocol, _)| *protocol != port["protocol"]) {
+            known.push((port["protocol"].clone(), number));
+        }
+    }
+
+    /// The node port of another protocol with the same port number.
+    fn with(&self, port: &Value) -> Option<u16> {
+        let mut known = self.0.get(&port["port"].as_u64())?.iter();
+        known.find(|(protocol, _)| *protocol != port["protocol"]).map(|(_, number)| *number)
+    }
 }
 
 fn take_named(

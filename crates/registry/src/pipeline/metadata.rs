@@ -5,22 +5,20 @@
 
 use std::collections::HashSet;
 
-use meta::{FieldError, FieldPath, names};
+use meta::{FieldError, FieldErrors, FieldPath, names};
+use schema::{View as _, rules};
 use serde_json::Value;
 
 use crate::object::{meta_text, metadata};
-
-/// Annotations of one object may take this many bytes.
-pub(super) const MOST_ANNOTATION_BYTES: usize = 256 << 10;
 
 /// Checks the metadata of a new object.
 pub(super) fn validate(
     object: &Value,
     namespaced: bool,
     check_name: &dyn Fn(&str, bool) -> Vec<String>,
-) -> Vec<FieldError> {
+) -> FieldErrors {
     let path = FieldPath::new("metadata");
-    let mut errors = Vec::new();
+    let mut errors = FieldErrors::new();
     let generate = meta_text(object, "generateName");
     if !generate.is_empty() {
         for problem in check_name(generate, true) {
@@ -48,57 +46,24 @@ pub(super) fn validate(
     } else if !namespace.is_empty() {
         errors.push(FieldError::forbidden(path.child("namespace"), "not allowed on this type"));
     }
-    errors.extend(validate_content(object, &path));
+    validate_content(object, &path, &mut errors);
     errors
 }
 
 /// What new and changed objects share.
-fn validate_content(object: &Value, path: &FieldPath) -> Vec<FieldError> {
-    let mut errors = labels(&object["metadata"]["labels"], &path.child("labels"));
-    errors.extend(annotations(object, &path.child("annotations")));
-    errors.extend(owners(object, &path.child("ownerReferences")));
-    errors.extend(finalizers(object, &path.child("finalizers")));
-    errors
+fn validate_content(object: &Value, path: &FieldPath, errors: &mut FieldErrors) {
+    let meta = &object["metadata"];
+    rules::labels(meta.entries("labels"), &path.child("labels"), errors);
+    rules::annotations(meta.entries("annotations"), &path.child("annotations"), errors);
+    owners(&meta["ownerReferences"], &path.child("ownerReferences"), errors);
+    finalizers(object, &path.child("finalizers"), errors);
 }
 
-/// Label keys and values.
-fn labels(labels: &Value, path: &FieldPath) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for (key, value) in labels.as_object().into_iter().flatten() {
-        for problem in names::is_qualified_name(key) {
-            errors.push(FieldError::invalid(path.clone(), key.as_str(), problem));
-        }
-        let value = value.as_str().unwrap_or_default();
-        for problem in names::is_label_value(value) {
-            errors.push(FieldError::invalid(path.clone(), value, problem));
-        }
-    }
-    errors
-}
-
-fn annotations(object: &Value, path: &FieldPath) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let mut size = 0;
-    for (key, value) in object["metadata"]["annotations"].as_object().into_iter().flatten() {
-        // Upper case is tolerated in the keys of annotations.
-        for problem in names::is_qualified_name(&key.to_lowercase()) {
-            errors.push(FieldError::invalid(path.clone(), key.as_str(), problem));
-        }
-        size += key.len() + value.as_str().map_or(0, str::len);
-    }
-    if size > MOST_ANNOTATION_BYTES {
-        errors.push(FieldError::too_long(path.clone(), MOST_ANNOTATION_BYTES));
-    }
-    errors
-}
-
-fn owners(object: &Value, path: &FieldPath) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+fn owners(list: &Value, path: &FieldPath, errors: &mut FieldErrors) {
     let mut controller: Option<String> = None;
-    let owners = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
-    for (index, owner) in owners.enumerate() {
-        let path = path.index(index);
-        let text = |field: &str| owner[field].as_str().unwrap_or_default();
+    for (index, owner) in list.as_array().into_iter().flatten().enumerate() {
+        let (path, whole) = (path.index(index), path);
+        let text = |field: &str| owner.text(field);
         let version = text("apiVersion");
         if meta::kind::split_api_version(version).is_none_or(|(_, v)| v.is_empty()) {
             errors.push(FieldError::invalid(
@@ -113,38 +78,32 @@ fn owners(object: &Value, path: &FieldPath) -> Vec<FieldError> {
             }
         }
         if version == "v1" && text("kind") == "Event" {
-            errors.push(FieldError::invalid(
-                path.clone(),
-                owner.clone(),
-                "/v1, Kind=Event is disallowed from being an owner",
-            ));
+            let detail = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(FieldError::invalid(path, owner.clone(), detail));
         }
-        if owner["controller"] == true {
-            let this = format!("{}/{}", text("kind"), text("name"));
-            match &controller {
-                None => controller = Some(this),
-                Some(first) => {
-                    let detail = format!(
-                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
-                    );
-                    errors.push(FieldError::invalid(
-                        FieldPath::new("metadata").child("ownerReferences"),
-                        object["metadata"]["ownerReferences"].clone(),
-                        detail,
-                    ));
-                }
+        if owner["controller"] != true {
+            continue;
+        }
+        let this = format!("{}/{}", text("kind"), text("name"));
+        match &controller {
+            None => controller = Some(this),
+            // The list may be long, and be shown for each of its items.
+            Some(_) if errors.is_full() => return,
+            Some(first) => {
+                let detail = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
+                );
+                errors.push(FieldError::invalid(whole, list.clone(), detail));
             }
         }
     }
-    errors
 }
 
-fn finalizers(object: &Value, path: &FieldPath) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+fn finalizers(object: &Value, path: &FieldPath, errors: &mut FieldErrors) {
     let list = finalizer_names(object);
     for name in &list {
         for problem in names::is_qualified_name(name) {
-            errors.push(FieldError::invalid(path.clone(), *name, problem));
+            errors.push(FieldError::invalid(path, *name, problem));
         }
     }
     for (index, name) in list.iter().enumerate() {
@@ -156,9 +115,8 @@ fn finalizers(object: &Value, path: &FieldPath) -> Vec<FieldError> {
     if list.contains(&ORPHAN) && list.contains(&FOREGROUND) {
         let detail = format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set");
         let value = object["metadata"]["finalizers"].clone();
-        errors.push(FieldError::invalid(path.clone(), value, detail));
+        errors.push(FieldError::invalid(path, value, detail));
     }
-    errors
 }
 
 /// Takes repeated owner references out; the uids of those, for a warning.
@@ -166,15 +124,16 @@ pub(super) fn dedup_owners(object: &mut Value) -> Vec<String> {
     let mut repeated = Vec::new();
     let owners = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut);
     let Some(owners) = owners.filter(|owners| owners.len() > 1) else { return repeated };
-    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
-    for owner in owners.drain(..) {
-        if kept.contains(&owner) {
+    let mut seen = HashSet::with_capacity(owners.len());
+    let first: Vec<bool> = owners.iter().map(|owner| seen.insert(owner)).collect();
+    let mut first = first.into_iter();
+    owners.retain(|owner| {
+        let keep = first.next().unwrap_or(true);
+        if !keep {
             repeated.push(owner["uid"].as_str().unwrap_or_default().to_owned());
-        } else {
-            kept.push(owner);
         }
-    }
-    *owners = kept;
+        keep
+    });
     repeated
 }
 
@@ -234,9 +193,9 @@ fn insert(object: &mut Value, field: &str, value: &Value) {
 }
 
 /// Checks how the metadata changed.
-pub(super) fn validate_update(object: &Value, old: &Value) -> Vec<FieldError> {
+pub(super) fn validate_update(object: &Value, old: &Value) -> FieldErrors {
     let path = FieldPath::new("metadata");
-    let mut errors = Vec::new();
+    let mut errors = FieldErrors::new();
     if !old["metadata"]["deletionTimestamp"].is_null() {
         let had: HashSet<&str> = finalizer_names(old).into_iter().collect();
         let mut added: Vec<&str> =
@@ -267,7 +226,7 @@ pub(super) fn validate_update(object: &Value, old: &Value) -> Vec<FieldError> {
             errors.push(FieldError::invalid(path.child(field), new.clone(), "field is immutable"));
         }
     }
-    errors.extend(validate_content(object, &path));
+    validate_content(object, &path, &mut errors);
     errors
 }
 

@@ -1,6 +1,6 @@
 //! Stage seven: the rules of the kind and of metadata.
 
-use meta::{FieldError, GroupVersionKind, Status};
+use meta::{FieldError, FieldErrors, GroupVersionKind, Status};
 use serde_json::Value;
 
 use super::{Context, metadata};
@@ -65,7 +65,7 @@ pub(super) fn part(
     refuse(context, object, errors)
 }
 
-fn refuse(context: &Context<'_>, object: &Value, errors: Vec<FieldError>) -> Result<(), Status> {
+fn refuse(context: &Context<'_>, object: &Value, errors: FieldErrors) -> Result<(), Status> {
     if errors.is_empty() {
         return Ok(());
     }
@@ -73,5 +73,5 @@ fn refuse(context: &Context<'_>, object: &Value, errors: Vec<FieldError>) -> Res
         "" => meta_text(object, "generateName"),
         name => name,
     };
-    Err(context.invalid(name, errors))
+    Err(context.invalid(name, errors.into()))
 }

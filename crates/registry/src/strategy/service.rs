@@ -3,6 +3,8 @@
 //!
 //! Allocation itself is the allocator's.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
 use super::Strategy;
@@ -111,16 +113,18 @@ fn keep_node_ports(object: &mut Value, old: &Value) {
     let identity = |port: &Value| (port["protocol"].clone(), port["port"].clone());
     let node_port = |port: &Value| port["nodePort"].as_u64().filter(|p| *p != 0);
     let list = |object: &Value| object["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    let old_ports = list(old);
-    let mut used: Vec<u64> = list(object).iter().filter_map(node_port).collect();
+    let mut held = HashMap::new();
+    for port in list(old) {
+        held.entry(identity(&port)).or_insert(node_port(&port));
+    }
+    let mut used: HashSet<u64> = list(object).iter().filter_map(node_port).collect();
     let Some(ports) = child(object, "spec").get_mut("ports").and_then(Value::as_array_mut) else {
         return;
     };
     for port in ports.iter_mut().filter(|p| node_port(p).is_none()) {
-        let kept = old_ports.iter().find(|o| identity(o) == identity(port)).and_then(node_port);
-        if let Some(kept) = kept.filter(|p| !used.contains(p)) {
+        let kept = held.get(&identity(port)).copied().flatten();
+        if let Some(kept) = kept.filter(|kept| used.insert(*kept)) {
             port["nodePort"] = kept.into();
-            used.push(kept);
         }
     }
 }

@@ -125,3 +125,40 @@ async fn bodies_that_are_no_objects_are_refused() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_a_thousandfold_is_told_within_bounds() {
+    let bench = Bench::new();
+    let owner = |at: usize| json!({"apiVersion": "v1", "kind": "Pod", "name": format!("p{at}"), "uid": "u", "controller": true});
+    let owners: Vec<Value> = (0..20_000).map(owner).collect();
+    let scopes = vec!["BestEffort"; 20_000];
+    let hard: serde_json::Map<String, Value> =
+        (0..20_000).map(|at| (format!("hugepages-{at}"), "1".into())).collect();
+    let topologies = vec![json!({}); 100_000];
+    let ports: Vec<Value> = (0..20_000).map(|port| json!({"port": port % 60_000 + 1})).collect();
+    let objects = [
+        ("configmaps", "d", json!({"metadata": {"name": "a", "ownerReferences": owners}})),
+        (
+            "resourcequotas",
+            "d",
+            json!({"metadata": {"name": "a"}, "spec": {"scopes": scopes, "hard": hard}}),
+        ),
+        (
+            "storageclasses.storage.k8s.io",
+            "",
+            json!({"metadata": {"name": "a"}, "provisioner": "p", "allowedTopologies": topologies}),
+        ),
+        (
+            "services",
+            "d",
+            json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": ports}}),
+        ),
+    ];
+    for (path, namespace, object) in objects {
+        let answer = bench.run("create", path, namespace, "", &object.to_string()).await;
+        let status = answer.expect_err(path);
+        assert!(matches!(status.code, 422 | 500), "{path}: {}", status.code);
+        let length = status.to_json().len();
+        assert!(length < 32 << 20, "{path}: {length}");
+    }
+}

@@ -252,13 +252,15 @@ pub(super) fn rule_with_operations(rule: &At<'_>, errors: &mut Errors) {
     rule.field("scope").known(SCOPES, errors);
 }
 
-/// `*` includes everything else.
-fn alone(rule: &At<'_>, field: &str, what: &str, errors: &mut Errors) {
+/// `*` includes everything else; `true` if it is there.
+pub(super) fn alone(rule: &At<'_>, field: &str, what: &str, errors: &mut Errors) -> bool {
     let items = rule.items(field);
-    if items.len() > 1 && items.iter().any(|item| item == "*") {
+    let there = items.iter().any(|item| item == "*");
+    if there && items.len() > 1 {
         let text = format!("if '*' is present, must not specify other {what}");
         rule.field(field).invalid(text, errors);
     }
+    there
 }
 
 fn resources_of(rule: &At<'_>, errors: &mut Errors) {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::view::View;
 
 /// What is wrong with an object so far.
-pub(crate) type Errors = Vec<FieldError>;
+pub(crate) use meta::FieldErrors as Errors;
 
 /// A value and its path.
 #[derive(Clone)]
@@ -67,7 +67,10 @@ impl<'a> At<'a> {
     }
 
     pub(crate) fn invalid(&self, detail: impl Into<String>, errors: &mut Errors) {
-        errors.push(FieldError::invalid(&self.path, self.value.clone(), detail));
+        // What nobody keeps need not be copied.
+        if !errors.is_full() {
+            errors.push(FieldError::invalid(&self.path, self.value.clone(), detail));
+        }
     }
 
     /// As [`At::invalid`], where Go shows the zero value of an absent text.
@@ -80,7 +83,9 @@ impl<'a> At<'a> {
     }
 
     pub(crate) fn duplicate(&self, errors: &mut Errors) {
-        errors.push(FieldError::duplicate(&self.path, self.value.clone()));
+        if !errors.is_full() {
+            errors.push(FieldError::duplicate(&self.path, self.value.clone()));
+        }
     }
 
     pub(crate) fn not_found(&self, errors: &mut Errors) {

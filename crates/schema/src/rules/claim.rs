@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use super::at::{At, Errors};
 use super::metadata::{self, immutable};
-use super::pod::{is_native, quantity_value};
+use super::pod::quantity_value;
 use super::{Hooks, difference, selector};
+use crate::amounts::is_native;
 use crate::view::{View, same};
 
 /// `v1 PersistentVolumeClaim`.

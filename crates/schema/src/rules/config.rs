@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::Hooks;
 use super::at::{At, Errors};
-use super::metadata::{self, immutable};
+use super::metadata::immutable;
 use crate::view::{View, same};
 
 /// How many bytes the values of one ConfigMap or Secret may have together.
@@ -17,27 +17,23 @@ const FROZEN: &str = "field is immutable when `immutable` is set";
 
 /// `v1 ConfigMap`.
 pub(super) const CONFIG_MAP: Hooks = Hooks {
-    name: metadata::subdomain,
-    prepare_create: |_| {},
     validate: config_map,
     validate_update: |new, old, errors| {
         frozen(new, old, &["data", "binaryData"], errors);
         config_map(new, errors);
     },
-    validate_status: |_, _, _| {},
+    ..Hooks::BASE
 };
 
 /// `v1 Secret`.
 pub(super) const SECRET: Hooks = Hooks {
-    name: metadata::subdomain,
-    prepare_create: |_| {},
     validate: secret,
     validate_update: |new, old, errors| {
         immutable(new.at("type"), old.at("type"), "type", errors);
         frozen(new, old, &["data"], errors);
         secret(new, errors);
     },
-    validate_status: |_, _, _| {},
+    ..Hooks::BASE
 };
 
 fn frozen(new: &Value, old: &Value, fields: &[&str], errors: &mut Errors) {

@@ -159,6 +159,9 @@ fn topologies(class: &At<'_>, errors: &mut Errors) {
         // One error for each earlier term that says the same.
         let before = known.entry(terms).or_default();
         for _ in 0..*before {
+            if errors.is_full() {
+                return;
+            }
             errors.push(FieldError::duplicate(term.path.child("matchLabelExpressions"), ""));
         }
         *before += 1;

@@ -1,4 +1,4 @@
-//! Rules of PodDisruptionBudgets.
+//! Rules of PodDisruptionBudgets and of evictions.
 
 use meta::FieldError;
 use serde_json::Value;
@@ -15,6 +15,19 @@ pub(super) const POD_DISRUPTION_BUDGET: Hooks = Hooks {
         validate(new, selector::has_bad_value(old.at("spec").at("selector")), errors);
     },
     validate_status: |new, _, errors| status(&At::root(new).field("status"), errors),
+    ..Hooks::BASE
+};
+
+/// `policy/v1 Eviction`.
+pub(super) const EVICTION: Hooks = Hooks {
+    validate: |eviction, errors| {
+        let options = At::root(eviction).field("deleteOptions");
+        let forced = options.field("ignoreStoreReadErrorWithClusterBreakingPotential");
+        if *forced.value == true {
+            let text = "can not be set for pod eviction, try after removing the option";
+            forced.invalid(text, errors);
+        }
+    },
     ..Hooks::BASE
 };
 

@@ -12,8 +12,6 @@ use crate::view::{View, same};
 
 /// `v1 Endpoints`.
 pub(super) const ENDPOINTS: Hooks = Hooks {
-    name: metadata::subdomain,
-    prepare_create: |_| {},
     validate: subsets,
     validate_update: |new, old, errors| {
         // What was let in once stays valid while it is not touched.
@@ -21,13 +19,11 @@ pub(super) const ENDPOINTS: Hooks = Hooks {
             subsets(new, errors);
         }
     },
-    validate_status: |_, _, _| {},
+    ..Hooks::BASE
 };
 
 /// `discovery.k8s.io/v1 EndpointSlice`.
 pub(super) const ENDPOINT_SLICE: Hooks = Hooks {
-    name: metadata::subdomain,
-    prepare_create: |_| {},
     validate: |slice, errors| {
         address_type(slice, errors);
         slice_ports(slice, errors);
@@ -41,7 +37,7 @@ pub(super) const ENDPOINT_SLICE: Hooks = Hooks {
         }
         immutable(new.at("addressType"), old.at("addressType"), "addressType", errors);
     },
-    validate_status: |_, _, _| {},
+    ..Hooks::BASE
 };
 
 fn subsets(endpoints: &Value, errors: &mut Errors) {

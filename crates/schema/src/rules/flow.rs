@@ -6,6 +6,7 @@ use meta::{FieldError, names};
 use serde_json::{Value, json};
 
 use super::Hooks;
+use super::admission::alone;
 use super::at::{At, Errors};
 use crate::view::{View, same};
 
@@ -119,7 +120,7 @@ fn rule(rule: &At<'_>, errors: &mut Errors) {
     }
     for paths in rule.each("nonResourceRules") {
         verbs(&paths, errors);
-        let many = !wildcard(&paths, "nonResourceURLs", "non-resource URLs", errors);
+        let many = !alone(&paths, "nonResourceURLs", "non-resource URLs", errors);
         if paths.items("nonResourceURLs").is_empty() {
             let text = "nonResourceURLs must contain at least one value";
             paths.field("nonResourceURLs").required(text, errors);
@@ -167,23 +168,12 @@ fn subject(subject: &At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Reports `*` beside others; `true` if it is there.
-fn wildcard(rule: &At<'_>, field: &str, what: &str, errors: &mut Errors) -> bool {
-    let items = rule.items(field);
-    let there = items.iter().any(|item| item == "*");
-    if there && items.len() > 1 {
-        let text = format!("if '*' is present, must not specify other {what}");
-        rule.field(field).invalid(text, errors);
-    }
-    there
-}
-
 fn verbs(rule: &At<'_>, errors: &mut Errors) {
     let list = rule.field("verbs");
     if rule.items("verbs").is_empty() {
         return list.required("verbs must contain at least one value", errors);
     }
-    if !wildcard(rule, "verbs", "verbs", errors)
+    if !alone(rule, "verbs", "verbs", errors)
         && !rule.each("verbs").all(|verb| VERBS.contains(&verb.str()))
     {
         errors.push(FieldError::not_supported(&list.path, list.value.clone(), VERBS));
@@ -199,12 +189,12 @@ fn resource_rule(rule: &At<'_>, errors: &mut Errors) {
             let text = format!("resource rules must supply at least one {one}");
             rule.field(field).required(&text, errors);
         }
-        wildcard(rule, field, others, errors);
+        alone(rule, field, others, errors);
     }
     if rule.items("namespaces").is_empty() && !rule.flag("clusterScope") {
         let text = "resource rules that are not cluster scoped must supply at least one namespace";
         rule.field("namespaces").required(text, errors);
-    } else if !wildcard(rule, "namespaces", "namespaces", errors) {
+    } else if !alone(rule, "namespaces", "namespaces", errors) {
         let text = "each member of this list must be '*' or a DNS-1123 label; ";
         for namespace in rule.each("namespaces") {
             for problem in names::is_dns1123_label(namespace.str()) {

@@ -1,16 +1,18 @@
-//! Validation from the type graph: for kinds without rules of their own, and for what their rules leave out.
+//! Validation from the type graph, for kinds without rules of their own.
 
+use meta::GroupVersionKind;
 use serde_json::Value;
 
 use super::at::{At, Errors};
-use super::{enums, selector};
+use super::selector;
 use crate::types::{self, Of, Type};
 
 /// Reports required text that is absent, unknown words and bad label selectors in everything but metadata and
 /// status.
 ///
 /// Go does not tell absent objects, lists and numbers from empty ones, so upstream cannot require those here.
-pub(super) fn validate(of: &Type, object: &Value, errors: &mut Errors) {
+pub(super) fn validate(kind: &GroupVersionKind, object: &Value, errors: &mut Errors) {
+    let Some(of) = types::by_kind(&kind.group, &kind.version, &kind.kind) else { return };
     let root = At::root(object);
     for field in of.fields.iter().filter(|field| field.name != "status") {
         check(of, field, &root, errors);
@@ -30,20 +32,10 @@ fn check(owner: &Type, field: &types::Field, object: &At<'_>, errors: &mut Error
         }
         _ => {}
     }
-    if let Some(words) = enums::of(owner.short_name(), field.name) {
-        words_of(&at, object, field.name, words, errors);
+    if (owner.short_name(), field.name) == ("CustomResourceDefinitionSpec", "scope") {
+        at.known(&["Cluster", "Namespaced"], errors);
     }
     walk(&field.of, &at, errors);
-}
-
-fn words_of(at: &At<'_>, object: &At<'_>, name: &str, words: &[&str], errors: &mut Errors) {
-    if at.value.is_array() {
-        for item in object.each(name).filter(|item| !words.contains(&item.str())) {
-            item.unsupported(words, errors);
-        }
-    } else if !words.contains(&at.str()) {
-        at.unsupported(words, errors);
-    }
 }
 
 fn walk(of: &Of, at: &At<'_>, errors: &mut Errors) {

@@ -3,10 +3,11 @@
 use meta::{FieldError, FieldPath, names};
 use serde_json::{Map, Value};
 
+use super::at::Errors;
 use crate::view::same;
 
 /// How many bytes the keys and values of all annotations may have together.
-pub(crate) const MOST_ANNOTATION_BYTES: usize = 256 * 1024;
+pub const MOST_ANNOTATION_BYTES: usize = 256 * 1024;
 
 /// What upstream says of a field that must not change.
 pub(crate) const IMMUTABLE: &str = "field is immutable";
@@ -32,19 +33,14 @@ fn unmask(name: &str, prefix: bool) -> String {
 }
 
 /// Refuses a change of a field that must stay.
-pub(crate) fn immutable(
-    new: &Value,
-    old: &Value,
-    path: impl Into<String>,
-    errors: &mut Vec<FieldError>,
-) {
+pub(crate) fn immutable(new: &Value, old: &Value, path: impl Into<String>, errors: &mut Errors) {
     if !same(new, old) {
         errors.push(FieldError::invalid(path, new.clone(), IMMUTABLE));
     }
 }
 
 /// Checks labels, or anything that must look like labels.
-pub(crate) fn labels(labels: &Map<String, Value>, path: &FieldPath, errors: &mut Vec<FieldError>) {
+pub fn labels(labels: &Map<String, Value>, path: &FieldPath, errors: &mut Errors) {
     for (key, value) in labels {
         errors.extend(
             names::is_qualified_name(key)
@@ -61,11 +57,7 @@ pub(crate) fn labels(labels: &Map<String, Value>, path: &FieldPath, errors: &mut
 }
 
 /// Checks annotations; their keys may be in upper case.
-pub(crate) fn annotations(
-    annotations: &Map<String, Value>,
-    path: &FieldPath,
-    errors: &mut Vec<FieldError>,
-) {
+pub fn annotations(annotations: &Map<String, Value>, path: &FieldPath, errors: &mut Errors) {
     let mut size = 0;
     for (key, value) in annotations {
         let problems = names::is_qualified_name(&key.to_lowercase());

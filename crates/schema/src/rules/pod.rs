@@ -25,19 +25,18 @@ pub(super) use annotations::{APP_ARMOR, SECCOMP_CONTAINER, app_armor_profile};
 pub(super) use env::{FILE_FIELDS, field_selector, resource_selector};
 pub use resize::{validate_ephemeral, validate_resize};
 pub(super) use resources::{
-    container_resource, is_extended, is_native, limits, may_overcommit, quantity_value,
-    resource_name,
+    container_resource, limits, may_overcommit, quantity_value, resource_name,
 };
 pub(super) use security::qualified_name;
 pub(super) use tolerated::{LISTS, Tolerated};
 
 /// `v1 Pod`.
 pub(super) const POD: Hooks = Hooks {
-    name: metadata::subdomain,
-    prepare_create: |pod| follow_service_account(pod),
+    prepare_create: follow_service_account,
     validate,
     validate_update: update::validate_update,
     validate_status: status::validate,
+    ..Hooks::BASE
 };
 
 /// The deprecated `serviceAccount` shows what admission may have set.
@@ -125,19 +124,15 @@ pub(super) fn template_metadata(at: &At<'_>, tolerated: Tolerated, errors: &mut 
 
 /// `v1 PodTemplate`.
 pub(super) const POD_TEMPLATE: Hooks = Hooks {
-    name: metadata::subdomain,
-    prepare_create: |_| {},
     validate: |object, errors| template(&At::root(object).field("template"), None, errors),
     validate_update: |new, old, errors| {
         template(&At::root(new).field("template"), Some(old.at("template")), errors);
     },
-    validate_status: |_, _, _| {},
+    ..Hooks::BASE
 };
 
 /// `v1 Binding`.
 pub(super) const BINDING: Hooks = Hooks {
-    name: metadata::subdomain,
-    prepare_create: |_| {},
     validate: |object, errors| {
         let target = At::root(object).field("target");
         if !matches!(target.str_of("kind"), "" | "Node") {
@@ -147,8 +142,7 @@ pub(super) const BINDING: Hooks = Hooks {
             target.field("name").required("", errors);
         }
     },
-    validate_update: |_, _, _| {},
-    validate_status: |_, _, _| {},
+    ..Hooks::BASE
 };
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::Hooks;
 use super::at::{At, Errors};
 use super::metadata::IMMUTABLE;
 use super::pod::{container_resource, may_overcommit, quantity_value, resource_name};
+use crate::amounts::{COUNTS, OF_PODS};
 use crate::view::View;
 
 /// `v1 LimitRange`.
@@ -141,31 +142,11 @@ fn order(limit: &At<'_>, pod: bool, name: &str, errors: &mut Errors) {
     }
 }
 
-/// Resources that quotas count, hugepages apart; claims and the storage of claims last.
-const COUNTED: &[&str] = &[
-    "cpu",
-    "memory",
-    "limits.cpu",
-    "limits.memory",
-    "requests.cpu",
-    "requests.memory",
-    "pods",
-    "ephemeral-storage",
-    "requests.ephemeral-storage",
-    "limits.ephemeral-storage",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "configmaps",
-    "services.nodeports",
-    "services.loadbalancers",
-    "persistentvolumeclaims",
-    "requests.storage",
-];
-
+/// Whether quotas count a resource.
 fn is_counted(name: &str) -> bool {
-    COUNTED.contains(&name)
+    OF_PODS.contains(&name)
+        || COUNTS.contains(&name)
+        || name == "requests.storage"
         || name.starts_with("hugepages-")
         || name.starts_with("requests.hugepages-")
 }
@@ -203,13 +184,13 @@ const SCOPES: &[&str] = &[
 
 /// Whether a scope has anything to say of a resource.
 fn applies(scope: &str, resource: &str) -> bool {
-    let computed = COUNTED[..7].contains(&resource);
+    let computed = OF_PODS.contains(&resource) && !resource.ends_with("ephemeral-storage");
     match scope {
         "BestEffort" => resource == "pods",
         "VolumeAttributesClass" => {
             matches!(resource, "persistentvolumeclaims" | "requests.storage")
         }
-        scope if SCOPES.contains(&scope) => computed,
+        scope if SCOPES.contains(&scope) => computed || resource == "pods",
         _ => true,
     }
 }
@@ -226,8 +207,12 @@ fn quota_spec(spec: &At<'_>, errors: &mut Errors) {
         if !SCOPES.contains(&scope) {
             scopes.invalid("unsupported scope", errors);
         }
-        (0..unfit(scope))
-            .for_each(|_| scopes.invalid("unsupported scope applied to resource", errors));
+        for _ in 0..unfit(scope) {
+            scopes.invalid("unsupported scope applied to resource", errors);
+        }
+        if errors.is_full() {
+            return;
+        }
     }
     conflicts(&texts().collect(), &scopes, errors);
     let Some(selector) = spec.some("scopeSelector") else { return };
@@ -241,8 +226,12 @@ fn quota_spec(spec: &At<'_>, errors: &mut Errors) {
             requirement.field("scopeName").invalid_text("unsupported scope", errors);
         }
         for _ in 0..unfit(scope) {
-            let text = "unsupported scope applied to resource";
-            errors.push(FieldError::invalid(&list.path, selector.value.clone(), text));
+            selector
+                .under(list.path.clone())
+                .invalid("unsupported scope applied to resource", errors);
+        }
+        if errors.is_full() {
+            return;
         }
         operator(&requirement, scope, errors);
         seen.insert(scope);

@@ -7,20 +7,14 @@ use super::{
     config, csi, devices, disruption, endpoints, event, flow, ingress, networking, node,
     persistent, pod, policies, quota, rbac, registration, reviews, service, workload,
 };
-use crate::types::{self, Type};
 
 /// The functions of a kind.
 pub(super) fn hooks(kind: &GroupVersionKind) -> Hooks {
     own(kind).unwrap_or(Hooks::BASE)
 }
 
-/// The type of a built-in kind that is validated from the type graph too.
-pub(super) fn generic(kind: &GroupVersionKind) -> Option<&'static Type> {
-    if own(kind).is_some() { None } else { types::by_kind(&kind.group, &kind.version, &kind.kind) }
-}
-
-/// Kinds whose rules are complete.
-fn own(kind: &GroupVersionKind) -> Option<Hooks> {
+/// The functions of kinds with rules of their own.
+pub(super) fn own(kind: &GroupVersionKind) -> Option<Hooks> {
     Some(match (kind.group.as_str(), kind.kind.as_str()) {
         ("", "Binding") => pod::BINDING,
         ("", "ConfigMap") => config::CONFIG_MAP,
@@ -75,6 +69,7 @@ fn own(kind: &GroupVersionKind) -> Option<Hooks> {
         ("networking.k8s.io", "NetworkPolicy") => networking::NETWORK_POLICY,
         ("networking.k8s.io", "ServiceCIDR") => allocation::SERVICE_CIDR,
         ("node.k8s.io", "RuntimeClass") => classes::RUNTIME_CLASS,
+        ("policy", "Eviction") => disruption::EVICTION,
         ("policy", "PodDisruptionBudget") => disruption::POD_DISRUPTION_BUDGET,
         ("rbac.authorization.k8s.io", "ClusterRole") => rbac::CLUSTER_ROLE,
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => rbac::CLUSTER_ROLE_BINDING,

@@ -247,7 +247,7 @@ fn remember(object: &mut Value, applied: &Value) {
     annotations.insert(LAST_APPLIED.to_owned(), format!("{text}\n").into());
     let bytes: usize =
         annotations.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
-    if bytes > super::super::metadata::MOST_ANNOTATION_BYTES {
+    if bytes > schema::rules::MOST_ANNOTATION_BYTES {
         annotations.remove(LAST_APPLIED);
     }
 }

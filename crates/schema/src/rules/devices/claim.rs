@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{EFFECTS, by, configuration, fully_qualified_name, itself, set, short_list, status};
 use crate::rules::at::{At, Errors};
 use crate::rules::metadata::immutable;
-use crate::rules::{Hooks, metadata, pod};
+use crate::rules::{Hooks, metadata};
 use crate::view::{View, same};
 
 /// `resource.k8s.io/v1 ResourceClaim`.
@@ -195,7 +195,7 @@ fn class(class: &Value, old: &Value, errors: &mut Errors) {
     let config = |at: &At<'_>, errors: &mut Errors| configuration(at, stored, errors);
     short_list(&spec, "config", Some(MOST_CONFIGS), config, errors);
     if let Some(name) = spec.some("extendedResourceName")
-        && !pod::is_extended(name.str())
+        && !crate::amounts::is_extended(name.str())
     {
         name.invalid("must be a valid extended resource name", errors);
     }

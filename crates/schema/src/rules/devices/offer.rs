@@ -308,7 +308,7 @@ fn mappings(at: &At<'_>, errors: &mut Errors) {
     let path = at.path.child("nodeAllocatableResourceMappings");
     for (name, value) in at.entries("nodeAllocatableResourceMappings") {
         let mapping = At { value, path: path.key(name) };
-        if !pod::is_native(name) {
+        if !crate::amounts::is_native(name) {
             let text = "must be a node allocatable resource name";
             errors.push(FieldError::invalid(&mapping.path, name.as_str(), text));
         }

@@ -54,7 +54,7 @@ pub(super) fn volumes<'a>(
         if found.is_empty() {
             volumes.insert(name.str(), volume.value);
         }
-        errors.append(&mut found);
+        errors.extend(found);
         let claim = volume.field("persistentVolumeClaim").field("claimName");
         if claims.contains(claim.str()) {
             let text = "must not reference a PVC that gets created for an ephemeral volume";

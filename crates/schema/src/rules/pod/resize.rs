@@ -1,5 +1,7 @@
 //! What the ephemeralcontainers and resize subresources may change of a pod (KEP-277, KEP-1287).
 
+use std::collections::HashMap;
+
 use meta::{FieldError, FieldPath};
 use serde_json::Value;
 
@@ -30,9 +32,10 @@ pub fn validate_ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
     annotations::validate_update(new, old, tolerated, &mut errors);
     let path = FieldPath::new("spec").child("ephemeralContainers");
     let list = new.at("spec").items("ephemeralContainers");
+    let list: HashMap<&str, &Value> = list.iter().map(|new| (new.text("name"), new)).collect();
     for container in old.at("spec").items("ephemeralContainers") {
         let name = container.text("name");
-        let detail = match list.iter().rfind(|new| new.text("name") == name) {
+        let detail = match list.get(name) {
             None => "removed\n".to_owned(),
             Some(new) if same(new, container) => continue,
             Some(new) => format!("changed\n{}", difference::lines(new, container)),
@@ -41,7 +44,7 @@ pub fn validate_ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
         let text = format!("existing ephemeral containers {name} may not be {detail}");
         errors.push(FieldError::forbidden(&path, text));
     }
-    errors
+    errors.into()
 }
 
 /// Everything wrong with a resize.
@@ -74,7 +77,7 @@ pub fn validate_resize(new: &Value, old: &Value) -> Vec<FieldError> {
         at.forbidden(text, &mut errors);
     }
     if !in_order(&at, was, &mut errors) {
-        return errors;
+        return errors.into();
     }
     for list in ["initContainers", "containers"] {
         for (container, old) in at.each(list).zip(was.items(list)) {
@@ -87,7 +90,7 @@ pub fn validate_resize(new: &Value, old: &Value) -> Vec<FieldError> {
     if errors.is_empty() && !same(&rest, was) {
         at.forbidden("only cpu and memory resources are mutable", &mut errors);
     }
-    errors
+    errors.into()
 }
 
 /// Resources of the pod as a whole; makes those of `rest` what they were as far as they may change.

@@ -6,60 +6,13 @@ use meta::{FieldError, FieldPath, Quantity, names};
 use serde_json::{Map, Value};
 
 use super::tolerated::{Tolerated, containers};
-use crate::amounts::{Amounts, aggregate, amounts};
+use crate::amounts::{Amounts, COUNTS, OF_PODS, aggregate, amounts, is_extended, is_native};
 use crate::rules::at::{At, Errors, NOT_NEGATIVE};
 use crate::view::View;
-
-const STANDARD: &[&str] = &[
-    "cpu",
-    "memory",
-    "ephemeral-storage",
-    "requests.cpu",
-    "requests.memory",
-    "requests.ephemeral-storage",
-    "limits.cpu",
-    "limits.memory",
-    "limits.ephemeral-storage",
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "configmaps",
-    "persistentvolumeclaims",
-    "storage",
-    "requests.storage",
-    "services.nodeports",
-    "services.loadbalancers",
-];
-
-const WHOLE: &[&str] = &[
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "configmaps",
-    "persistentvolumeclaims",
-    "services.nodeports",
-    "services.loadbalancers",
-];
 
 /// Whether it is the resource of a huge page's size.
 pub(in crate::rules) fn is_huge_page(name: &str) -> bool {
     name.starts_with("hugepages-")
-}
-
-/// Whether it is one of Kubernetes' own resources.
-pub(in crate::rules) fn is_native(name: &str) -> bool {
-    !name.contains('/') || name.contains("kubernetes.io/")
-}
-
-pub(in crate::rules) fn is_extended(name: &str) -> bool {
-    let quota = format!("requests.{name}");
-    !is_native(name)
-        && !name.starts_with("requests.")
-        && names::is_qualified_name(&quota).is_empty()
 }
 
 /// Whether limits may exceed requests.
@@ -71,7 +24,9 @@ pub(in crate::rules) fn may_overcommit(name: &str) -> bool {
 pub(in crate::rules) fn resource_name(name: &str, path: &FieldPath, errors: &mut Errors) -> bool {
     let problems = names::is_qualified_name(name);
     let known = name.contains('/')
-        || STANDARD.contains(&name)
+        || OF_PODS.contains(&name)
+        || COUNTS.contains(&name)
+        || matches!(name, "storage" | "requests.storage")
         || is_huge_page(name)
         || name.starts_with("requests.hugepages-");
     if !problems.is_empty() {
@@ -141,7 +96,7 @@ pub(in crate::rules) fn quantity_value(
     if quantity.signum() < 0 {
         errors.push(FieldError::invalid(path, amount, NOT_NEGATIVE));
     }
-    if (WHOLE.contains(&name) || is_extended(name)) && quantity.milli_value() % 1000 != 0 {
+    if (COUNTS.contains(&name) || is_extended(name)) && quantity.milli_value() % 1000 != 0 {
         errors.push(FieldError::invalid(path, amount, "must be an integer"));
     }
 }
@@ -236,7 +191,7 @@ fn claim_names(at: &At<'_>, known: &BTreeSet<&str>, errors: &mut Errors) {
                 errors.push(FieldError::duplicate(&claim.path, format!("{name}/{request}")));
             }
         }
-        if !known.contains(name) {
+        if !known.contains(name) && !errors.is_full() {
             let mut error = FieldError::not_found(&claim.path, name);
             error.detail = "must be one of the names in pod.spec.resourceClaims".to_owned();
             if known.is_empty() {

@@ -6,6 +6,7 @@ use meta::FieldError;
 
 use super::Around;
 use crate::rules::at::{At, Errors, file_mode, unreserved_path};
+use crate::rules::csi;
 use crate::rules::pod::{FILE_FIELDS, field_selector, resource_selector};
 
 pub(super) fn default_mode(at: &At<'_>, errors: &mut Errors) {
@@ -105,15 +106,7 @@ fn claim<'a>(
 }
 
 fn service_account_token(at: &At<'_>, token: &At<'_>, around: Around<'_>, errors: &mut Errors) {
-    const SHORTEST: i64 = 600;
-    const LONGEST: i64 = 1 << 32;
-    let seconds = token.field("expirationSeconds");
-    if seconds.number() < SHORTEST {
-        seconds.invalid("may not specify a duration less than 10 minutes", errors);
-    }
-    if seconds.number() > LONGEST {
-        seconds.invalid("may not specify a duration larger than 2^32 seconds", errors);
-    }
+    csi::lifetime(&token.field("expirationSeconds"), errors);
     let path = token.field("path").under(at.path.child("path"));
     if path.str().is_empty() {
         path.required("", errors);

@@ -309,15 +309,6 @@ fn azure_disk(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Checks the name of a CSI driver.
-pub(in crate::rules) fn csi_driver(at: &At<'_>, errors: &mut Errors) {
-    if at.str().is_empty() {
-        return at.required("", errors);
-    }
-    at.no_longer(63, errors);
-    at.check(|name| names::is_dns1123_subdomain(&name.to_lowercase()), errors);
-}
-
 fn csi(at: &At<'_>, persistent: bool, errors: &mut Errors) {
     const SECRETS: &[&str] = &[
         "controllerPublishSecretRef",
@@ -325,7 +316,7 @@ fn csi(at: &At<'_>, persistent: bool, errors: &mut Errors) {
         "nodePublishSecretRef",
         "nodeExpandSecretRef",
     ];
-    csi_driver(&at.field("driver"), errors);
+    at.field("driver").driver(errors);
     if !persistent {
         let Some(secret) = at.some("nodePublishSecretRef") else { return };
         let name = secret.field("name");

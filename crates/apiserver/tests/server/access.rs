@@ -1,20 +1,15 @@
 //! Who gets in and what they may do: tokens, RBAC, kubelets, impersonation, reviews, admission.
 
-use crate::support::{Client, Cluster};
+use crate::support::{self, Client, Cluster};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
-    for _ in 0..200 {
-        if condition().await {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("condition not met in time");
+/// Rights follow their objects in a moment.
+async fn until(condition: impl AsyncFnMut() -> bool) {
+    support::until("what an object should lead to", condition).await;
 }
 
 async fn account(admin: &Client<'_>, name: &str) {
@@ -244,7 +239,6 @@ async fn certificates_are_approved_and_signed_by_whom_the_signer_allows() {
         cluster.user(user, &[]).put(&format!("{path}/jane/approval"), &request).await
     };
     let refusal = "user not permitted to approve requests with signerName";
-    // Rights follow their objects in a moment.
     until(async || approved("careless").await.message().contains(refusal)).await;
     until(async || approved("approver").await.code == StatusCode::OK).await;
     let mut signed = admin.get(&format!("{path}/jane")).await.json();

@@ -9,7 +9,7 @@ use skiff_apiserver::{
     audit::{AuditOptions, LogOptions},
 };
 
-use crate::support::{Answer, Client, Cluster};
+use crate::support::{Answer, Client, Cluster, until};
 
 const DEFAULT: &str = "/api/v1/namespaces/default";
 const MERGE: [(&str, &str); 1] = [("content-type", "application/merge-patch+json")];
@@ -432,16 +432,8 @@ async fn who_makes_dependents_may_delete_them_and_hold_their_owners() {
             "name": "d", "uid": "u", "blockOwnerDeletion": blocks}]);
         object
     };
-    let mut made = jane.post(&path, &config_map("plain")).await;
-    for _ in 0..200 {
-        if made.code == 201 {
-            break;
-        }
-        // The role counts a moment after it was bound.
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        made = jane.post(&path, &config_map("plain")).await;
-    }
-    assert_eq!(made.code, 201, "{}", made.text());
+    until("the role's effect", async || jane.post(&path, &config_map("plain")).await.code == 201)
+        .await;
     assert_eq!(jane.post(&path, &owned("a", false)).await.code, 201);
     let refused = jane.post(&path, &owned("b", true)).await;
     assert_eq!(refused.code, StatusCode::FORBIDDEN);

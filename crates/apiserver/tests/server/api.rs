@@ -1,6 +1,6 @@
 //! The API over HTTP semantics, without TCP: what clients see of resources, discovery and errors.
 
-use crate::support::Cluster;
+use crate::support::{Cluster, until};
 use http::{Method, StatusCode};
 use serde_json::json;
 use skiff_apiserver::{
@@ -204,7 +204,7 @@ async fn health_version_metrics_and_discovery_answer() {
 async fn starting_again_writes_nothing() {
     let cluster = Cluster::start().await;
     let revision = |list: serde_json::Value| list["metadata"]["resourceVersion"].clone();
-    crate::who::until("what follows from the first start", async || {
+    until("what follows from the first start", async || {
         let path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
         let schemas = cluster.admin().get(path).await.json();
         let items = schemas["items"].as_array().cloned().unwrap_or_default();
@@ -272,17 +272,16 @@ async fn answered_requests_are_noted() {
     let cluster = Cluster::start_with(options).await;
     let seen = cluster.user("jane", &[]).get("/api/v1/namespaces/default/pods").await;
     let id = seen.headers["audit-id"].to_str().expect("text").to_owned();
-    for _ in 0..200 {
+    let noted = || {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
-        if let Some(line) = text.lines().find(|line| line.contains(&id)) {
-            let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
-            assert_eq!(
-                (&event["user"]["username"], &event["responseStatus"]["code"]),
-                (&json!("jane"), &json!(403))
-            );
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("nothing was noted");
+        // The last line may be half written.
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        lines.into_iter().find(|line| line.contains(&id)).map(str::to_owned)
+    };
+    until("the note", async || noted().is_some()).await;
+    let event: serde_json::Value = serde_json::from_str(&noted().expect("noted")).expect("JSON");
+    assert_eq!(
+        (&event["user"]["username"], &event["responseStatus"]["code"]),
+        (&json!("jane"), &json!(403))
+    );
 }

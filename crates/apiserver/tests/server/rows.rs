@@ -96,7 +96,7 @@ impl Walk<'_> {
         let mut body = response.into_body();
         // What is not there is never told of.
         let frame =
-            tokio::time::timeout(Duration::from_secs(10), body.frame()).await.ok().flatten();
+            tokio::time::timeout(Duration::from_secs(60), body.frame()).await.ok().flatten();
         let data = frame.and_then(Result::ok).and_then(|frame| frame.into_data().ok());
         serde_json::from_slice(&data.unwrap_or_default()).unwrap_or_default()
     }

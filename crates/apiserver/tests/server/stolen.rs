@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use serde_json::{Value, json};
 use serve::Body;
 
-use crate::support::Cluster;
+use crate::support::{Cluster, connect};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,22 +37,13 @@ impl Thief {
             Who::Network => ("skiff:network:n1", "skiff:network"),
             Who::Bootstrap => ("system:bootstrap:abcdef", "system:bootstrappers"),
         };
-        let identity =
-            cluster.authority.issue(&Profile::client(user, Some(group))).expect("issued");
-        let tls = serve::tls::client_config(
-            &[cluster.authority.certificate_der().expect("certificate")],
-            Some((identity.chain().expect("chain"), identity.private_key().expect("key"))),
-        );
-        Self { server, tls: tls.expect("TLS") }
+        Self { server, tls: cluster.client_tls(user, group) }
     }
 
     /// Sends `method path` with the body and further headers; answers with code and text.
     async fn send(&self, request: &str, body: &Value, headers: &[(&str, &str)]) -> (u16, String) {
         let (method, path) = request.split_once(' ').expect("method and path");
-        let socket = tokio::net::TcpStream::connect(self.server).await.expect("connects");
-        let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
-        let name = "127.0.0.1".try_into().expect("name");
-        let stream = connector.connect(name, socket).await.expect("handshake");
+        let stream = connect(self.server, self.tls.clone()).await;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
         let (mut sender, driver) = handshake.await.expect("HTTP");
         let driver = tokio::spawn(driver);

@@ -1,11 +1,10 @@
 //! What is passed on to kubelets and pods: logs, upgraded streams, proxied requests; and in-process clients.
 
-use crate::support::Cluster;
+use crate::support::{Cluster, connect};
 use http::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Api, ListParams, WatchEvent, WatchParams};
-use pki::Profile;
 use serde_json::json;
 use serve::{Body, ClientCertificate, Peer};
 use std::{net::SocketAddr, sync::Arc};
@@ -113,18 +112,7 @@ async fn upgraded_streams_are_copied_both_ways() {
     let address = cluster.listen(kubelet).await;
     node_with_pod(&cluster, address).await;
     let server = cluster.listen(cluster.server.clone()).await;
-    let identity = cluster
-        .authority
-        .issue(&Profile::client("admin", Some("system:masters")))
-        .expect("certificate");
-    let config = serve::tls::client_config(
-        &[cluster.authority.certificate_der().expect("certificate")],
-        Some((identity.chain().expect("chain"), identity.private_key().expect("key"))),
-    );
-    let connector = tokio_rustls::TlsConnector::from(config.expect("TLS"));
-    let socket = tokio::net::TcpStream::connect(server).await.expect("connects");
-    let name = "127.0.0.1".try_into().expect("name");
-    let mut stream = connector.connect(name, socket).await.expect("handshake");
+    let mut stream = connect(server, cluster.client_tls("admin", "system:masters")).await;
     let request = "POST /api/v1/namespaces/default/pods/p/exec?container=main&command=sh&command=-c&stdin=true&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
     stream.write_all(request.as_bytes()).await.expect("writes");
     let mut answer = Vec::new();
@@ -183,18 +171,7 @@ async fn websocket(
     protocol: &str,
 ) -> Result<(String, impl futures::Stream<Item = Message> + use<>), Error> {
     use futures::StreamExt;
-    let identity = cluster
-        .authority
-        .issue(&Profile::client("admin", Some("system:masters")))
-        .expect("certificate");
-    let config = serve::tls::client_config(
-        &[cluster.authority.certificate_der().expect("certificate")],
-        Some((identity.chain().expect("chain"), identity.private_key().expect("key"))),
-    );
-    let connector = tokio_rustls::TlsConnector::from(config.expect("TLS"));
-    let socket = tokio::net::TcpStream::connect(server).await.expect("connects");
-    let name = "127.0.0.1".try_into().expect("name");
-    let stream = connector.connect(name, socket).await.expect("handshake");
+    let stream = connect(server, cluster.client_tls("admin", "system:masters")).await;
     let mut request = format!("wss://{server}{path}").into_client_request().expect("request");
     if !protocol.is_empty() {
         request.headers_mut().insert("sec-websocket-protocol", protocol.parse().expect("header"));

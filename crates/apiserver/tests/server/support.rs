@@ -1,6 +1,6 @@
 //! A server over an embedded store in a temporary directory, and requests to it without TCP.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Method, Request, StatusCode};
 use pki::{Authority, Profile, TokenKeys};
@@ -13,8 +13,23 @@ use serve::{
 use skiff_apiserver::{ApiServer, ApiServerOptions, Dependencies, authenticated};
 use store::Embedded;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::{client::TlsStream, rustls::ClientConfig};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until the condition holds.
+pub(crate) async fn until(what: &str, mut met: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !met().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "{what} did not happen");
+}
 
 /// A running server; everything ends when it is dropped.
 pub(crate) struct Cluster {
@@ -94,6 +109,16 @@ impl Cluster {
         address
     }
 
+    /// What a client shows whose certificate names this user.
+    pub(crate) fn client_tls(&self, user: &str, group: &str) -> Arc<ClientConfig> {
+        let identity = self.authority.issue(&Profile::client(user, Some(group))).expect("issued");
+        serve::tls::client_config(
+            &[self.authority.certificate_der().expect("certificate")],
+            Some((identity.chain().expect("chain"), identity.private_key().expect("key"))),
+        )
+        .expect("TLS")
+    }
+
     pub(crate) fn admin(&self) -> Client<'_> {
         self.user("admin", &["system:masters"])
     }
@@ -110,6 +135,13 @@ impl Cluster {
     pub(crate) fn token(&self, token: Option<&str>) -> Client<'_> {
         Client { server: &self.server, user: None, token: token.map(str::to_owned) }
     }
+}
+
+/// A connection over TLS.
+pub(crate) async fn connect(server: SocketAddr, tls: Arc<ClientConfig>) -> TlsStream<TcpStream> {
+    let socket = TcpStream::connect(server).await.expect("connects");
+    let connector = tokio_rustls::TlsConnector::from(tls);
+    connector.connect(server.ip().into(), socket).await.expect("handshake")
 }
 
 /// Sends requests as one user.

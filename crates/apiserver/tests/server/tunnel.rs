@@ -6,7 +6,6 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -27,16 +26,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Answer, Cluster};
+use crate::support::{Answer, Cluster, connect, until};
 
 /// The address of a node that nobody can dial.
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// A pod on it, and the Service before the pod.
 const POD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 77);
-/// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Addresses that exist only behind the tunnel, and where they really are.
 #[derive(Default)]
 struct Places(HashMap<SocketAddr, SocketAddr>);
@@ -55,15 +51,6 @@ impl Dial for Places {
 }
 
 impl Cluster {
-    fn client_tls(&self, user: &str, group: &str) -> Arc<ClientConfig> {
-        let identity = self.authority.issue(&Profile::client(user, Some(group))).expect("issued");
-        serve::tls::client_config(
-            &[self.authority.certificate_der().expect("certificate")],
-            Some((identity.chain().expect("chain"), identity.private_key().expect("key"))),
-        )
-        .expect("TLS")
-    }
-
     /// A kubelet whose certificate is that of the node's address.
     async fn kubelet(&self, handler: impl Handler) -> SocketAddr {
         let profile = Profile::server("system:node:n1", vec![], vec![NODE.into()]);
@@ -145,15 +132,6 @@ async fn echo(request: Request<Body>) -> Response<Body> {
     Response::new(Body::from(format!("{} {shown}", request.uri())))
 }
 
-async fn until(what: &str, mut met: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !met().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what}"));
-}
-
 #[tokio::test]
 async fn nodes_pods_and_services_that_cannot_be_dialled_are_reached() {
     let cluster = Cluster::start().await;
@@ -200,10 +178,7 @@ async fn nodes_pods_and_services_that_cannot_be_dialled_are_reached() {
 
 /// What the server answers to a tunnel that `tls` offers, with further headers.
 async fn offer(server: SocketAddr, tls: Arc<ClientConfig>, headers: &str) -> String {
-    let socket = TcpStream::connect(server).await.expect("connects");
-    let name = "127.0.0.1".try_into().expect("name");
-    let connector = tokio_rustls::TlsConnector::from(tls);
-    let mut stream = connector.connect(name, socket).await.expect("handshake");
+    let mut stream = connect(server, tls).await;
     let request =
         format!("GET {TUNNEL_PATH} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.expect("writes");

@@ -10,8 +10,8 @@ use skiff_apiserver::{
     hook::Hook,
 };
 
-use super::{Other, until};
-use crate::support::Cluster;
+use super::Other;
+use crate::support::{Cluster, until};
 
 const POLICY: &str = r#"
 apiVersion: audit.k8s.io/v1

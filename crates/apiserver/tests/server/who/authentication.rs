@@ -14,8 +14,8 @@ use skiff_apiserver::{
     hook::Hook,
 };
 
-use super::{Other, SELF, certificate, https, until, whoami};
-use crate::support::Cluster;
+use super::{Other, SELF, certificate, https, whoami};
+use crate::support::{Cluster, until};
 
 async fn cluster(authentication: AuthenticationOptions) -> Cluster {
     Cluster::start_with(ApiServerOptions { authentication, ..ApiServerOptions::default() }).await
@@ -36,7 +36,8 @@ async fn user(cluster: &Cluster, token: &str) -> Result<Value, StatusCode> {
 async fn a_certificate_ends_in_the_middle_of_a_connection() {
     let cluster = Cluster::start().await;
     let address = cluster.listen(cluster.server.clone()).await;
-    let lifetime = Duration::from_secs(3);
+    // Long enough to be seen before its end.
+    let lifetime = Duration::from_secs(8);
     let profile = Profile { lifetime, ..Profile::client("jane", Some("team")) };
     let identity = cluster.authority.issue(&profile).expect("issued");
     let client = https(&cluster, Some(&identity));

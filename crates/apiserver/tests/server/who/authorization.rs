@@ -4,8 +4,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use skiff_apiserver::{ApiServerOptions, authz::AuthorizationConfiguration};
 
-use super::{Other, until};
-use crate::support::Cluster;
+use super::Other;
+use crate::support::{Cluster, until};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
@@ -26,7 +26,7 @@ async fn a_webhook_allows_refuses_and_leaves_to_others() {
         "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration",
         "authorizers": [
             {"type": "Webhook", "name": "judge", "webhook": {
-                "timeout": "3s", "subjectAccessReviewVersion": "v1", "failurePolicy": "NoOpinion",
+                "timeout": "30s", "subjectAccessReviewVersion": "v1", "failurePolicy": "NoOpinion",
                 "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": judge.kubeconfig("/authorize")}
             }},
             {"type": "Node", "name": "node"}, {"type": "RBAC", "name": "rbac"}

@@ -8,8 +8,7 @@ use skiff_apiserver::{
     authn::{AuthenticationOptions, static_tokens},
 };
 
-use super::until;
-use crate::support::Cluster;
+use crate::support::{Cluster, until};
 
 const FLOW: &str = "/apis/flowcontrol.apiserver.k8s.io/v1";
 
@@ -132,8 +131,10 @@ async fn one_too_many_is_told_to_come_back() {
     let server = cluster.server.clone();
     let held =
         tokio::spawn(async move { server.handle(request.body(endless).expect("request")).await });
-    until("a refusal", async || jane.get(path).await.code == StatusCode::TOO_MANY_REQUESTS).await;
+    let taken = "apiserver_flowcontrol_current_executing_requests{flow_schema=\"jane\",priority_level=\"tiny\"} 1\n";
+    until("the seat's loss", async || admin.get("/metrics").await.text().contains(taken)).await;
     let refused = jane.get(path).await;
+    assert_eq!(refused.code, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.text(), "Too many requests, please try again later.\n");
     assert!(
         refused.headers["retry-after"].to_str().expect("text").parse::<u32>().expect("seconds")
@@ -145,7 +146,7 @@ async fn one_too_many_is_told_to_come_back() {
     let series = "apiserver_flowcontrol_rejected_requests_total{flow_schema=\"jane\",priority_level=\"tiny\",reason=\"concurrency-limit\"}";
     assert!(metrics.contains(series), "{metrics}");
     for series in [
-        "apiserver_flowcontrol_current_executing_requests{flow_schema=\"jane\",priority_level=\"tiny\"} 1\n",
+        taken,
         "apiserver_flowcontrol_nominal_limit_seats{priority_level=\"tiny\"} 1\n",
         "apiserver_storage_objects{resource=\"flowschemas.flowcontrol.apiserver.k8s.io\"}",
         "authentication_attempts{result=\"success\"}",

@@ -33,17 +33,6 @@ use crate::support::Cluster;
 
 const SELF: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
-/// Waits until the condition holds.
-pub(crate) async fn until(what: &str, mut met: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !met().await {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    };
-    let limit = std::time::Duration::from_secs(20);
-    assert!(tokio::time::timeout(limit, wait).await.is_ok(), "{what} did not happen");
-}
-
 /// Somebody on loopback who is asked over HTTPS, and what was asked.
 struct Other {
     address: SocketAddr,

@@ -11,7 +11,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use pki::Profile;
 
 use super::https_connector;
-use crate::support::Cluster;
+use crate::support::{Cluster, until};
 
 #[tokio::test]
 async fn requests_are_finished_and_watches_closed() {
@@ -33,14 +33,14 @@ async fn requests_are_finished_and_watches_closed() {
         Request::get(format!("{path}?watch=1")).body(StreamBody::new(nothing)).expect("request");
     let mut watch = client.request(watch).await.expect("a watch");
     assert_eq!(watch.status(), StatusCode::OK);
-    super::until("the write's arrival", async || {
+    until("the write's arrival", async || {
         let metrics = cluster.admin().get("/metrics").await.text();
         metrics.contains("apiserver_current_inflight_requests{request_kind=\"mutating\"} 1")
     })
     .await;
     cluster.shutdown.cancel();
     let end = async { while watch.frame().await.is_some_and(|frame| frame.is_ok()) {} };
-    tokio::time::timeout(Duration::from_secs(10), end).await.expect("the watch ends");
+    tokio::time::timeout(Duration::from_secs(60), end).await.expect("the watch ends");
     let rest = Bytes::from_static(br#""metadata":{"name":"late"}}"#);
     body.send(Ok(Frame::data(rest))).await.expect("taken");
     drop(body);

@@ -60,17 +60,17 @@ pub(super) async fn copy(mut body: Body) -> (Body, Option<Bytes>) {
     (Body::full(whole.clone()), Some(whole))
 }
 
-/// Takes managed fields out of an object, the items of a list, the rows of a table.
+/// Takes managed fields out of an object, the items of a list, the rows of a table. What is none of these, such as a
+/// patch, stays as it is.
 pub(super) fn omit_managed_fields(object: &mut Value) {
-    if let Some(metadata) = object["metadata"].as_object_mut() {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }
     for list in ["items", "rows"] {
         for item in object.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let item = if list == "rows" { &mut item["object"] } else { item };
-            if let Some(metadata) = item.get_mut("metadata").and_then(Value::as_object_mut) {
-                metadata.remove("managedFields");
-            }
+            let item = if list == "rows" { item.get_mut("object") } else { Some(item) };
+            let metadata = item.and_then(|item| item.get_mut("metadata")?.as_object_mut());
+            metadata.map(|metadata| metadata.remove("managedFields"));
         }
     }
 }
@@ -108,6 +108,12 @@ mod tests {
             assert!(!value.to_string().contains("managedFields"), "{value}");
         }
         assert_eq!(one, json!({"metadata": {"name": "a"}}));
+        let patch = json!([{"op": "remove", "path": "/metadata/managedFields"}]);
+        for other in [patch, json!("text"), json!({"rows": [1], "items": ["a"]}), json!(null)] {
+            let mut left = other.clone();
+            omit_managed_fields(&mut left);
+            assert_eq!(left, other);
+        }
     }
 
     #[test]

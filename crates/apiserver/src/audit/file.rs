@@ -6,8 +6,9 @@ use bytes::Bytes;
 use tokio::{
     fs::{File, OpenOptions},
     io::{AsyncWriteExt, BufWriter},
-    sync::mpsc,
 };
+
+use super::Waiting;
 
 /// What every line begins with.
 const HEAD: &[u8] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","#;
@@ -50,11 +51,12 @@ impl Log {
         Ok(Self { options, file, size })
     }
 
-    pub(super) async fn run(mut self, mut events: mpsc::Receiver<Bytes>) {
-        while let Some(batch) = super::batch(&mut events, BATCH).await {
+    pub(super) async fn run(mut self, mut waiting: Waiting) {
+        while let Some(batch) = waiting.batch(BATCH).await {
             if let Err(error) = self.write(&batch).await {
                 tracing::error!(%error, "audit log cannot be written");
             }
+            waiting.done(&batch);
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
     fmt::Write as _,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -31,8 +31,9 @@ pub use webhook::WebhookOptions;
 
 use crate::{authz::Attributes, metrics::describe};
 
-/// Events that may wait for a sink.
+/// Events that may wait for a sink, and the most bytes of them.
 const WAITING: usize = 10_000;
+const MOST_BYTES: usize = 64 << 20;
 
 /// What is noted, and where it goes.
 #[derive(Clone, Default)]
@@ -60,7 +61,41 @@ struct Shared {
 struct Sink {
     name: &'static str,
     events: mpsc::Sender<Bytes>,
+    /// Bytes that wait.
+    held: Arc<AtomicUsize>,
     dropped: AtomicU64,
+}
+
+impl Sink {
+    /// Whether there was room.
+    fn take(&self, event: &Bytes) -> bool {
+        let size = event.len();
+        let fits = self.held.fetch_add(size, Relaxed).saturating_add(size) <= MOST_BYTES;
+        let taken = fits && self.events.try_send(event.clone()).is_ok();
+        if !taken {
+            self.held.fetch_sub(size, Relaxed);
+        }
+        taken
+    }
+}
+
+/// The end of a sink at which events come out.
+struct Waiting {
+    events: mpsc::Receiver<Bytes>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Waiting {
+    /// The next events, at least one and at most `most`; none when there will be no more.
+    async fn batch(&mut self, most: usize) -> Option<Vec<Bytes>> {
+        let mut batch = Vec::new();
+        (self.events.recv_many(&mut batch, most).await > 0).then_some(batch)
+    }
+
+    /// Says that events wait no longer.
+    fn done(&self, batch: &[Bytes]) {
+        self.held.fetch_sub(batch.iter().map(Bytes::len).sum(), Relaxed);
+    }
 }
 
 impl Audit {
@@ -72,8 +107,10 @@ impl Audit {
         let mut sinks = Vec::new();
         let mut sink = |name| {
             let (events, receiver) = mpsc::channel(WAITING);
-            sinks.push(Sink { name, events, dropped: AtomicU64::new(0) });
-            receiver
+            let held = Arc::<AtomicUsize>::default();
+            let waiting = Waiting { events: receiver, held: held.clone() };
+            sinks.push(Sink { name, events, held, dropped: AtomicU64::new(0) });
+            waiting
         };
         if let Some(log) = options.log {
             let file = file::Log::open(log).await?;
@@ -111,9 +148,7 @@ impl Audit {
         shared.events.fetch_add(1, Relaxed);
         let text = Bytes::from(text);
         for sink in &shared.sinks {
-            if sink.events.try_send(text.clone()).is_err()
-                && sink.dropped.fetch_add(1, Relaxed).is_multiple_of(1000)
-            {
+            if !sink.take(&text) && sink.dropped.fetch_add(1, Relaxed).is_multiple_of(1000) {
                 tracing::warn!(sink = sink.name, "audit events are dropped: they come too fast");
             }
         }
@@ -139,12 +174,6 @@ impl Audit {
             let _ = writeln!(out, "{name}{{plugin=\"{}\"}} {dropped}", sink.name);
         }
     }
-}
-
-/// The next events that wait, at least one and at most `most`; none when there will be no more.
-async fn batch(events: &mut mpsc::Receiver<Bytes>, most: usize) -> Option<Vec<Bytes>> {
-    let mut batch = Vec::new();
-    (events.recv_many(&mut batch, most).await > 0).then_some(batch)
 }
 
 #[cfg(test)]

@@ -50,15 +50,20 @@ impl World {
 
     /// The events in the file, once there are so many.
     async fn events(&self, count: usize) -> Vec<Value> {
-        for _ in 0..500 {
-            let text = std::fs::read_to_string(&self.path).unwrap_or_default();
-            if text.lines().count() >= count {
-                let events = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
-                return events.collect();
+        let come = async {
+            loop {
+                let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+                if text.matches('\n').count() >= count {
+                    return text;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        panic!("{count} events did not come");
+        };
+        let text = tokio::time::timeout(std::time::Duration::from_secs(60), come).await;
+        let text = text.unwrap_or_else(|_| panic!("{count} events did not come"));
+        // The last line may be half written.
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        lines.map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 }
 
@@ -103,6 +108,20 @@ async fn a_write_is_noted_with_what_was_sent_and_answered() {
     let mut text = String::new();
     world.audit.write(&mut text);
     assert!(text.contains("apiserver_audit_level_total{level=\"RequestResponse\"} 1"), "{text}");
+}
+
+#[test]
+fn what_waits_is_bounded_in_bytes_too() {
+    let (events, receiver) = mpsc::channel(WAITING);
+    let held = Arc::<AtomicUsize>::default();
+    let mut waiting = Waiting { events: receiver, held: held.clone() };
+    let sink = Sink { name: "test", events, held, dropped: AtomicU64::new(0) };
+    let large = Bytes::from(vec![b'x'; MOST_BYTES / 2]);
+    assert!(sink.take(&large) && sink.take(&large));
+    assert!(!sink.take(&Bytes::from_static(b"x")), "it is full");
+    let first = waiting.events.try_recv().expect("an event");
+    waiting.done(&[first]);
+    assert!(sink.take(&large) && !sink.take(&large));
 }
 
 #[tokio::test]

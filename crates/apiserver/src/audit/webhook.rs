@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
+use super::Waiting;
 use crate::hook::Hook;
 
 /// How often a batch is tried.
@@ -31,11 +31,11 @@ impl WebhookOptions {
     }
 }
 
-pub(super) async fn run(options: WebhookOptions, mut events: mpsc::Receiver<Bytes>) {
-    while let Some(mut batch) = super::batch(&mut events, options.max_batch).await {
+pub(super) async fn run(options: WebhookOptions, mut waiting: Waiting) {
+    while let Some(mut batch) = waiting.batch(options.max_batch).await {
         let more = async {
             while batch.len() < options.max_batch
-                && let Some(event) = events.recv().await
+                && let Some(event) = waiting.events.recv().await
             {
                 batch.push(event);
             }
@@ -43,6 +43,7 @@ pub(super) async fn run(options: WebhookOptions, mut events: mpsc::Receiver<Byte
         // What has come by then goes out.
         let _ = tokio::time::timeout(options.max_wait, more).await;
         post(&options, &batch).await;
+        waiting.done(&batch);
     }
 }
 

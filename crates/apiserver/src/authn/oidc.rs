@@ -84,9 +84,10 @@ impl Issuer {
                 .load_full()
                 .ok_or_else(|| "oidc: the issuer's keys are not known".into());
         }
-        *asked = Some(Instant::now());
         let url = &self.config.issuer.url;
         let read = self.read().await.map_err(|why| format!("oidc: keys of {url}: {why}"));
+        // Counted from the answer: those who waited for it do not wait for another each.
+        *asked = Some(Instant::now());
         let keys = Arc::new(read.inspect_err(|error| tracing::warn!(error, "no keys"))?);
         self.keys.store(Some(keys.clone()));
         Ok(keys)

@@ -128,7 +128,8 @@ impl ServerTls {
         let builder = if all.is_empty() {
             builder.with_no_client_auth()
         } else {
-            builder.with_client_cert_verifier(Arc::new(Possession(client_verifier(&all)?)))
+            let hints = roots(&all)?.subjects();
+            builder.with_client_cert_verifier(Arc::new(Possession(provider(), hints)))
         };
         let mut config = builder.with_cert_resolver(certificate);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -222,6 +223,35 @@ pub fn unverified_client_config() -> Result<Arc<ClientConfig>, rustls::Error> {
     Ok(Arc::new(config))
 }
 
+/// What verifiers of both sides say about signatures: whoever shows a certificate holds its key.
+macro_rules! demands_the_key {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            let algorithms = &self.0.signature_verification_algorithms;
+            rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            let algorithms = &self.0.signature_verification_algorithms;
+            rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.0.signature_verification_algorithms.supported_schemes()
+        }
+    };
+}
+
 /// Demands that a server holds the key of the certificate it shows, and nothing else.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
@@ -238,29 +268,7 @@ impl ServerCertVerifier for Anybody {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    demands_the_key!();
 }
 
 fn roots(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
@@ -274,11 +282,11 @@ fn roots(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, rustl
 /// Demands that a peer holds the key of the certificate it shows, and leaves the chain of trust to
 /// [`ServerTls::judge`].
 #[derive(Debug)]
-struct Possession(Arc<dyn ClientCertVerifier>);
+struct Possession(Arc<CryptoProvider>, Vec<DistinguishedName>);
 
 impl ClientCertVerifier for Possession {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        &self.1
     }
 
     fn client_auth_mandatory(&self) -> bool {
@@ -294,25 +302,5 @@ impl ClientCertVerifier for Possession {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
+    demands_the_key!();
 }

@@ -1,5 +1,7 @@
 //! LimitRanger: requests and limits a namespace gives to containers that say none, and the bounds it sets.
 
+use std::cmp::Ordering;
+
 use meta::{Quantity, Status};
 use registry::{Admit, Attributes, Operation, Row};
 use schema::amounts::{Amounts, Count, amounts, of_pod};
@@ -153,19 +155,13 @@ fn claim(claim: &Value, range: &Value) -> Vec<String> {
     let requests = amounts(claim["spec"]["resources"].entries("requests"));
     let mut errors = Vec::new();
     for limit in each(&range["spec"], "limits").filter(|limit| text(limit, "type") == WHAT) {
-        for (name, least) in amounts(limit.entries("min")) {
-            errors.extend(minimum(WHAT, &name, least, requests.get(&name), None));
-        }
         // A claim's request is all there is of it.
+        let of = |name: &str| [("request", requests.get(name)), ("limit", None)];
+        for (name, least) in amounts(limit.entries("min")) {
+            errors.extend(minimum(WHAT, &name, least, of(&name)));
+        }
         for (name, most) in amounts(limit.entries("max")) {
-            let head = format!("maximum {name} usage per {WHAT} is {most}");
-            errors.extend(match requests.get(&name) {
-                None => Some(format!("{head}.  No request is specified")),
-                Some(request) if comparable(*request) > comparable(most) => {
-                    Some(format!("{head}, but request is {request}"))
-                }
-                Some(_) => None,
-            });
+            errors.extend(maximum(WHAT, &name, most, of(&name)));
         }
     }
     errors
@@ -175,11 +171,11 @@ fn bounds(limit: &Value, what: &str, asked: &Asked, errors: &mut Vec<String>) {
     let of = |name: &str| (asked.requests.get(name), asked.limits.get(name));
     for (name, least) in amounts(limit.entries("min")) {
         let (request, given) = of(&name);
-        errors.extend(minimum(what, &name, least, request, given));
+        errors.extend(minimum(what, &name, least, [("request", request), ("limit", given)]));
     }
     for (name, most) in amounts(limit.entries("max")) {
         let (request, given) = of(&name);
-        errors.extend(maximum(what, &name, most, request, given));
+        errors.extend(maximum(what, &name, most, [("limit", given), ("request", request)]));
     }
     for (name, most) in amounts(limit.entries("maxLimitRequestRatio")) {
         let (request, given) = of(&name);
@@ -187,38 +183,28 @@ fn bounds(limit: &Value, what: &str, asked: &Asked, errors: &mut Vec<String>) {
     }
 }
 
-fn minimum(
-    what: &str,
-    name: &str,
-    least: Quantity,
-    request: Option<&Quantity>,
-    given: Option<&Quantity>,
-) -> Option<String> {
+fn minimum(what: &str, name: &str, least: Quantity, amounts: Two<'_>) -> Option<String> {
     let head = format!("minimum {name} usage per {what} is {least}");
-    let below = |amount: &&Quantity| comparable(**amount) < comparable(least);
-    match (request, given) {
-        (None, _) => Some(format!("{head}.  No request is specified")),
-        (Some(request), _) if below(&request) => Some(format!("{head}, but request is {request}")),
-        (_, given) => given.filter(below).map(|given| format!("{head}, but limit is {given}")),
-    }
+    beyond(&head, Ordering::Less, least, amounts)
 }
 
-fn maximum(
-    what: &str,
-    name: &str,
-    most: Quantity,
-    request: Option<&Quantity>,
-    given: Option<&Quantity>,
-) -> Option<String> {
+fn maximum(what: &str, name: &str, most: Quantity, amounts: Two<'_>) -> Option<String> {
     let head = format!("maximum {name} usage per {what} is {most}");
-    let above = |amount: &&Quantity| comparable(**amount) > comparable(most);
-    match (given, request) {
-        (None, _) => Some(format!("{head}.  No limit is specified")),
-        (Some(given), _) if above(&given) => Some(format!("{head}, but limit is {given}")),
-        (_, request) => {
-            request.filter(above).map(|request| format!("{head}, but request is {request}"))
-        }
+    beyond(&head, Ordering::Greater, most, amounts)
+}
+
+/// Amounts, as they are called.
+type Two<'a> = [(&'static str, Option<&'a Quantity>); 2];
+
+/// Which of the amounts is beyond a bound, in words. The first must be there.
+fn beyond(head: &str, beyond: Ordering, bound: Quantity, amounts: Two<'_>) -> Option<String> {
+    if let (what, None) = amounts[0] {
+        return Some(format!("{head}.  No {what} is specified"));
     }
+    amounts.into_iter().find_map(|(what, amount)| {
+        let is_beyond = |amount: &&Quantity| comparable(**amount).cmp(&comparable(bound)) == beyond;
+        Some(format!("{head}, but {what} is {}", amount.filter(is_beyond)?))
+    })
 }
 
 #[expect(

@@ -256,18 +256,19 @@ mod tests {
         ))
     }
 
-    /// Seconds after which each silent node may be emptied, for nodes told as `zone` letters,
-    /// in capitals where they are silent.
+    /// Nodes told as letters of their zones, in capitals where they are silent.
+    fn cluster(nodes: &str) -> Vec<Node> {
+        let node = |(i, zone): (usize, char)| {
+            let letter = zone.to_ascii_lowercase().to_string();
+            node(&format!("n{i}"), &letter, zone.is_ascii_lowercase())
+        };
+        nodes.chars().enumerate().map(node).collect()
+    }
+
+    /// Seconds after which each silent node of a [`cluster`] may be emptied.
     fn check(nodes: &str) -> Vec<Option<i64>> {
         let now = time("2026-01-01T00:00:00Z");
-        let nodes: Vec<Node> = nodes
-            .chars()
-            .enumerate()
-            .map(|(i, zone)| {
-                let letter = zone.to_ascii_lowercase().to_string();
-                node(&format!("n{i}"), &letter, zone.is_ascii_lowercase())
-            })
-            .collect();
+        let nodes = cluster(nodes);
         let mut zones = Zones::default();
         zones.count(nodes.iter(), now);
         let silent = nodes.iter().filter(|node| !is_ready(node));
@@ -302,19 +303,11 @@ mod tests {
         assert_eq!(check("A"), [None]);
     }
 
-    /// What a change of one node means for the others of a cluster, told as in [`check`].
+    /// What a change of one node means for the others of a cluster, told as in [`cluster`].
     fn check_note(nodes: &str, name: &str, after: Option<&str>) -> Concerned {
         let now = time("2026-01-01T00:00:00Z");
         let mut zones = Zones::default();
-        let all: Vec<Node> = nodes
-            .chars()
-            .enumerate()
-            .map(|(i, zone)| {
-                let letter = zone.to_ascii_lowercase().to_string();
-                node(&format!("n{i}"), &letter, zone.is_ascii_lowercase())
-            })
-            .collect();
-        zones.count(all.iter(), now);
+        zones.count(cluster(nodes).iter(), now);
         let after = after.map(|zone| {
             node(name, &zone.to_ascii_lowercase(), zone.chars().all(char::is_lowercase))
         });

@@ -25,7 +25,7 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::{Value, json};
-use support::{Cluster, object};
+use support::{Cluster, PATIENCE, object};
 
 fn deployment(replicas: i32, image: &str) -> Value {
     json!({
@@ -116,7 +116,9 @@ async fn print_withdrawal(cluster: &Cluster) {
             }
         }
     };
-    let (told, withdrawn) = tokio::join!(told, withdrawn);
+    let both = async { tokio::join!(told, withdrawn) };
+    let both = tokio::time::timeout(PATIENCE, both).await;
+    let (told, withdrawn) = both.expect("the endpoint is withdrawn");
     println!("endpoint withdrawn after {:?}", withdrawn.saturating_duration_since(told));
 }
 
@@ -285,7 +287,7 @@ async fn a_namespace_is_furnished_and_emptied() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_of_a_lost_node_are_withdrawn_and_replaced() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::watchful().await;
     let lost = cluster.add_node("node-1").await;
     let service = json!({ "metadata": { "name": "web" }, "spec": { "selector": { "app": "web" },
         "ports": [{ "port": 80, "targetPort": 8080 }] } });

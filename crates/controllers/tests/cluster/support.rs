@@ -24,9 +24,14 @@ use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a node may be silent in these tests.
-const GRACE: Duration = Duration::from_secs(4);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a node may be silent where it is about silence: three tenths of it, in which others
+/// that fell silent with it are noticed, are many reports.
+const GRACE: Duration = Duration::from_secs(10);
+/// And where it is about something else.
+const LONG_GRACE: Duration = Duration::from_secs(600);
+/// The pause between two reports.
+const BEAT: Duration = Duration::from_millis(500);
 
 pub(crate) struct Cluster {
     pub(crate) client: kube::Client,
@@ -39,7 +44,17 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// A cluster whose nodes are never given up.
     pub(crate) async fn start() -> Self {
+        Self::start_with(LONG_GRACE).await
+    }
+
+    /// A cluster that gives up silent nodes soon.
+    pub(crate) async fn watchful() -> Self {
+        Self::start_with(GRACE).await
+    }
+
+    async fn start_with(grace: Duration) -> Self {
         let filter = std::env::var("SKIFF_LOG").unwrap_or_else(|_| "warn".into());
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let directory = tempfile::tempdir().unwrap();
@@ -51,7 +66,7 @@ impl Cluster {
         let manager = client::in_process(server.in_process(manager), ());
         let options = ControllersOptions {
             root_ca: Some("the CA".into()),
-            node_grace: Some(GRACE),
+            node_grace: Some(grace),
             garbage_delay: Duration::ZERO,
             ..ControllersOptions::default()
         };
@@ -226,7 +241,7 @@ struct FakeNode {
 
 impl FakeNode {
     async fn run(self, mut pods: Subscription<Pod>) {
-        let mut beat = tokio::time::interval(GRACE / 4);
+        let mut beat = tokio::time::interval(BEAT);
         let mut addresses = 0;
         loop {
             tokio::select! {

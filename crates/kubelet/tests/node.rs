@@ -4,7 +4,7 @@
 mod shutdown;
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1 as api;
 use kube::{
@@ -12,7 +12,9 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use support::{Node, condition, container_id, is_ready, object, phase, status, waiting_reason};
+use support::{
+    Node, condition, container_id, is_ready, object, phase, status, until, waiting_reason,
+};
 
 fn sleeper() -> serde_json::Value {
     json!({"containers": [{"name": "c"}], "terminationGracePeriodSeconds": 1})
@@ -23,17 +25,12 @@ async fn a_pod_runs_is_left_alone_by_restarts_and_goes() {
     let mut node = Node::start("life").await;
     let nodes: Api<api::Node> = Api::all(node.client.clone());
     let since = Instant::now();
-    loop {
-        let ready =
-            nodes.get_opt(support::NODE).await.unwrap().and_then(|n| n.status).is_some_and(|s| {
-                s.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
-            });
-        if ready {
-            break;
-        }
-        assert!(since.elapsed() < Duration::from_secs(20), "the node never becomes ready");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("the node is ready", async || {
+        nodes.get_opt(support::NODE).await.unwrap().and_then(|n| n.status).is_some_and(|s| {
+            s.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+        })
+    })
+    .await;
     println!("node ready after {:?}", since.elapsed());
 
     // The first pod warms caches up; the second is what a user sees.
@@ -56,11 +53,12 @@ async fn a_pod_runs_is_left_alone_by_restarts_and_goes() {
     // While no kubelet runs, one pod is removed from the API altogether.
     node.pods().delete("second", &DeleteParams::default().grace_period(0)).await.unwrap();
     node.start_kubelet();
-    let since = Instant::now();
-    while node.runtime.list_containers(Default::default()).await.unwrap().len() > 1 {
-        assert!(since.elapsed() < Duration::from_secs(30), "a pod that is gone still runs");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    // What is left of it goes.
+    until("one sandbox is left", async || {
+        node.runtime.list_pod_sandboxes(Default::default()).await.unwrap().len() == 1
+    })
+    .await;
+    assert_eq!(node.runtime.list_containers(Default::default()).await.unwrap().len(), 1);
     let after = node.wait("first", "stayed ready", is_ready).await;
     assert_eq!(container_id(&before, "c"), container_id(&after, "c"));
     assert_eq!(status(&after, "c").unwrap().restart_count, 0);
@@ -148,11 +146,7 @@ async fn what_a_container_sees() {
     // A changed source shows up by itself.
     let patch = json!({"data": {"a": "changed"}});
     maps.patch("cm", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-    let since = Instant::now();
-    while sh("busybox cat /cm/a").await != "changed" {
-        assert!(since.elapsed() < Duration::from_secs(20), "the volume never changes");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("the volume changes", async || sh("busybox cat /cm/a").await == "changed").await;
     node.finish().await;
 }
 
@@ -258,13 +252,13 @@ async fn order_probes_hooks_and_endings() {
             {"name": "one", "command": sh("echo one >> /v/log"), "volumeMounts": mounts},
             {"name": "side", "restartPolicy": "Always", "volumeMounts": mounts,
              "command": sh("echo side >> /v/log; busybox sleep 1000000"),
-             "startupProbe": {"exec": {"command": sh("busybox test -e /v/go || { echo go > /v/go; exit 1; }")}, "periodSeconds": 1}},
+             "startupProbe": {"exec": {"command": sh("busybox test -e /v/go || { echo go > /v/go; exit 1; }")}, "periodSeconds": 1, "timeoutSeconds": 60}},
             {"name": "two", "command": sh("echo two >> /v/log"), "volumeMounts": mounts}],
         "containers": [{"name": "c", "volumeMounts": mounts,
             "command": sh("echo main >> /v/log; trap 'exit 0' TERM; while :; do busybox sleep 0.1; done"),
-            "readinessProbe": {"exec": {"command": sh("busybox test -e /v/ready")}, "periodSeconds": 1},
-            "livenessProbe": {"exec": {"command": sh("busybox test ! -e /v/dead")}, "periodSeconds": 1, "failureThreshold": 1},
-            "lifecycle": {"postStart": {"exec": {"command": sh("echo hook >> /v/log")}},
+            "readinessProbe": {"exec": {"command": sh("busybox test -e /v/ready")}, "periodSeconds": 1, "timeoutSeconds": 60},
+            "livenessProbe": {"exec": {"command": sh("busybox test ! -e /tmp/dead")}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 60},
+            "lifecycle": {"postStart": {"exec": {"command": sh("until busybox grep -q main /v/log; do busybox sleep 0.1; done; echo hook >> /v/log")}},
                           "preStop": {"exec": {"command": sh("echo bye >> /v/log")}}}}]}),
     )
     .await;
@@ -280,9 +274,9 @@ async fn order_probes_hooks_and_endings() {
     node.exec(&pod, "c", &["/bin/busybox", "touch", "/v/ready"]).await;
     let pod = node.wait("order", "became ready", is_ready).await;
     let first = container_id(&pod, "c");
-    node.exec(&pod, "c", &["/bin/busybox", "sh", "-c", "echo > /v/dead"]).await;
+    // Gone with the container, so that the next one lives.
+    node.exec(&pod, "c", &["/bin/busybox", "touch", "/tmp/dead"]).await;
     node.wait_event("order", "Killing: Container c failed liveness probe, will be restarted").await;
-    node.exec(&pod, "side", &["/bin/busybox", "rm", "/v/dead"]).await;
     let pod =
         node.wait("order", "restarted", |p| is_ready(p) && container_id(p, "c") != first).await;
     let known = status(&pod, "c").unwrap();
@@ -368,9 +362,9 @@ async fn security_memory_network_probes_and_sandboxes() {
         "web",
         json!({"hostNetwork": true, "terminationGracePeriodSeconds": grace, "containers": [{"name": "c",
         "command": sh(server), "ports": [{"name": "http", "containerPort": 18471}],
-        "startupProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 1},
-        "readinessProbe": {"httpGet": {"path": "/ok", "port": "http"}, "periodSeconds": 1},
-        "livenessProbe": {"httpGet": {"path": "/ok", "port": 18471}, "periodSeconds": 1}}]}),
+        "startupProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 1, "timeoutSeconds": 60},
+        "readinessProbe": {"httpGet": {"path": "/ok", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 60},
+        "livenessProbe": {"httpGet": {"path": "/ok", "port": 18471}, "periodSeconds": 1, "timeoutSeconds": 60}}]}),
     )
     .await;
     node.run(
@@ -416,16 +410,16 @@ async fn security_memory_network_probes_and_sandboxes() {
     let web = node.wait("web", "became ready", is_ready).await;
     assert_eq!(web.status.as_ref().unwrap().pod_ip.as_deref(), Some("127.0.0.1"));
     node.exec(&web, "c", &["/bin/busybox", "rm", "/tmp/w/ok"]).await;
-    node.wait("web", "was found not ready", |p| !is_ready(p)).await;
     node.wait_event(
         "web",
         "Unhealthy: Readiness probe failed: HTTP probe failed with statuscode: 404",
     )
     .await;
-    node.wait("web", "was restarted", |p| {
-        is_ready(p) && status(p, "c").unwrap().restart_count == 1
-    })
-    .await;
+    let again = node
+        .wait("web", "was restarted", |p| is_ready(p) && status(p, "c").unwrap().restart_count == 1)
+        .await;
+    // In between it was not ready, however short.
+    assert!(ready_since(&again) > ready_since(&web), "{again:?}");
 
     // Somebody kills the pod's sandbox: it is made anew, and the container with it.
     let pod = node.wait("box", "became ready", is_ready).await;
@@ -448,6 +442,11 @@ async fn security_memory_network_probes_and_sandboxes() {
     node.finish().await;
 }
 
+fn ready_since(pod: &api::Pod) -> Option<jiff::Timestamp> {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.find(|one| one.type_ == "Ready")?.last_transition_time.as_ref().map(|time| time.0)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_log_is_rotated_and_still_read() {
     let node = Node::start_with("rotate", |options| {
@@ -466,21 +465,12 @@ async fn a_long_log_is_rotated_and_still_read() {
     let uid = pod.metadata.uid.clone().unwrap();
     let dir = node.options.log_dir.join(format!("default_chatty_{uid}")).join("c");
     let files = || std::fs::read_dir(&dir).map(|entries| entries.flatten().count()).unwrap_or(0);
-    let since = Instant::now();
-    while files() < 2 {
-        assert!(since.elapsed() < Duration::from_secs(60), "the log is never rotated");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    until("the log is rotated", async || files() >= 2).await;
     // The new file is written to, and read from.
     let tail = kube::api::LogParams { tail_lines: Some(1), ..Default::default() };
-    let since = Instant::now();
-    loop {
-        let text = node.pods().logs("chatty", &tail).await.unwrap();
-        if text.starts_with("number ") {
-            break;
-        }
-        assert!(since.elapsed() < Duration::from_secs(20), "nothing is written after rotation");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("something is written after rotation", async || {
+        node.pods().logs("chatty", &tail).await.unwrap().starts_with("number ")
+    })
+    .await;
     node.finish().await;
 }

@@ -7,12 +7,13 @@ use kube::{Api, api::PostParams};
 use serde_json::json;
 use skiff_kubelet::ShutdownGrace;
 
-use crate::support::{self, Node, condition, is_ready, object, phase, status};
+use crate::support::{self, Node, condition, is_ready, object, phase, status, until};
 
-/// A pod that takes its whole time to end.
+/// A pod that takes its whole time to end, unless a file lets it go.
 fn stubborn(class: &str) -> serde_json::Value {
-    json!({"priorityClassName": class, "terminationGracePeriodSeconds": 60, "containers": [{"name": "c",
-        "command": ["/bin/busybox", "sh", "-c", "trap '' TERM; while :; do /bin/busybox sleep 1; done"]}]})
+    let script = "trap '' TERM; until busybox test -e /tmp/go; do busybox sleep 0.1; done; exit 1";
+    json!({"priorityClassName": class, "terminationGracePeriodSeconds": 600, "containers": [{"name": "c",
+        "command": ["/bin/busybox", "sh", "-c", script]}]})
 }
 
 fn finished_at(pod: &api::Pod) -> jiff::Timestamp {
@@ -25,7 +26,7 @@ async fn pods_end_by_priority_when_the_machine_goes_down() {
     let seconds = Duration::from_secs;
     let mut node = Node::start_with("down", |options| {
         options.shutdown_grace = vec![
-            ShutdownGrace { priority: 0, grace: seconds(3) },
+            ShutdownGrace { priority: 0, grace: seconds(300) },
             ShutdownGrace { priority: 1000, grace: seconds(2) },
         ];
     })
@@ -41,19 +42,18 @@ async fn pods_end_by_priority_when_the_machine_goes_down() {
     }
     node.going_down.cancel();
     let nodes: Api<api::Node> = Api::all(node.client.clone());
-    loop {
+    until("the node says that it goes down", async || {
         let status = nodes.get(support::NODE).await.unwrap().status.unwrap();
-        let ready =
-            status.conditions.unwrap().into_iter().find(|one| one.type_ == "Ready").unwrap();
-        if ready.status == "False" {
-            assert_eq!(ready.message.as_deref(), Some("node is shutting down"));
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        let ready = status.conditions.iter().flatten().find(|one| one.type_ == "Ready").unwrap();
+        ready.status == "False" && ready.message.as_deref() == Some("node is shutting down")
+    })
+    .await;
     node.run("late", json!({"containers": [{"name": "c"}]})).await;
     let late = node.wait("late", "was refused", |pod| phase(pod) == "Failed").await;
     assert_eq!(late.status.unwrap().reason.as_deref(), Some("NodeShutdown"));
+    // The first has its long time until it goes; the other does not go by itself.
+    let cheap = node.get("cheap").await.unwrap();
+    node.exec(&cheap, "c", &["/bin/busybox", "touch", "/tmp/go"]).await;
     node.ended().await;
     let cheap = node.get("cheap").await.unwrap();
     let dear = node.get("dear").await.unwrap();

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const NODE: &str = "node-under-test";
 pub(crate) const IMAGE: &str = "skiff.local/busybox:1";
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(crate) struct Node {
     pub(crate) client: kube::Client,
@@ -91,7 +91,7 @@ impl Node {
         start_containerd(&containerd).await;
         let mut options = KubeletOptions::new(NODE, directory.path().join("k"));
         options.listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        options.cgroup_root = format!("/skiff-test-{name}");
+        options.cgroup_root = format!("/skiff-test-{}-{name}", std::process::id());
         change(&mut options);
         let runtime: Arc<dyn Runtime> = Arc::new(cri::GrpcRuntime::new(&containerd.socket()));
         let mut node = Self {
@@ -215,31 +215,25 @@ impl Node {
         what: &str,
         condition: impl Fn(&api::Pod) -> bool,
     ) -> api::Pod {
-        let since = Instant::now();
-        loop {
-            let pod = self.get(name).await;
-            if let Some(pod) = pod.as_ref().filter(|p| condition(p)) {
-                return pod.clone();
-            }
-            if since.elapsed() > PATIENCE {
-                let status =
-                    pod.and_then(|p| p.status).map(|s| serde_json::to_string_pretty(&s).unwrap());
-                let events = self.events(name).await.join("\n");
-                panic!(
-                    "{name} never {what}; status: {}\nevents:\n{events}",
-                    status.unwrap_or_default()
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        let mut pod = None;
+        let good = async || {
+            pod = self.get(name).await;
+            pod.as_ref().is_some_and(&condition)
+        };
+        if !comes_true(good).await {
+            let status =
+                pod.and_then(|p| p.status).map(|s| serde_json::to_string_pretty(&s).unwrap());
+            let events = self.events(name).await.join("\n");
+            panic!(
+                "{name} never {what}; status: {}\nevents:\n{events}",
+                status.unwrap_or_default()
+            );
         }
+        pod.unwrap()
     }
 
     pub(crate) async fn wait_gone(&self, name: &str) {
-        let since = Instant::now();
-        while self.get(name).await.is_some() {
-            assert!(since.elapsed() < PATIENCE, "{name} is never deleted");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(&format!("{name} is deleted"), async || self.get(name).await.is_none()).await;
     }
 
     /// Events about a pod as `reason: message`.
@@ -254,28 +248,44 @@ impl Node {
     }
 
     pub(crate) async fn wait_event(&self, name: &str, text: &str) {
-        let since = Instant::now();
-        loop {
-            let events = self.events(name).await;
-            if events.iter().any(|e| e.contains(text)) {
-                return;
-            }
-            assert!(since.elapsed() < PATIENCE, "no event {text:?} about {name}: {events:#?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let mut events = Vec::new();
+        let told = async || {
+            events = self.events(name).await;
+            events.iter().any(|e| e.contains(text))
+        };
+        assert!(comes_true(told).await, "no event {text:?} about {name}: {events:#?}");
     }
 
     /// Runs a command in a pod's container and returns what it prints.
     pub(crate) async fn exec(&self, pod: &api::Pod, container: &str, command: &[&str]) -> String {
         let id = container_id(pod, container);
         let command = command.iter().map(|w| (*w).to_owned()).collect();
-        let answer = self.runtime.exec_sync(id, command, Duration::from_secs(10)).await.unwrap();
+        let answer = self.runtime.exec_sync(id, command, PATIENCE).await.unwrap();
         format!(
             "{}{}",
             String::from_utf8_lossy(&answer.stdout),
             String::from_utf8_lossy(&answer.stderr)
         )
     }
+}
+
+/// Waits for a condition; whether it holds in the end.
+async fn comes_true(mut condition: impl AsyncFnMut() -> bool) -> bool {
+    let since = Instant::now();
+    loop {
+        if condition().await {
+            return true;
+        }
+        if since.elapsed() > PATIENCE {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits until the condition holds.
+pub(crate) async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
+    assert!(comes_true(condition).await, "waited too long: {what}");
 }
 
 pub(crate) fn object<T: DeserializeOwned>(value: Value) -> T {

@@ -79,9 +79,15 @@ fn ask(machine: &Machine, to: &str) -> io::Result<String> {
         .expect("enter")
 }
 
-/// Several attempts: the first packets also find the neighbour.
+/// Whether any of several attempts is answered: the first packets also find the neighbour.
 fn reaches(machine: &Machine, to: &str) -> bool {
     (0..5).any(|_| ask(machine, to).is_ok())
+}
+
+/// Asks until there is an answer: on a busy machine any one may come too late.
+fn answer(machine: &Machine, to: &str) -> String {
+    let answers = (0..200).find_map(|_| ask(machine, to).ok());
+    answers.unwrap_or_else(|| panic!("{to} does not answer"))
 }
 
 #[test]
@@ -98,29 +104,35 @@ fn machines_reach_each_other_until_a_link_is_cut() {
         echo(&machine, &v6);
         machine
     });
-    assert_eq!(ask(&a, "10.77.0.3").expect("a reaches b"), "10.77.0.2");
-    assert!(reaches(&a, "fd77::3") && reaches(&b, "fd77::2"));
+    assert_eq!(answer(&a, "10.77.0.3"), "10.77.0.2");
+    for (from, to) in [(&a, "fd77::3"), (&b, "fd77::2")] {
+        answer(from, to);
+    }
 
     lan.set_fault("a", "b", Fault::Cut).expect("cut");
     for (from, to) in [(&a, "10.77.0.3"), (&b, "10.77.0.2"), (&a, "fd77::3")] {
         assert!(!reaches(from, to), "{to} is reached in spite of the cut");
     }
-    assert!(reaches(&a, "10.77.0.4") && reaches(&c, "10.77.0.3") && reaches(&c, "fd77::2"));
+    for (from, to) in [(&a, "10.77.0.4"), (&c, "10.77.0.3"), (&c, "fd77::2")] {
+        answer(from, to);
+    }
     lan.set_fault("a", "b", Fault::Lossy(50)).expect("lossy");
-    let answered = (0..24).filter(|_| ask(&a, "10.77.0.3").is_ok()).count();
-    assert!((1..24).contains(&answered), "{answered} of 24 answered at 50 % loss");
+    let mut outcomes = std::iter::repeat_with(|| ask(&a, "10.77.0.3").is_ok()).take(200);
+    assert!(outcomes.any(|answered| answered), "nothing is answered at 50 % loss");
+    assert!(outcomes.any(|answered| !answered), "nothing is lost at 50 % loss");
     lan.heal().expect("heal");
-    assert!(reaches(&a, "10.77.0.3"));
+    answer(&a, "10.77.0.3");
 
     lan.set_link("c", false).expect("unplug");
     assert!(!reaches(&a, "10.77.0.4"));
     lan.set_link("c", true).expect("plug");
-    assert!(reaches(&a, "10.77.0.4") && reaches(&c, "fd77::2"));
+    answer(&a, "10.77.0.4");
+    answer(&c, "fd77::2");
 
     // The next process finds everything as it was.
     let again = Lab::open(scene.directory.path().join("lab")).expect("the same lab");
     assert_eq!(again.machines(), ["a", "b", "c"]);
-    assert_eq!(ask(&again.machine("a").expect("a"), "10.77.0.3").expect("b"), "10.77.0.2");
+    assert_eq!(answer(&again.machine("a").expect("a"), "10.77.0.3"), "10.77.0.2");
     again.remove_machine("c").expect("removal");
     assert!(!reaches(&a, "10.77.0.4"));
 }
@@ -140,14 +152,13 @@ fn a_router_joins_segments_and_may_hide_one() {
     echo(&b, "10.77.2.2");
     assert!(!reaches(&a, "10.77.2.2"), "no router yet");
     router.forward().expect("forward");
-    assert!(reaches(&a, "10.77.2.2"));
-    assert_eq!(ask(&a, "10.77.2.2").expect("b answers"), "10.77.1.2");
+    assert_eq!(answer(&a, "10.77.2.2"), "10.77.1.2");
     let rule = Masquerade { table: "router", out: Some("out"), ..Masquerade::default() };
     router.namespace().masquerade(&rule).expect("masquerade");
-    assert_eq!(ask(&a, "10.77.2.2").expect("b answers"), "10.77.2.1");
+    assert_eq!(answer(&a, "10.77.2.2"), "10.77.2.1");
     router.namespace().remove_masquerade("router").expect("removal");
     router.namespace().remove_masquerade("router").expect("nothing to remove");
-    assert_eq!(ask(&a, "10.77.2.2").expect("b answers"), "10.77.1.2");
+    assert_eq!(answer(&a, "10.77.2.2"), "10.77.1.2");
 }
 
 #[test]

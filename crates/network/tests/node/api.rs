@@ -98,7 +98,7 @@ impl Fake {
                 revision.changed().await.expect("the sender is ours");
             }
         };
-        let limit = std::time::Duration::from_secs(20);
+        let limit = std::time::Duration::from_secs(120);
         tokio::time::timeout(limit, met).await.expect("the object becomes as it should be");
     }
 

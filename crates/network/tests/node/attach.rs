@@ -76,7 +76,7 @@ pub(crate) fn pods_talk_through_the_node(node: &Node) {
     let sender = one.namespace.run(|| UdpSocket::bind("0.0.0.0:0").expect("bind"));
     sender.send_to(b"hello", "192.0.2.9:9000").expect("send");
     let mut buffer = [0; 16];
-    outside.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("timeout");
+    outside.set_read_timeout(Some(crate::world::PATIENCE)).expect("timeout");
     let (_, from) = outside.recv_from(&mut buffer).expect("arrives");
     assert_eq!(from.ip().to_string(), "192.0.2.1");
 

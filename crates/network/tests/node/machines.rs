@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::Fake,
-    world::{Namespace, Server, ask, call_plugin, install_plugin, ip},
+    world::{Namespace, SILENCE, Server, ask, ask_within, call_plugin, install_plugin, ip},
 };
 
 /// Nothing here takes longer to happen.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What a pod must have done before it is enough.
 const SPOKEN: usize = 1000;
@@ -325,6 +325,12 @@ impl Guest {
     pub(crate) fn ask(&self, address: IpAddr, port: u16) -> Result<String, String> {
         let to = SocketAddr::new(address, port);
         self.namespace.run(move || ask(to).map_err(|error| format!("{to}: {error}")))
+    }
+
+    /// Whether there is an answer, and soon.
+    pub(crate) fn reaches(&self, address: IpAddr, port: u16) -> bool {
+        let to = SocketAddr::new(address, port);
+        self.namespace.run(move || ask_within(to, SILENCE).is_ok())
     }
 }
 

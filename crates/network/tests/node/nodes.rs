@@ -131,7 +131,7 @@ pub(crate) fn host_ports_of_both_families(_: &Node) {
 
 /// Whether all of `pod`'s families reach `other`.
 fn reaches(pod: &Guest, other: &Guest) -> bool {
-    other.addresses.iter().all(|address| pod.ask(*address, 80).is_ok())
+    other.addresses.iter().all(|address| pod.reaches(*address, 80))
 }
 
 pub(crate) fn what_others_remove_is_repaired(_: &Node) {

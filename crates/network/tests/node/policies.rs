@@ -24,10 +24,12 @@ use crate::{
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
 const PODS: [&str; 3] = ["a", "b", "c"];
 const PORTS: [u16; 2] = [80, 81];
-/// How long an answer is waited for; what comes later counts as forbidden in this round.
+/// How long an answer is waited for; what comes later counts as forbidden in this round, and is
+/// given more time in the next.
 pub(crate) const WINDOW: Duration = Duration::from_millis(700);
+const LONGEST_WINDOW: Duration = Duration::from_secs(6);
 /// Policies need no longer until they are in force.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The policy part at work on one machine.
 pub(crate) struct Enforcer {
@@ -202,7 +204,7 @@ struct Way {
     v6: bool,
 }
 
-async fn answers(to: SocketAddr, udp: bool) -> bool {
+async fn answers(to: SocketAddr, udp: bool, window: Duration) -> bool {
     let ask = async {
         if !udp {
             return tokio::net::TcpStream::connect(to).await.map(drop);
@@ -213,7 +215,7 @@ async fn answers(to: SocketAddr, udp: bool) -> bool {
         socket.send(b"?").await?;
         socket.recv(&mut [0; 8]).await.map(drop)
     };
-    tokio::time::timeout(WINDOW, ask).await.is_ok_and(|outcome| outcome.is_ok())
+    tokio::time::timeout(window, ask).await.is_ok_and(|outcome| outcome.is_ok())
 }
 
 /// The nine pods.
@@ -246,7 +248,7 @@ impl Pods {
     }
 
     /// Asks everything once.
-    fn table(&self) -> BTreeMap<Way, bool> {
+    fn table(&self, window: Duration) -> BTreeMap<Way, bool> {
         std::thread::scope(|scope| {
             let asking: Vec<_> = self
                 .guests
@@ -264,7 +266,7 @@ impl Pods {
                             }
                         }
                     }
-                    scope.spawn(move || guest.namespace.run(move || round(questions)))
+                    scope.spawn(move || guest.namespace.run(move || round(questions, window)))
                 })
                 .collect();
             asking.into_iter().flat_map(|one| one.join().expect("round")).collect()
@@ -273,9 +275,10 @@ impl Pods {
 
     /// Waits until exactly what `expected` says is reachable.
     fn check(&self, what: &str, expected: &dyn Fn(&Way) -> bool) {
-        let began = Instant::now();
+        let (began, mut window) = (Instant::now(), WINDOW);
         loop {
-            let table = self.table();
+            let table = self.table(window);
+            window = (window * 2).min(LONGEST_WINDOW);
             let allowed = |way: &Way| way.from == way.to || expected(way);
             let wrong: Vec<_> = table.iter().filter(|(way, yes)| allowed(way) != **yes).collect();
             if wrong.is_empty() {
@@ -304,12 +307,13 @@ impl Pods {
 }
 
 /// All questions of one pod at the same time.
-fn round(questions: Vec<(Way, SocketAddr)>) -> Vec<(Way, bool)> {
+fn round(questions: Vec<(Way, SocketAddr)>, window: Duration) -> Vec<(Way, bool)> {
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build().expect("runtime");
     runtime.block_on(async {
-        let all =
-            questions.into_iter().map(|(way, to)| async move { (way, answers(to, way.udp).await) });
+        let all = questions
+            .into_iter()
+            .map(|(way, to)| async move { (way, answers(to, way.udp, window).await) });
         futures::future::join_all(all).await
     })
 }

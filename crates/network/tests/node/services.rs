@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::Fake,
     machines::until,
-    world::{Node, Pod, Server, answer_udp, ask, ask_udp, name, open, peer},
+    world::{
+        Node, PATIENCE, Pod, Server, answer_udp, ask, ask_udp, ask_udp_once, name, open, peer,
+    },
 };
 
 /// A proxy at work on a Fake API.
@@ -190,7 +192,7 @@ pub(crate) fn ways_in(node: &Node) {
     node.outside
         .run(|| {
             let socket = UdpSocket::bind("192.0.2.9:0").expect("bind");
-            ask_udp(&socket, "127.0.0.2:30080")
+            ask_udp_once(&socket, "127.0.0.2:30080")
         })
         .expect_err("martian");
 
@@ -233,7 +235,7 @@ pub(crate) fn ways_in(node: &Node) {
     let (gone, kept) = if first == 0 { (a, b) } else { (b, a) };
     put_and_wait(&cluster, "web", "TCP", 8080, &ready(&[&kept]));
     gone.stop(node);
-    stream.set_read_timeout(Some(Duration::from_secs(2))).expect("timeout");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
     let _ = stream.write_all(b"gone?");
     let error = stream.read_exact(&mut buffer).expect_err("the pod is gone");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
@@ -388,7 +390,7 @@ pub(crate) fn affinity_ends(node: &Node) {
         homes.insert(home);
         until("the client is forgotten", || !remembered());
         // Each time it is one of two by chance.
-        assert!(begun.elapsed() < Duration::from_secs(90), "it always comes back to {homes:?}");
+        assert!(begun.elapsed() < Duration::from_secs(240), "it always comes back to {homes:?}");
     }
     cluster.stop();
     for pod in pods.into_iter().chain([client]) {
@@ -411,7 +413,7 @@ pub(crate) fn nobody_serves(node: &Node) {
     let cluster = Cluster::start(node, api);
     put_and_wait(&cluster, "web", "TCP", 8080, &[]);
     for to in ["10.96.0.20:80", "10.96.0.20:81", "192.0.2.1:30080", "198.51.100.7:80"] {
-        let began = Instant::now();
+        // At once: not for want of an answer.
         let error = client.ask(to).expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "pod to {to}: {error}");
         let address: SocketAddr = to.parse().expect("address");
@@ -419,14 +421,13 @@ pub(crate) fn nobody_serves(node: &Node) {
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "node to {to}: {error}");
         let error = node.outside.run(move || ask(address)).expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "outside to {to}: {error}");
-        assert!(began.elapsed() < Duration::from_secs(2), "at once");
     }
     let error = client
         .namespace
         .run(|| {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
             socket.connect("10.96.0.30:53").expect("connect");
-            socket.set_read_timeout(Some(Duration::from_secs(2))).expect("timeout");
+            socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
             socket.send(b"?").expect("send");
             socket.recv(&mut [0; 8]).map(drop)
         })
@@ -438,10 +439,7 @@ pub(crate) fn nobody_serves(node: &Node) {
     put_and_wait(&cluster, "web", "TCP", 8080, &ready(&[&pod]));
     assert_eq!(name(&client.ask("192.0.2.1:30080").expect("served")), "somebody");
     cluster.api.remove("services", "shop", "web");
-    let began = Instant::now();
-    while node.nft().contains("shop/web") {
-        assert!(began.elapsed() < Duration::from_secs(10), "a deleted Service is left");
-    }
+    until("nothing is left of a deleted Service", || !node.nft().contains("shop/web"));
     cluster.stop();
     pod.stop(node);
     client.stop(node);
@@ -469,10 +467,7 @@ pub(crate) fn datagrams_follow_endpoints(node: &Node) {
     put_and_wait(&cluster, "dns", "UDP", 5353, &ready(&[&pods[1]]));
     // The same sockets: a tracked flow would keep going to the first.
     for (socket, to) in [(&socket, "10.96.0.10:53"), (&outside, "192.0.2.1:30053")] {
-        let began = Instant::now();
-        while ask_udp(socket, to).expect("answer") != "udp-b" {
-            assert!(began.elapsed() < Duration::from_secs(5), "{to} stuck to a former endpoint");
-        }
+        until("the new endpoint answers", || ask_udp(socket, to).expect("answer") == "udp-b");
     }
     cluster.stop();
     for stop in stops {
@@ -483,8 +478,6 @@ pub(crate) fn datagrams_follow_endpoints(node: &Node) {
     }
 }
 
-/// Pods are replaced one after the other, as a rollout does, while clients of four kinds open
-/// connections as fast as they can. Every one must be answered, by a pod that is ready.
 /// A pod that left its Service keeps its connections, until it is gone from the API as well.
 pub(crate) fn connections_end_with_their_pods(node: &Node) {
     let api = Fake::new();
@@ -525,8 +518,21 @@ pub(crate) fn connections_end_with_their_pods(node: &Node) {
     client.stop(node);
 }
 
+/// Set when it goes, however that comes.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Pods are replaced one after the other, as a rollout does, while clients of four kinds open
+/// connections as fast as they can. Every one must be answered, by a pod that is ready.
 pub(crate) fn rollout_under_load(node: &Node) {
     const ROUNDS: usize = 15;
+    /// Connections between two replacements.
+    const AMONG: usize = 60;
     let api = Fake::new();
     put_service(&api, "web", web(json!({})));
     let mut pods: Vec<(Pod, Server)> = Vec::new();
@@ -578,6 +584,7 @@ pub(crate) fn rollout_under_load(node: &Node) {
                 }
             }
         });
+        let _done = Done(&done);
         for round in 0..ROUNDS {
             if round == ROUNDS / 2 {
                 // A new proxy replaces the whole table, under load.
@@ -597,11 +604,12 @@ pub(crate) fn rollout_under_load(node: &Node) {
             // The drain contract: only now may the pod stop accepting.
             cluster.programmed(revision);
             reaction.fetch_add(began.elapsed().as_micros() as usize, Ordering::Relaxed);
-            drop(server);
+            server.end();
             put_slice(&cluster.api, "web", "TCP", 8080, &list(&pods));
             old.stop(node);
+            let before = asked.load(Ordering::Relaxed);
+            until("the load goes on", || asked.load(Ordering::Relaxed) >= before + AMONG);
         }
-        done.store(true, Ordering::Relaxed);
         cluster
     });
     let asked = asked.into_inner();
@@ -615,7 +623,6 @@ pub(crate) fn rollout_under_load(node: &Node) {
         *kinds.entry(failure).or_default() += 1;
     }
     assert!(failures.is_empty(), "{} of {asked} failed: {kinds:?}", failures.len());
-    assert!(asked > 1000);
     cluster.stop();
     for (pod, _server) in pods {
         pod.stop(node);
@@ -645,10 +652,7 @@ pub(crate) fn table_is_restored(node: &Node) {
     );
     put_and_wait(&cluster, "other", "TCP", 8080, &ready(&[&pod]));
     // The Service itself may come a moment after its endpoints.
-    let began = Instant::now();
-    while !node.nft().contains("10.96.0.40") {
-        assert!(began.elapsed() < Duration::from_secs(10), "the table stays lost");
-    }
+    until("the table is back", || node.nft().contains("10.96.0.40"));
     for to in ["10.96.0.40:80", "10.96.0.20:80", "127.0.0.1:30080", "127.0.0.1:8088"] {
         assert_eq!(name(&ask(to.parse().expect("address")).expect(to)), "restored");
     }

@@ -19,8 +19,10 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use skiff_network::{NetworkOptions, cni::InstallOptions};
 
-/// No connection in these tests takes longer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// No answer in these tests takes longer, however busy the machine is.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Who is silent for so long is taken for silent.
+pub(crate) const SILENCE: Duration = Duration::from_secs(5);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -272,16 +274,22 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Like a good server: takes nobody any more, and finishes what was accepted.
+    pub(crate) fn end(self) {
+        let active = self.active.clone();
+        drop(self);
+        crate::machines::until("what was accepted is finished", || {
+            active.load(Ordering::Relaxed) == 0
+        });
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
-        }
-        // Like a good server: what was accepted is finished, unless it takes too long.
-        let began = Instant::now();
-        while self.active.load(Ordering::Relaxed) > 0 && began.elapsed() < Duration::from_secs(1) {
-            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
@@ -303,13 +311,22 @@ fn serve(mut stream: TcpStream, name: &str) {
 
 /// Connects and reads the greeting: the server's name and the client's address as it sees it.
 pub(crate) fn ask(to: SocketAddr) -> io::Result<String> {
-    Ok(open(to)?.1)
+    ask_within(to, PATIENCE)
+}
+
+/// Like `ask`, for those that may get no answer.
+pub(crate) fn ask_within(to: SocketAddr, patience: Duration) -> io::Result<String> {
+    Ok(open_within(to, patience)?.1)
 }
 
 /// Like `ask`, leaving the connection open.
 pub(crate) fn open(to: SocketAddr) -> io::Result<(TcpStream, String)> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    open_within(to, PATIENCE)
+}
+
+fn open_within(to: SocketAddr, patience: Duration) -> io::Result<(TcpStream, String)> {
+    let mut stream = TcpStream::connect_timeout(&to, patience)?;
+    stream.set_read_timeout(Some(patience))?;
     let mut greeting = Vec::new();
     let mut byte = [0];
     while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
@@ -321,8 +338,19 @@ pub(crate) fn open(to: SocketAddr) -> io::Result<(TcpStream, String)> {
     Ok((stream, String::from_utf8_lossy(&greeting).into_owned()))
 }
 
-/// Sends one datagram and waits for the answer.
+/// Sends a datagram, as often as it takes, until there is an answer.
 pub(crate) fn ask_udp(socket: &UdpSocket, to: &str) -> io::Result<String> {
+    let began = Instant::now();
+    loop {
+        match ask_udp_once(socket, to) {
+            Err(_) if began.elapsed() < PATIENCE => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Sends one datagram and waits a moment for the answer.
+pub(crate) fn ask_udp_once(socket: &UdpSocket, to: &str) -> io::Result<String> {
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;
     socket.send_to(b"?", to)?;
     let mut buffer = [0; 64];

@@ -114,7 +114,8 @@ fn candidate(
     Candidate { cut, shutdown }
 }
 
-#[tokio::test]
+/// On virtual time: however slow the machine, all candidates are equally slow.
+#[tokio::test(start_paused = true)]
 async fn one_leads_at_a_time() {
     let server = Server::default();
     let leading = Arc::new(AtomicUsize::new(0));

@@ -99,7 +99,7 @@ async fn ask(server: &Running, name: &str, kind: RecordType) -> Message {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
     socket.send_to(&question(name, kind), server.udp).await.expect("send");
     let mut buffer = [0; 4096];
-    let limit = Duration::from_secs(10);
+    let limit = Duration::from_secs(60);
     let received = tokio::time::timeout(limit, socket.recv(&mut buffer)).await;
     let length = received.expect("an answer").expect("receive");
     let message = Message::from_vec(&buffer[..length]).expect("message");
@@ -149,14 +149,14 @@ async fn other_names_are_asked_for_once() {
 
 #[tokio::test]
 async fn a_silent_resolver_is_passed_over() {
-    let (silent, _) = resolver(false).await;
+    let (silent, asked) = resolver(false).await;
     let (good, _) = resolver(true).await;
     let server = start(&[silent, good]).await;
     let message = ask(&server, "example.com.", RecordType::A).await;
     assert_eq!(texts(&message), ["192.0.2.7"]);
-    let began = std::time::Instant::now();
+    let before = asked.load(Ordering::Relaxed);
     ask(&server, "example.org.", RecordType::A).await;
-    assert!(began.elapsed() < Duration::from_secs(1), "the good one is asked first now");
+    assert_eq!(asked.load(Ordering::Relaxed), before, "the good one is asked first now");
 }
 
 #[tokio::test]

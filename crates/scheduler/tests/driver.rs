@@ -221,7 +221,7 @@ impl Cluster {
                 self.seen.remove(at);
                 return;
             }
-            let next = tokio::time::timeout(Duration::from_secs(20), self.done.recv()).await;
+            let next = tokio::time::timeout(Duration::from_secs(60), self.done.recv()).await;
             let next = next.unwrap_or_else(|_| panic!("no {line:?}, but {:?}", self.seen));
             self.seen.push(next.expect("the server lives"));
         }

@@ -16,8 +16,9 @@ use store::{Durability, Embedded, Expect, Guard, Options, Revision, Store, Watch
 
 const DIRECTORY: &str = "STORE_CRASH_DIRECTORY";
 const TASKS: usize = 12;
-/// Kills, or as many as fit into the time on a slow disk.
+/// Kills, or as many as fit into the time on a slow disk, but enough to say something.
 const KILLS: usize = 250;
+const FEWEST: usize = 50;
 const TIME: Duration = Duration::from_secs(30);
 
 fn open(directory: &Path) -> Embedded<()> {
@@ -111,7 +112,7 @@ fn kill_one(
     let (busy, wait) = std::sync::mpsc::channel();
     let killer = std::thread::spawn(move || {
         if once_busy {
-            wait.recv_timeout(Duration::from_secs(60)).unwrap();
+            wait.recv_timeout(Duration::from_secs(300)).unwrap();
         }
         std::thread::sleep(after);
         child.kill().unwrap();
@@ -209,7 +210,7 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     };
     let start = Instant::now();
     let (mut kills, mut unchecked, mut commits, mut resumed) = (0, 0, 0, 0);
-    while kills < KILLS && start.elapsed() < TIME {
+    while kills < FEWEST || (kills < KILLS && start.elapsed() < TIME) {
         let once_busy = random.random_ratio(3, 4);
         let after = Duration::from_micros(random.random_range(0..30_000));
         commits += kill_one(directory.path(), once_busy, after, &mut acknowledged);
@@ -224,5 +225,5 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     }
     check(directory.path(), &mut acknowledged, &mut before, unchecked);
     println!("{kills} kills, {commits} acknowledged commits, {resumed} watches resumed");
-    assert!(kills >= 50 && commits >= kills && resumed > 0);
+    assert!(commits >= kills && resumed > 0);
 }

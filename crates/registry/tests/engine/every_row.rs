@@ -64,7 +64,7 @@ async fn check(bench: &Bench, row: &Row) {
 
     let mut seen = Vec::new();
     while seen.last() != Some(&EventType::Deleted) {
-        let event = tokio::time::timeout(Duration::from_secs(10), watch.next()).await;
+        let event = tokio::time::timeout(Duration::from_secs(60), watch.next()).await;
         let event = event
             .expect("in time")
             .unwrap_or_else(|| panic!("{place}: the watch ended after {seen:?}"));

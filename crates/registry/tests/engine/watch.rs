@@ -29,7 +29,7 @@ async fn watch(bench: &Bench, path: &str, namespace: &str, query: &str) -> Watch
 /// The next event as `TYPE name`.
 async fn next(stream: &mut WatchStream) -> String {
     let event =
-        tokio::time::timeout(Duration::from_secs(10), stream.next()).await.expect("in time");
+        tokio::time::timeout(Duration::from_secs(60), stream.next()).await.expect("in time");
     let Some(event) = event else { return "END".to_owned() };
     let object: Value = serde_json::from_slice(&event.object).expect("JSON");
     let frame: Value = serde_json::from_slice(&event.frame).expect("JSON");

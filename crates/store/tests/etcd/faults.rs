@@ -19,7 +19,7 @@ use crate::{
 };
 
 async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(60), async {
+    let waited = tokio::time::timeout(Duration::from_secs(240), async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

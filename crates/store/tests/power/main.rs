@@ -202,7 +202,7 @@ async fn nothing_durable_is_lost_when_the_power_goes() {
     let base: u64 = rand::rng().random();
     println!("seeds from {base}");
     let (mut seeds, mut commits) = (0, 0);
-    while start.elapsed() < Duration::from_secs(8) {
+    while seeds < 3 || start.elapsed() < Duration::from_secs(8) {
         match lives(base.wrapping_add(seeds), 12, false).await {
             Ok(count) => commits += count,
             Err(error) => panic!("{error}"),
@@ -210,7 +210,7 @@ async fn nothing_durable_is_lost_when_the_power_goes() {
         seeds += 1;
     }
     println!("{} losses of power, {commits} acknowledged commits", seeds * 12);
-    assert!(seeds >= 3 && commits > 100);
+    assert!(commits > 100);
 }
 
 /// The test above can fail: without syncs, it does.
@@ -230,7 +230,7 @@ async fn the_test_notices_when_nothing_is_synced() {
 
 /// Writes to a task until it works; says how often it failed.
 async fn insist(store: &Embedded<()>, ledger: &Mutex<Ledger>, task: usize, durable: bool) -> u32 {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     let mut failures = 0;
     loop {
         let before = store.snapshot();
@@ -262,7 +262,7 @@ async fn an_idle_store_comes_back() {
     setup.disk.fail(Kind::Sync, 2, false);
     assert!(write(&store, &ledger, 0, 9, true).await.is_err());
     assert!(store.fault().is_some());
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while store.fault().is_some() {
         assert!(Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(20)).await;

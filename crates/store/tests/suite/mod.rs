@@ -42,7 +42,7 @@ async fn apply(
     guards: Vec<Guard>,
     writes: Vec<Write<Note>>,
 ) -> Result<Committed<Note>, CommitError<Note>> {
-    tokio::time::timeout(Duration::from_secs(20), store.commit(guards, writes, Durability::Durable))
+    tokio::time::timeout(Duration::from_secs(60), store.commit(guards, writes, Durability::Durable))
         .await
         .expect("a commit ends")
 }
@@ -57,7 +57,7 @@ fn value(store: &AnyStore, key: &str) -> Option<String> {
 }
 
 async fn next(watch: &mut Watch<Note>) -> Arc<Event<Note>> {
-    tokio::time::timeout(Duration::from_secs(20), watch.next()).await.expect("an event").unwrap()
+    tokio::time::timeout(Duration::from_secs(60), watch.next()).await.expect("an event").unwrap()
 }
 
 fn keys(store: &AnyStore, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
@@ -261,7 +261,7 @@ pub(crate) async fn waiting_for_a_revision(store: &AnyStore) {
     while store.snapshot().revision().0 < now.0 + 2 {
         must(store, put("/wait/a", "")).await;
     }
-    let reached = tokio::time::timeout(Duration::from_secs(20), later).await.unwrap().unwrap();
+    let reached = tokio::time::timeout(Duration::from_secs(60), later).await.unwrap().unwrap();
     assert!(reached.revision().0 >= now.0 + 2);
 }
 

@@ -32,7 +32,7 @@ struct Client(BufReader<TcpStream>);
 impl Client {
     fn new(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Self(BufReader::new(stream))
     }
 
@@ -95,7 +95,7 @@ fn finishes_requests_and_closes_idle_connections() {
     idle.get("/healthz").unwrap();
     let mut slow = Client::new(running.address);
     slow.get("/healthz").unwrap();
-    slow.send("/slow?ms=400");
+    slow.send("/slow?ms=2000");
     let mut probe = Client::new(running.address);
     assert_eq!(probe.get("/readyz").unwrap().0, 200);
     running.stop.send(()).unwrap();
@@ -109,7 +109,7 @@ fn finishes_requests_and_closes_idle_connections() {
 
 #[test]
 fn serves_newcomers_while_draining() {
-    let running = start(1_000, 8);
+    let running = start(4_000, 8);
     let mut kept = Client::new(running.address);
     kept.get("/healthz").unwrap();
     running.stop.send(()).unwrap();
@@ -140,7 +140,7 @@ fn bounds_its_connections() {
     second.0.get_ref().set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     assert!(second.0.fill_buf().is_err(), "served beyond its limit");
     drop(first);
-    second.0.get_ref().set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    second.0.get_ref().set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     assert_eq!(second.receive().unwrap().0, 200);
     drop(second);
     running.stop.send(()).unwrap();

@@ -15,7 +15,7 @@ use crate::{Families, Machine, OUTSIDE, Site, eventually_ok};
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// How long a cluster may take until its node is Ready, on a machine busy with other tests.
-pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(90);
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// What differs between clusters under test.
 pub struct ClusterOptions {

@@ -159,10 +159,10 @@ fn machine_skiff(cluster: &Cluster, index: usize, arguments: &[&str]) -> Outcome
 
 #[test]
 fn certificates_are_renewed_while_the_node_serves() {
-    let cluster = two(&["--cluster-signing-duration", "20s"]);
+    let cluster = two(&["--cluster-signing-duration", "40s"]);
     cluster.import(&website_images()[..1]);
     cluster.apply(&pod("web", "node-2")).expect("make a pod");
-    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=90s"]);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=200s"]);
     let since = || {
         cluster.kubectl(&[
             "get",
@@ -188,7 +188,7 @@ fn certificates_are_renewed_while_the_node_serves() {
         eventually_ok("logs", PATIENCE, || cluster.try_kubectl(&["logs", "web", "--tail=1"]));
     }
     assert_eq!(since(), before, "the node was not Ready all the time");
-    cluster.kubectl(&["delete", "pod", "web", "--wait=true", "--timeout=60s"]);
+    cluster.kubectl(&["delete", "pod", "web", "--wait=true", "--timeout=200s"]);
 }
 
 /// How often a log tells that a certificate was renewed.
@@ -205,7 +205,7 @@ fn a_node_serves_and_starts_without_its_server() {
     cluster.import(&website_images()[..1]);
     cluster.apply(&pod("web", "node-2")).expect("make a pod");
     cluster.kubectl(&["expose", "pod", "web", "--port=80", "--target-port=8080"]);
-    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=90s"]);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=200s"]);
     let ip = cluster.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"]);
     let started = "jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}";
     let before = cluster.kubectl(&["get", "pod", "web", "-o", started]);
@@ -229,7 +229,7 @@ fn a_node_serves_and_starts_without_its_server() {
     assert!(answers(&cluster), "with a new agent and no server");
 
     cluster.restart();
-    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=90s"]);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=200s"]);
     assert_eq!(cluster.kubectl(&["get", "pod", "web", "-o", started]), before);
     assert!(answers(&cluster), "with everything back");
 }

@@ -7,7 +7,7 @@ use testkit::{Cluster, ClusterOptions, eventually, eventually_ok, website_images
 
 use crate::SKIFF;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 const IMAGE: &str = "skiff.local/website:1.0.0";
 
 fn start(agent_arguments: &[&str]) -> Cluster {
@@ -37,7 +37,7 @@ fn workload(kind: &str, replicas: usize, seconds: u32) -> Value {
                         "effect": "NoExecute", "tolerationSeconds": seconds }],
                     "containers": [{ "name": "web", "image": IMAGE,
                         "readinessProbe": { "httpGet": { "path": "/", "port": 8080 },
-                            "periodSeconds": 1 } }],
+                            "periodSeconds": 1, "timeoutSeconds": 20 } }],
                 },
             },
         },
@@ -142,7 +142,7 @@ fn pods_of_a_node_that_dies_run_elsewhere_and_stay_there_when_it_returns() {
         names
     };
     assert_eq!(names(&moved), names(&wait_ready(&cluster, 4, &["node-1", "node-2"])));
-    assert_eq!(taints(&cluster, "node-3"), "");
+    wait_taints(&cluster, "node-3", "");
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn draining_waits_for_the_budget() {
         cluster.try_kubectl(&["get", "pdb", "web", "-o", path]).is_ok_and(|allowed| allowed == "1")
     });
     let mut drain = cluster
-        .kubectl_command(&["drain", "node-3", "--ignore-daemonsets", "--timeout=120s"])
+        .kubectl_command(&["drain", "node-3", "--ignore-daemonsets", "--timeout=200s"])
         .stderr(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()

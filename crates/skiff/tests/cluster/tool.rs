@@ -8,9 +8,9 @@ use std::time::Duration;
 use testkit::{Cluster, eventually_ok};
 
 /// How long anything may take on a machine busy with other tests.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 /// The same, as `timeout` takes it.
-const LONGEST: &str = "90";
+const LONGEST: &str = "240";
 
 /// One kubectl, used in one namespace.
 #[derive(Clone)]
@@ -109,7 +109,7 @@ impl<'a> Tool<'a> {
 
     /// Waits until pods are Ready.
     pub(crate) fn ready(&self, pods: &str) {
-        self.ok(&format!("wait --for=condition=Ready --timeout=60s {pods}"));
+        self.ok(&format!("wait --for=condition=Ready --timeout=200s {pods}"));
     }
 
     /// What `/testapp <words>` prints in a running container.

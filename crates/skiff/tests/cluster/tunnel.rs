@@ -26,7 +26,7 @@ fn a_node_behind_nat_is_reached_through_its_tunnel() {
         let tool = Tool::new(&cluster, "default");
         tool.ok("cordon node-1");
         tool.ok(&format!("create deployment web --image={IMAGE} --replicas=2 --port=8080"));
-        tool.ok("rollout status deploy/web --timeout=90s");
+        tool.ok("rollout status deploy/web --timeout=200s");
         tool.ok("expose deployment web --port=80 --target-port=8080");
         reached(&tool);
         streams::all(&tool);

@@ -8,7 +8,8 @@ use testkit::load::{Load, LoadOptions, Report};
 use testkit::{Cluster, eventually, website_images};
 
 const MANY: usize = 20_000;
-const PATIENCE: Duration = Duration::from_secs(120);
+const WORKERS: usize = 12;
+const PATIENCE: Duration = Duration::from_secs(240);
 
 fn example(file: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -20,7 +21,7 @@ fn example(file: &str) -> String {
 }
 
 fn rollout(cluster: &Cluster) {
-    cluster.kubectl(&["rollout", "status", "deploy/website", "--timeout=120s"]);
+    cluster.kubectl(&["rollout", "status", "deploy/website", "--timeout=200s"]);
 }
 
 /// Waits until no pod with the label is left, not even one that is terminating.
@@ -61,8 +62,8 @@ fn load(cluster: &Cluster) -> Load {
     let options = LoadOptions {
         targets: targets.iter().map(|target| target.parse().expect("an address")).collect(),
         path: "/".into(),
-        fresh: 6,
-        kept: 6,
+        fresh: WORKERS / 2,
+        kept: WORKERS / 2,
         pause: Duration::from_millis(8),
     };
     Load::start(cluster.namespace(), &options)
@@ -124,7 +125,7 @@ fn a_website_is_updated_without_a_failed_request() {
             .try_kubectl(&["get", "pods", "-l", "app.kubernetes.io/name=website", "-o", "name"])
             .is_ok_and(|pods| pods.lines().count() == 2)
     });
-    eventually("enough requests of both kinds", PATIENCE, || {
+    eventually("enough requests of both kinds", 3 * PATIENCE, || {
         load.fresh() >= MANY / 2 && load.kept() >= MANY / 2
     });
 
@@ -147,5 +148,6 @@ fn a_website_is_updated_without_a_failed_request() {
         .iter()
         .rposition(|answer| parse(&answer.body).0 == "1.0.0")
         .expect("1.0.0 was seen");
-    assert!(last_old <= old_gone, "1.0.0 answered after its rollout was over");
+    // Each worker may have held one answer that was not counted yet.
+    assert!(last_old <= old_gone + WORKERS, "1.0.0 answered after its rollout was over");
 }

@@ -102,7 +102,7 @@ fn example(version: &str) -> String {
 }
 
 fn rollout(cluster: &Cluster) {
-    cluster.kubectl(&["rollout", "status", "deploy/website", "--timeout=90s"]);
+    cluster.kubectl(&["rollout", "status", "deploy/website", "--timeout=200s"]);
 }
 
 /// Name, container and restarts of each pod of the website.
@@ -241,17 +241,20 @@ fn resumes_or_expires(cluster: &Cluster, version: &str) {
 
 /// Killed in the middle of a rollout, which ends well afterwards; whoever waits for it needs no restart.
 fn in_a_rollout(cluster: &mut Cluster, load: &Load) {
+    // It goes on only when somebody waits for it.
+    cluster.kubectl(&["rollout", "pause", "deploy/website"]);
     cluster.kubectl(&["apply", "-f", &example("1.1.0")]);
     let said = cluster.directory().join("rollout.txt");
     let mut status = cluster.kubectl_command(&["rollout", "status", "deploy/website"]);
     status.stdout(File::create(&said).expect("make a file")).stderr(Stdio::null());
     let mut waiting = background(status);
+    eventually("kubectl to wait", PATIENCE, || {
+        std::fs::read_to_string(&said).is_ok_and(|text| text.starts_with("Waiting for deployment"))
+    });
+    cluster.kubectl(&["rollout", "resume", "deploy/website"]);
     let updated = "jsonpath={.status.updatedReplicas}";
     await_output(cluster, &["get", "deploy", "website", "-o", updated], |output| {
         output.parse().is_ok_and(|count: u32| count > 0)
-    });
-    eventually("kubectl to wait", PATIENCE, || {
-        std::fs::read_to_string(&said).is_ok_and(|text| text.starts_with("Waiting for deployment"))
     });
     cluster.kill();
     let answered = load.count();

@@ -143,7 +143,8 @@ fn container_killed(cluster: &Cluster, disk: &Disk) {
         };
         processes_with("/testapp sleep 765432").iter().find_map(of_cluster)
     };
-    let pid = running().expect("it runs");
+    // At first it is the runtime's own process.
+    let pid = eventually_ok("the container to run", PATIENCE, || running().ok_or("it does not"));
     disk.fill();
     kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill a container's process");
     eventually("the container to be gone", PATIENCE, || running() != Some(pid));

@@ -18,7 +18,7 @@ use std::time::Duration;
 use testkit::{Cluster, eventually_ok};
 
 /// How long anything may take on a machine busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Waits until `kubectl <arguments>` prints what `accept` takes, and returns it.
 fn await_output(cluster: &Cluster, arguments: &[&str], accept: impl Fn(&str) -> bool) -> String {

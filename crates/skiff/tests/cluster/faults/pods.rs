@@ -197,11 +197,11 @@ mod probes {
         let probe = ", livenessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1, \
                      failureThreshold: 2}";
         apply(cluster, &pod("unhealthy", "[serve]", &format!("{environment}{probe}"), ""));
-        let probe =
-            ", readinessProbe: {exec: {command: [/testapp, cat, /tmp/ready]}, periodSeconds: 1}";
+        let probe = ", readinessProbe: {exec: {command: [/testapp, cat, /tmp/ready]}, periodSeconds: 1, \
+             timeoutSeconds: 30}";
         apply(cluster, &pod("unready", "[serve]", probe, ""));
         let probe = ", startupProbe: {exec: {command: [/testapp, cat, /shared/started]}, \
-                     periodSeconds: 1, failureThreshold: 2}, \
+                     periodSeconds: 1, failureThreshold: 2, timeoutSeconds: 30}, \
                      volumeMounts: [{name: shared, mountPath: /shared}]";
         // A second container writes what the first one's probe reads.
         let helper = ", {name: helper, image: 'skiff.local/website:1.0.0', args: [wait], \

@@ -111,7 +111,8 @@ fn init_containers(cluster: &Cluster) {
     assert_eq!(of("reason"), "ContainersNotInitialized");
     assert_eq!(of("message"), "containers with incomplete status: [i]");
     assert_eq!(field(cluster, "pod/init", "{.status.phase}"), "Pending");
-    assert!(cluster.kubectl(&["get", "pod", "init"]).contains("Init:CrashLoopBackOff"));
+    // In between it runs again for a moment.
+    await_output(cluster, &["get", "pod", "init"], |shown| shown.contains("Init:CrashLoopBackOff"));
 
     await_field(cluster, "pod/init-once", "{.status.phase}", "Failed");
     assert!(cluster.kubectl(&["get", "pod", "init-once"]).contains("Init:Error"));

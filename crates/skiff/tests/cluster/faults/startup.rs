@@ -5,12 +5,11 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use tempfile::TempDir;
 use testkit::{Cluster, eventually_ok};
 
-use super::assert_nothing_left;
+use super::{PATIENCE, assert_nothing_left};
 
 const CGROUP: &str = "skiff-test-refused";
 const TOOLS: [&str; 6] = ["nft", "containerd", "ctr", "runc", "containerd-shim-runc-v2", "ip"];
@@ -89,7 +88,7 @@ fn refusal(mut command: Command) -> String {
 
 fn await_end(child: &mut Child) -> std::process::ExitStatus {
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        eventually_ok("skiff to give up", Duration::from_secs(60), || {
+        eventually_ok("skiff to give up", PATIENCE, || {
             child.try_wait().ok().flatten().ok_or("it goes on")
         })
     }));

@@ -63,7 +63,7 @@ fn editing(tool: &Tool<'_>) {
 
 fn rollouts(tool: &Tool<'_>) {
     let done =
-        || tool.shows("rollout status deploy/web --timeout=60s", &["successfully rolled out"]);
+        || tool.shows("rollout status deploy/web --timeout=200s", &["successfully rolled out"]);
     tool.ok("set image deploy/web website=skiff.local/website:1.1.0");
     tool.ok("annotate deploy/web kubernetes.io/change-cause=newer");
     done();
@@ -139,12 +139,12 @@ fn deletion(tool: &Tool<'_>) {
     tool.ok("delete rs --all --cascade=foreground");
     tool.until("get pods -l app=web -o name", &[], str::is_empty);
     tool.ok(&format!("create deployment back --image={}", super::IMAGE));
-    tool.ok("rollout status deploy/back --timeout=60s");
+    tool.ok("rollout status deploy/back --timeout=200s");
     tool.ok("delete deploy back");
     tool.until("get rs,pods -l app=back -o name", &[], str::is_empty);
     tool.refused("delete pod nosuch", "Error from server (NotFound): pods \"nosuch\" not found");
     tool.ok("delete pod nosuch --ignore-not-found");
-    tool.ok(&format!("delete namespace {} --timeout=60s", tool.namespace));
+    tool.ok(&format!("delete namespace {} --timeout=200s", tool.namespace));
     let gone = format!("namespaces {:?} not found", tool.namespace);
     tool.refused(&format!("get namespace {}", tool.namespace), &gone);
 }

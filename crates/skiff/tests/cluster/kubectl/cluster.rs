@@ -71,10 +71,10 @@ fn node(tool: &Tool<'_>) {
     let range = r#"{"spec":{"podCIDR":"10.1.0.0/24"}}"#;
     tool.refused_with(&format!("patch node {node} -p"), &[range], "may not change podCIDR");
     tool.refused(&format!("drain {node} --ignore-daemonsets"), "declare no controller");
-    let drained = tool.ok(&format!("drain {node} --ignore-daemonsets --force --timeout=60s"));
+    let drained = tool.ok(&format!("drain {node} --ignore-daemonsets --force --timeout=200s"));
     assert!(drained.contains(&format!("node/{node} drained")), "{drained}");
     let web = tool.ok("get pods -l app=web --field-selector=status.phase=Pending -o name");
     assert_eq!(web.lines().count(), 2, "replacements wait for the node");
     tool.ok(&format!("uncordon {node}"));
-    tool.ok("rollout status deploy/web --timeout=60s");
+    tool.ok("rollout status deploy/web --timeout=200s");
 }

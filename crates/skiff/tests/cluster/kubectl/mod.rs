@@ -44,7 +44,7 @@ fn old_and_new_kubectl_read_change_and_stream() {
 fn story(tool: &Tool<'_>, whole: bool) {
     tool.ok(&format!("create namespace {}", tool.namespace));
     tool.ok(&format!("create deployment web --image={IMAGE} --replicas=2 --port=8080"));
-    tool.shows("rollout status deploy/web --timeout=60s", &["successfully rolled out"]);
+    tool.shows("rollout status deploy/web --timeout=200s", &["successfully rolled out"]);
     if whole {
         reading::all(tool);
         streams::all(tool);
@@ -62,7 +62,7 @@ fn kubectl_administers_nodes_rights_and_namespaces() {
     cluster.import(&website_images());
     let tool = Tool::new(&cluster, "default");
     tool.ok(&format!("create deployment web --image={IMAGE} --replicas=2 --port=8080"));
-    tool.ok("rollout status deploy/web --timeout=60s");
+    tool.ok("rollout status deploy/web --timeout=200s");
     rights::all(&tool);
     cluster::all(&tool);
 }

@@ -99,8 +99,8 @@ fn explanations(tool: &Tool<'_>) {
 }
 
 fn watching(tool: &Tool<'_>) {
-    tool.ok("wait deploy/web --for=condition=Available --timeout=30s");
-    tool.ok("wait deploy/web --for=jsonpath={.status.readyReplicas}=2 --timeout=30s");
+    tool.ok("wait deploy/web --for=condition=Available --timeout=200s");
+    tool.ok("wait deploy/web --for=jsonpath={.status.readyReplicas}=2 --timeout=200s");
     tool.refused("wait pod -l app=web --for=condition=Never --timeout=1s", "timed out waiting");
     let mut watch = tool.background("get configmaps -w --output-watch-events", "ADDED");
     tool.ok("create configmap watched --from-literal=a=b");

@@ -33,7 +33,8 @@ fn logs(tool: &Tool<'_>, pod: &str) {
     tool.refused(&format!("logs {pod} -c nosuch"), "container nosuch is not valid for pod");
     // Ends by itself with its container, and starts again: both logs are there.
     tool.ok(&format!("run crashing --image={IMAGE} -- crash 3 500"));
-    tool.until_field("pod/crashing", "{.status.containerStatuses[0].restartCount}", "1");
+    let restarts = "jsonpath={.status.containerStatuses[0].restartCount}";
+    tool.until("get pod crashing -o", &[restarts], |out| out.parse().is_ok_and(|n: u32| n > 0));
     tool.until("logs crashing --previous", &[], |out| out.contains("crashing with 3"));
     tool.ok("delete pod crashing --now");
     tool.ok(&format!("run counting --image={IMAGE} --restart=Never -- print 5 200"));

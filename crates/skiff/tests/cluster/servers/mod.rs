@@ -20,7 +20,7 @@ use testkit::{Families, Machine, Site, eventually};
 
 use crate::SKIFF;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// An etcd cluster on one machine, and servers on machines of their own. They end with the test.
 struct Shared {

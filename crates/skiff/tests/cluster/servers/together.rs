@@ -2,7 +2,6 @@
 //! they are.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::networking::v1::IPAddress;
@@ -121,9 +120,7 @@ fn one_leads_and_another_takes_over() {
     shared.wait_ready(a);
     eventually("both are endpoints again", PATIENCE, || endpoints_of(&shared, b) == both);
     kill(&mut shared.servers[b].process);
-    eventually("the dead server's address goes", Duration::from_secs(60), || {
-        endpoints_of(&shared, a) == first
-    });
+    eventually("the dead server's address goes", PATIENCE, || endpoints_of(&shared, a) == first);
     eventually("the survivor leads", PATIENCE, || {
         leases.iter().all(|lease| {
             holder_of(&shared, a, lease).is_ok_and(|holder| holder == format!("{first}:6443"))

@@ -37,7 +37,7 @@ async fn pod(admin: &Client<'_>, name: &str, node: &str) -> Value {
     made.json()
 }
 
-async fn token(client: &Client<'_>, spec: Value) -> crate::support::Answer {
+async fn token(client: &Client<'_>, spec: Value) -> support::Answer {
     let request =
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
     client.post("/api/v1/namespaces/default/serviceaccounts/robot/token", &request).await

@@ -239,8 +239,8 @@ pub(crate) fn no_way_around(_: &Node) {
     let mut words = shown.split_whitespace().skip_while(|word| *word != "link/ether");
     let mac = words.nth(1).expect("a hardware address").to_owned();
     intruder.namespace.run(move || {
-        crate::world::ip(&format!("route add {to}/32 dev eth0 scope link"));
-        crate::world::ip(&format!("neigh replace {to} lladdr {mac} dev eth0 nud permanent"));
+        world::ip(&format!("route add {to}/32 dev eth0 scope link"));
+        world::ip(&format!("neigh replace {to} lladdr {mac} dev eth0 nud permanent"));
     });
     until("frames go straight to the neighbour", || heard(&intruder));
     let allow = json!({"podSelector": {"matchLabels": {"role": "guarded"}},
@@ -252,11 +252,11 @@ pub(crate) fn no_way_around(_: &Node) {
         assert!(began.elapsed() < PATIENCE, "frames still go past the node: {rules}");
     }
     until("the friend is heard", || heard(&friend));
-    intruder.namespace.run(move || crate::world::ip(&format!("route del {to}/32 dev eth0")));
+    intruder.namespace.run(move || world::ip(&format!("route del {to}/32 dev eth0")));
     let stolen = friend.addresses[0];
     intruder.namespace.run(move || {
-        crate::world::ip(&format!("addr add {stolen}/32 dev lo"));
-        crate::world::ip(&format!("route replace default via 10.244.1.1 dev eth0 src {stolen}"));
+        world::ip(&format!("addr add {stolen}/32 dev lo"));
+        world::ip(&format!("route replace default via 10.244.1.1 dev eth0 src {stolen}"));
     });
     for _ in 0..3 {
         assert!(!heard(&intruder), "a stolen address opens nothing");

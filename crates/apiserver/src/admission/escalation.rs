@@ -63,8 +63,10 @@ impl Escalation {
         if self.holds(write, "escalate", &write.row.resource.resource, write.name).await {
             return Ok(());
         }
-        let mut wanted: Vec<Rule> =
-            serde_json::from_value(role["rules"].clone()).unwrap_or_default();
+        // What cannot be read is not taken for nothing.
+        let wanted: Result<Option<Vec<Rule>>, _> = serde_json::from_value(role["rules"].clone());
+        let wanted = wanted.map_err(|error| Status::bad_request(format!("rules: {error}")))?;
+        let mut wanted = wanted.unwrap_or_default();
         if aggregates(role) || write.old.is_some_and(aggregates) {
             // Whatever the selectors will ever match: everything.
             let all = || vec!["*".to_owned()];

@@ -351,10 +351,11 @@ async fn security_memory_network_probes_and_sandboxes() {
         json!({"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "c"}]}),
     )
     .await;
+    // Only its child is killed: the runtime hears of that and of the end apart, in whatever order they come.
     node.run(
         "greedy",
         json!({"restartPolicy": "Never", "containers": [{"name": "c", "resources": {"limits": {"memory": "8Mi"}},
-        "command": sh("busybox dd if=/dev/zero of=/dev/null bs=200M count=1; echo survived; exit 9")}]}),
+        "command": sh("busybox dd if=/dev/zero of=/dev/null bs=200M count=1; echo survived; busybox sleep 5; exit 9")}]}),
     )
     .await;
     let server = "busybox mkdir /tmp/w; echo fine > /tmp/w/ok; exec busybox httpd -f -p 127.0.0.1:18471 -h /tmp/w";

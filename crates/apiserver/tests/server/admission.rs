@@ -476,12 +476,7 @@ async fn what_pod_security_finds_is_in_the_audit_log() {
         };
         events.filter(is).collect()
     };
-    for _ in 0..500 {
-        if events().len() == 2 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until("both events", async || events().len() == 2).await;
     let said = |index: usize, key: &str| {
         let events = events();
         events[index]["annotations"][format!("pod-security.kubernetes.io/{key}")]

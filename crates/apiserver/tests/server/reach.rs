@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use skiff_apiserver::{AdmissionOptions, ApiServerOptions};
 
-use crate::support::{Answer, Client, Cluster};
+use crate::support::{Answer, Client, Cluster, until};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1";
@@ -26,14 +26,13 @@ async fn grant(admin: &Client<'_>, user: &str, rules: Value) {
 
 /// Sends again until what was granted counts: something else is answered than 403 to the request itself.
 async fn granted(send: impl AsyncFn() -> Answer) -> Answer {
-    for _ in 0..500 {
-        let answer = send().await;
-        if answer.code != StatusCode::FORBIDDEN {
-            return answer;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("permission not granted in time");
+    let mut answer = None;
+    until("the permission's effect", async || {
+        let code = answer.insert(send().await).code;
+        code != StatusCode::FORBIDDEN
+    })
+    .await;
+    answer.expect("an answer")
 }
 
 async fn patch(client: &Client<'_>, path: &str, change: &Value) -> Answer {
@@ -134,14 +133,10 @@ async fn who_says_what_of_devices_is_asked_for_each_part() {
         "status.devices: Forbidden: changing status.devices requires resource=\"resourceclaims/driver\", verb=\"[arbitrary-node:patch]\" permission: resourceclaims.resource.k8s.io \"d.example.com\" is forbidden: User \"driver\" cannot arbitrary-node:patch resource \"resourceclaims/driver\" in API group \"resource.k8s.io\" in the namespace \"default\"",
     );
     grant(&admin, "driver", right("resourceclaims/driver", "arbitrary-node:patch")).await;
-    for attempt in 0.. {
-        let answer = patch(&driver, &status, &said).await;
-        if answer.code == StatusCode::OK {
-            break;
-        }
-        assert!(attempt < 500, "{}", answer.text());
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until("the permission's effect", async || {
+        patch(&driver, &status, &said).await.code == StatusCode::OK
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ images: build
 	target/release/xtask images
 
 # What only tests need.
-test: PACKAGES += etcd-server busybox-static
+test: PACKAGES += etcd-server busybox-static python3-pip
 
 test: packages
 	cargo xtask test

@@ -2,6 +2,7 @@
 //! Needs root, containerd, runc and busybox-static.
 
 mod shutdown;
+mod streams;
 mod support;
 
 use std::time::Instant;
@@ -328,7 +329,7 @@ async fn logs_through_the_api_server() {
     })
     .await;
     let error = node.pods().logs("silent", &LogParams::default()).await.unwrap_err().to_string();
-    assert!(error.contains("container \"c\" in pod \"silent\" is waiting to start"), "{error}");
+    assert!(error.contains("container \"c\" in pod \"silent\" is waiting to start: ErrImageNeverPull"), "{error}");
     node.finish().await;
 }
 

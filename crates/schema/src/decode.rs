@@ -115,6 +115,20 @@ pub fn parse(body: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
     Ok((value.unwrap_or(Value::Null), pass.strict))
 }
 
+/// The text that refuses a value where Go wants one of another type.
+#[must_use]
+pub fn mismatch(value: &Value, wanted: &str) -> String {
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    format!("json: cannot unmarshal {kind} into Go value of type {wanted}")
+}
+
 /// The text that refuses an object with unknown or duplicate fields, or none if there are none.
 #[must_use]
 pub fn strict_error(fields: &[String]) -> Option<String> {

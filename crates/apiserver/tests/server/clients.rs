@@ -1,6 +1,4 @@
-//! Client libraries over TLS: kube-rs, and the Python client where it is installed.
-
-use std::process::Command;
+//! kube-rs over TLS; clients of other languages are looked at with a whole cluster.
 
 use crate::support::Cluster;
 use futures::{StreamExt, TryStreamExt};
@@ -129,31 +127,6 @@ async fn kube_rs_watches_by_lists_and_by_streams() {
         .boxed();
     let first = events.try_next().await.expect("no error").expect("an event");
     assert!(matches!(first, WatchEvent::Added(_)), "{first:?}");
-}
-
-/// Whether a Python with the client is there.
-fn python() -> bool {
-    let asked = Command::new("python3").args(["-c", "import kubernetes"]).output();
-    asked.is_ok_and(|output| output.status.success())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_python_client_is_content() {
-    if !python() {
-        eprintln!("python3 has no module kubernetes (Debian: python3-kubernetes): nothing tested");
-        return;
-    }
-    let cluster = Cluster::start().await;
-    let path = cluster.directory.path().join("kubeconfig");
-    std::fs::write(&path, administrator(&cluster).await).expect("written");
-    let story = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/server/clients/story.py");
-    let told = tokio::task::spawn_blocking(move || {
-        Command::new("python3").arg(story).env("KUBECONFIG", path).output()
-    });
-    let output = told.await.expect("ran").expect("python starts");
-    let shown =
-        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(output.status.success(), "{}", shown.join("\n"));
 }
 
 /// Both versions of HTTP on one port; over the newer one, watches and requests share a connection.

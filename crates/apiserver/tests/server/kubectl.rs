@@ -5,11 +5,18 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+#[path = "kubectl/steps.rs"]
+mod steps;
+
 use crate::support::Cluster;
 use pki::{Profile, kubeconfig};
 
-/// Commands and what they print; the files they name are beside it.
-const STORY: &str = concat!(include_str!("kubectl/story.txt"), include_str!("kubectl/apply.txt"));
+/// Commands and what they print, told one after the other; the files they name are beside them.
+const STORIES: [&str; 3] = [
+    include_str!("kubectl/story.txt"),
+    include_str!("kubectl/apply.txt"),
+    include_str!("kubectl/more.txt"),
+];
 
 /// kubectl and its siblings, `kubectl.1.27` and so on, wherever the link in PATH leads.
 fn installed() -> Vec<PathBuf> {
@@ -26,95 +33,36 @@ fn installed() -> Vec<PathBuf> {
     if versions.is_empty() { vec![found] } else { versions }
 }
 
-/// One command of the story.
-struct Step {
-    line: usize,
-    succeeds: bool,
-    /// Whether the oldest kubectl is not asked.
-    newer: bool,
-    /// Whether it may fail all the same.
-    either: bool,
-    words: Vec<String>,
-    expected: Vec<&'static str>,
-}
-
-fn story() -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
-    for (number, line) in STORY.lines().enumerate() {
-        if let Some((mark @ ("$" | "!" | "?"), command)) = line.split_once(' ') {
-            let (command, either) = match command.strip_suffix(" || true") {
-                Some(command) => (command, true),
-                None => (command, false),
-            };
-            let (words, expected) = (words(command), Vec::new());
-            steps.push(Step {
-                line: number + 1,
-                succeeds: mark != "!",
-                newer: mark == "?",
-                either,
-                words,
-                expected,
-            });
-        } else if let Some(step) =
-            steps.last_mut().filter(|_| !line.is_empty() && !line.starts_with('#'))
-        {
-            step.expected.push(line);
-        }
-    }
-    steps
-}
-
-/// Words between spaces; single quotes hold together.
-fn words(command: &str) -> Vec<String> {
-    let (mut words, mut quoted) = (vec![String::new()], false);
-    for character in command.chars() {
-        match character {
-            '\'' => quoted = !quoted,
-            ' ' if !quoted => words.push(String::new()),
-            _ => words.last_mut().expect("a word").push(character),
-        }
-    }
-    words
-}
-
 /// Runs kubectl where the story's files and its configuration are.
 fn run(program: &Path, home: &Path, words: &[String]) -> Output {
-    let team = home.file_name().unwrap_or_default().to_string_lossy();
     Command::new(program)
         .current_dir(home)
         .env("KUBECONFIG", home.join("kubeconfig"))
         .env("HOME", home)
         .env("KUBECTL_APPLYSET", "true")
         .env("KUBE_EDITOR", "sed -i s/replicas:.2/replicas:\\ 4/")
-        .args(words.iter().map(|word| word.replace("{team}", &team)))
+        .args(words)
         .stdin(Stdio::null())
         .output()
         .expect("kubectl runs")
 }
 
-/// Tells the whole story; all surprises are told at its end.
+/// Tells all stories; the surprises of each are told at its end.
 fn tell(program: &Path, home: &Path) {
-    let mut surprises = Vec::new();
-    let oldest = program.ends_with("kubectl.1.27");
-    for step in story().into_iter().filter(|step| !(step.newer && oldest)) {
-        let output = run(program, home, &step.words);
-        let shown = text(&output);
-        let missing: Vec<_> = step.expected.iter().filter(|text| !shown.contains(**text)).collect();
-        if !missing.is_empty() || (output.status.success() != step.succeeds && !step.either) {
-            let (line, command) = (step.line, step.words.join(" "));
-            surprises.push(format!(
-                "{line}: {command}: {:?}, without {missing:?}: {shown}",
-                output.status.code()
-            ));
-        }
+    let ask = |words: &[String]| {
+        let output = run(program, home, words);
+        let shown = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        steps::Ended { code: output.status.code(), shown: shown.join("") }
+    };
+    let (name, team) = (program.to_string_lossy(), home.file_name().unwrap_or_default());
+    let fill = |text: &str| text.replace("{team}", &team.to_string_lossy());
+    STORIES.into_iter().for_each(|story| steps::tell(story, &name, fill, ask));
+    let kinds = ask(&["api-resources", "-o", "name"].map(str::to_owned)).shown;
+    // Both groups call theirs events, and kubectl takes what follows for a field.
+    for kind in kinds.lines().filter(|kind| *kind != "events.events.k8s.io") {
+        let ended = ask(&["explain", kind, "--recursive"].map(str::to_owned));
+        assert!(ended.shown.contains("FIELDS:"), "explain {kind}: {}", ended.shown);
     }
-    assert!(surprises.is_empty(), "{}:\n{}", program.display(), surprises.join("\n"));
-}
-
-fn text(output: &Output) -> String {
-    [&output.stdout, &output.stderr]
-        .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-        .join("")
 }
 
 /// The files of the story, in a directory of its own.
@@ -126,7 +74,9 @@ fn furnish(home: &Path, config: &str, authority: &pki::Authority) {
         let entry = entry.expect("a file");
         let request = crate::minimal::content("", "CertificateSigningRequest");
         let request = request["spec"]["request"].as_str().expect("a request");
-        let text = std::fs::read_to_string(entry.path()).expect("text").replace("REQUEST", request);
+        let team = home.file_name().unwrap_or_default().to_string_lossy();
+        let text = std::fs::read_to_string(entry.path()).expect("text");
+        let text = text.replace("REQUEST", request).replace("TEAM", &team);
         std::fs::write(home.join(entry.file_name()), text).expect("copied");
     }
     let identity = authority.issue(&Profile::client("pair", None)).expect("certificate");

@@ -91,8 +91,8 @@ pub(super) fn labels(labels: &Map<String, Value>) -> String {
 /// A label selector object as text.
 pub(super) fn selector(selector: &Value) -> String {
     match meta::Selector::from_label_selector(selector) {
-        Ok(parsed) if parsed.is_empty() => "<none>".to_owned(),
-        Ok(parsed) => parsed.to_string(),
+        // One that selects nothing has no text either.
+        Ok(parsed) => or(&parsed.to_string(), "<none>").to_owned(),
         Err(_) => "<error>".to_owned(),
     }
 }

@@ -78,9 +78,18 @@ pub(super) fn log(
 
 fn waiting_reason(context: &Context, state: &PodState, name: &str) -> String {
     let status = status(context, state);
-    let all = status.container_statuses.into_iter().chain(status.init_container_statuses).flatten();
-    let waiting = all.filter(|s| s.name == name).find_map(|s| s.state?.waiting);
-    waiting.map(|w| w.message.or(w.reason).unwrap_or_default()).unwrap_or_default()
+    let all = [
+        status.container_statuses,
+        status.init_container_statuses,
+        status.ephemeral_container_statuses,
+    ];
+    let mut all = all.into_iter().flatten().flatten().filter(|s| s.name == name);
+    let reason = all.find_map(|s| s.state?.waiting?.reason).unwrap_or_default();
+    match reason.as_str() {
+        "ErrImagePull" => "image can't be pulled".to_owned(),
+        "ImagePullBackOff" => "trying and failing to pull image".to_owned(),
+        _ => reason,
+    }
 }
 
 /// Whether the container with this id still runs in this pod.

@@ -26,14 +26,17 @@ pub(super) async fn command(
         _ => return respond::not_found(),
     };
     let Some(state) = containers::pod(context, namespace, pod) else { return no_pod() };
-    let found = state.containers.iter().find(|c| c.name == *container);
-    let Some(id) = found.and_then(|c| c.running()).map(|running| running.id.clone()) else {
+    let found = state.containers.iter().position(|c| c.name == *container);
+    let running = found.and_then(|index| Some((index, state.containers[index].running()?)));
+    let Some((index, id)) = running.map(|(index, running)| (index, running.id.clone())) else {
         return respond::text(
             StatusCode::NOT_FOUND,
             format!("container not found ({container:?})"),
         );
     };
-    remote::command(context.runtime.as_ref(), id, purpose, request, shutdown).await
+    let terminal = state.spec_of(index).and_then(|c| c.tty).unwrap_or_default();
+    let container = remote::Container { id, terminal };
+    remote::command(context.runtime.as_ref(), container, purpose, request, shutdown).await
 }
 
 /// `/portForward/…`: namespace, pod, perhaps its uid.

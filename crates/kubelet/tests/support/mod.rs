@@ -26,7 +26,10 @@ use registry::{Rows, header_reader};
 use rustls::pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use serve::tls::Certificate;
+use serve::{
+    Server, ServerOptions,
+    tls::{Certificate, ServerTls},
+};
 use skiff_kubelet::{Kubelet, KubeletDependencies, KubeletOptions, ServerIdentity};
 use store::Embedded;
 use tempfile::TempDir;
@@ -40,6 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(crate) struct Node {
     pub(crate) client: kube::Client,
+    server: ApiServer,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) containerd: ContainerdOptions,
     pub(crate) options: KubeletOptions,
@@ -96,6 +100,7 @@ impl Node {
         let runtime: Arc<dyn Runtime> = Arc::new(cri::GrpcRuntime::new(&containerd.socket()));
         let mut node = Self {
             client,
+            server,
             runtime,
             containerd,
             options,
@@ -171,6 +176,32 @@ impl Node {
         }
         let left: Vec<&str> = mounts.lines().filter(|line| line.contains(&place)).collect();
         assert!(left.is_empty(), "mounts are left: {left:#?}");
+    }
+
+    /// A client as any other has it: over TLS, with a certificate of the cluster's authority.
+    pub(crate) async fn over_tls(&self) -> kube::Client {
+        let localhost = [127, 0, 0, 1].into();
+        let identity = self.authority.issue(&Profile::server("server", vec![], vec![localhost]));
+        let identity = identity.unwrap();
+        let certificate =
+            Certificate::new(identity.chain().unwrap(), identity.private_key().unwrap()).unwrap();
+        let authority = [self.authority.certificate_der().unwrap()];
+        let tls = ServerTls::new(certificate, Some(&authority)).unwrap();
+        let server = Server::bind((localhost, 0).into(), Some(tls), ServerOptions::default()).await;
+        let server = server.unwrap();
+        let address = server.local_address().unwrap();
+        tokio::spawn(server.run(self.server.clone(), self.shutdown.clone()));
+        let admin = Profile::client("admin", Some("system:masters"));
+        let admin = self.authority.issue(&admin).unwrap();
+        let config = pki::kubeconfig(
+            "test",
+            &format!("https://{address}"),
+            self.authority.certificate(),
+            &admin,
+        );
+        let config = kube::config::Kubeconfig::from_yaml(&config).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await;
+        kube::Client::try_from(config.unwrap()).unwrap()
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>

@@ -35,8 +35,10 @@ impl<'a, 'c> Prepared<'a, 'c> {
             let bytes = body.clone();
             return Ok(Self { context, patch, manages, bytes, value: Value::Null });
         }
+        // Upstream says what it is doing of one kind of patch only.
+        let doing = if patch == PatchType::Merge { "error decoding patch: " } else { "" };
         let (value, duplicates) = schema::decode::parse(body)
-            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+            .map_err(|error| Status::bad_request(format!("{doing}{error}")))?;
         match context.request.params.field_validation {
             schema::FieldValidation::Ignore => {}
             schema::FieldValidation::Warn => context.warn(duplicates),
@@ -47,7 +49,8 @@ impl<'a, 'c> Prepared<'a, 'c> {
             }
         }
         if !value.is_object() {
-            return Err(Status::bad_request("error decoding patch: the patch is no object"));
+            let problem = schema::decode::mismatch(&value, "map[string]interface {}");
+            return Err(Status::bad_request(format!("{doing}{problem}")));
         }
         Ok(Self { context, patch, manages, bytes: Bytes::new(), value })
     }

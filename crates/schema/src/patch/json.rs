@@ -4,6 +4,7 @@ use json_patch::{Patch, PatchErrorKind, PatchOperation};
 use serde_json::Value;
 
 use super::PatchError;
+use crate::decode::{mismatch, syntax};
 
 /// The most operations one patch may hold, as upstream.
 pub const MOST_OPERATIONS: usize = 10_000;
@@ -24,13 +25,30 @@ const MOST_MOVED: usize = 5_000_000;
 /// When the body is no JSON patch, has too many operations, nests too deep, or an operation does not apply; `object` is then
 /// partly patched and of no use.
 pub fn json_patch(object: &mut Value, body: &[u8]) -> Result<(), PatchError> {
-    let operations: Vec<Value> = serde_json::from_slice(body)
-        .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
+    let malformed = |problem| PatchError::Malformed(format!("error decoding patch: {problem}"));
+    let operations = match serde_json::from_slice(body) {
+        Ok(Value::Array(operations)) => operations,
+        Ok(other) => return Err(malformed(mismatch(&other, "[]handlers.jsonPatchOp"))),
+        Err(error) => return Err(malformed(syntax(&error, body))),
+    };
     if operations.len() > MOST_OPERATIONS {
         return Err(PatchError::TooMany(operations.len()));
     }
+    for operation in &operations {
+        match operation["op"].as_str() {
+            _ if !operation.is_object() => {
+                return Err(malformed(mismatch(operation, "handlers.jsonPatchOp")));
+            }
+            Some("add" | "remove" | "replace" | "move" | "copy" | "test") => {}
+            // Not seen before it is to be carried out, upstream.
+            other => {
+                let name = other.unwrap_or("unknown");
+                return Err(PatchError::Failed(format!("Unexpected kind: {name}")));
+            }
+        }
+    }
     let patch: Patch = serde_json::from_value(Value::Array(operations))
-        .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
+        .map_err(|error| malformed(error.to_string()))?;
     let (mut copied, mut moved) = (0, 0);
     for operation in patch.0 {
         if let PatchOperation::Copy(copy) = &operation {
@@ -173,5 +191,7 @@ mod tests {
         let start = json!({"a": ["x".repeat(1024)]});
         assert!(matches!(patched(start, &doubling), Err(PatchError::Failed(_))));
         assert!(matches!(patched(json!({}), &json!({"op": "add"})), Err(PatchError::Malformed(_))));
+        let strange = patched(json!({}), &json!([{"op": "jump", "path": "/a"}]));
+        assert_eq!(strange, Err(PatchError::Failed("Unexpected kind: jump".to_owned())));
     }
 }

@@ -1,6 +1,7 @@
 //! Real clusters under test, seen from outside: `skiff up`, `kubectl`, HTTP. One binary, because linking
 //! is what costs; each test makes a cluster of its own.
 
+mod clients;
 mod faults;
 mod joining;
 mod kubectl;

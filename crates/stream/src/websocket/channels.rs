@@ -1,9 +1,7 @@
 //! The channel subprotocols: each message begins with its channel's number, as a byte or, in the
 //! base64 ones, as a digit. Version 5 adds a message that ends a channel.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::SplitSink;
 use futures::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
@@ -47,28 +45,15 @@ impl Dialect {
     }
 
     fn write(self, channel: Channel, data: &[u8]) -> Message {
-        if self.base64 {
-            return Message::text(format!("{}{}", channel as u8, STANDARD.encode(data)));
-        }
-        let mut message = BytesMut::with_capacity(data.len() + 1);
-        message.put_u8(channel as u8);
-        message.put_slice(data);
-        Message::binary(message.freeze())
+        super::encode(self.base64, channel as u8, data)
     }
 
     fn read(self, message: &Bytes) -> Option<Packet> {
-        let (number, data) = message.split_first()?;
-        if self.closes && *number == CLOSE {
+        let (number, data) = super::decode(self.base64, message)?;
+        if self.closes && number == CLOSE {
             return Some(Packet { channel: channel(*data.first()?)?, data: None });
         }
-        if self.base64 {
-            let data = STANDARD.decode(data).ok()?;
-            return Some(Packet {
-                channel: channel(number.checked_sub(b'0')?)?,
-                data: Some(data.into()),
-            });
-        }
-        Some(Packet { channel: channel(*number)?, data: Some(message.slice(1..)) })
+        Some(Packet { channel: channel(number)?, data: Some(data) })
     }
 }
 

@@ -28,6 +28,15 @@ pub(crate) enum Purpose {
     Attach,
 }
 
+/// The container that is meant.
+#[derive(Debug)]
+pub(crate) struct Container {
+    /// The runtime's id of it.
+    pub(crate) id: String,
+    /// Whether its first process has a terminal. Who attaches cannot choose, and need not know.
+    pub(crate) terminal: bool,
+}
+
 /// The query of an exec or attach request.
 #[derive(Debug, PartialEq, Eq)]
 struct Query {
@@ -50,8 +59,7 @@ impl Query {
                 _ => {}
             }
         }
-        // A terminal has one output.
-        parsed.wanted.stderr &= !parsed.wanted.tty;
+        parsed.wanted = with_terminal(parsed.wanted, parsed.wanted.tty);
         parsed
     }
 
@@ -68,6 +76,11 @@ impl Query {
         }
         Ok(())
     }
+}
+
+/// The same channels with a terminal, which has one output, or without.
+const fn with_terminal(wanted: Wanted, tty: bool) -> Wanted {
+    Wanted { tty, stderr: wanted.stderr && !tty, ..wanted }
 }
 
 /// Name and value of each parameter, percent-decoded.
@@ -105,12 +118,12 @@ fn decode(text: &str) -> String {
 /// upgraded are plain HTTP answers; the session itself goes on in a task that ends with `shutdown`.
 pub(crate) async fn command(
     runtime: &dyn Runtime,
-    container: String,
+    container: Container,
     purpose: Purpose,
     mut request: Request<Body>,
     shutdown: CancellationToken,
 ) -> Response<Body> {
-    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let mut query = Query::parse(request.uri().query().unwrap_or_default());
     if let Err(problem) = query.check(purpose) {
         return super::text(StatusCode::BAD_REQUEST, problem.to_owned());
     }
@@ -119,7 +132,11 @@ pub(crate) async fn command(
         Err(refusal) => return super::refused(&refusal),
     };
     let wanted = query.wanted;
-    let streaming = match prepare(runtime, container, purpose, query).await {
+    if purpose == Purpose::Attach {
+        query.wanted = with_terminal(wanted, container.terminal);
+    }
+    let given = query.wanted;
+    let streaming = match prepare(runtime, container.id, purpose, query).await {
         Ok(url) => connect(&url).await,
         Err(error) => Err(error.to_string()),
     };
@@ -137,7 +154,7 @@ pub(crate) async fn command(
     tokio::spawn(async move {
         let session = async {
             let (front, back) = (client.await.map_err(|e| e.to_string())?, back);
-            gateway(front, back, &upgrade, wanted).await.map_err(|e| e.to_string())
+            gateway((front, wanted), (back, given), &upgrade).await.map_err(|e| e.to_string())
         };
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -149,18 +166,18 @@ pub(crate) async fn command(
     response
 }
 
+/// Joins the client, with the channels it asked for, and the runtime, with those that there are.
 async fn gateway(
-    front: Upgraded,
-    back: Upgraded,
+    (front, wanted): (Upgraded, Wanted),
+    (back, given): (Upgraded, Wanted),
     upgrade: &Upgrade,
-    wanted: Wanted,
 ) -> Result<(), stream::StreamError> {
     let front = TokioIo::new(front);
     let front = match upgrade.transport {
         Transport::Spdy => Session::serve_spdy(front, wanted).await?,
         Transport::WebSocket => websocket::serve(front, upgrade.protocol, wanted).await,
     };
-    let back = Session::connect_spdy(TokioIo::new(back), wanted).await?;
+    let back = Session::connect_spdy(TokioIo::new(back), given).await?;
     Session::splice(front, back).await;
     Ok(())
 }
@@ -242,7 +259,11 @@ mod tests {
                 && kubelet.wanted.stderr
                 && !kubelet.wanted.tty
         );
-        assert!(!Query::parse("stderr=true&stdout=true&tty=true").wanted.stderr);
+        let terminal = Query::parse("stderr=true&stdout=true&tty=true").wanted;
+        assert!(!terminal.stderr);
+        // A client without a terminal of its own attaches to a container that has one, and back.
+        assert_eq!(with_terminal(api.wanted, true), Wanted { stdin: true, ..terminal });
+        assert_eq!(with_terminal(terminal, false), Wanted { stdout: true, ..Wanted::default() });
     }
 
     #[test]

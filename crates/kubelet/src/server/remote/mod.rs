@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use serve::Body;
 use stream::upgrade::Refusal;
 
-pub(crate) use command::{Purpose, command};
+pub(crate) use command::{Container, Purpose, command};
 pub(crate) use forward::forward;
 
 fn refused(refusal: &Refusal) -> Response<Body> {

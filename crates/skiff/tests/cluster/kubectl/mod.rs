@@ -2,6 +2,7 @@
 
 mod changing;
 mod cluster;
+mod commands;
 mod reading;
 mod rights;
 pub(crate) mod streams;
@@ -48,6 +49,7 @@ fn story(tool: &Tool<'_>, whole: bool) {
     if whole {
         reading::all(tool);
         streams::all(tool);
+        commands::all(tool);
         changing::all(tool);
     } else {
         reading::formats(tool);

@@ -1,4 +1,4 @@
-"""What the Python client does with a cluster: everything but what needs a node. Fails at the first surprise."""
+"""What the Python client does with objects. Fails at the first surprise."""
 
 import kubernetes
 from kubernetes import client, config, dynamic, utils, watch

@@ -61,7 +61,10 @@ fn content(cluster: &Cluster, program: &str, story: &Path, python_path: Option<&
 
 #[test]
 fn clients_in_python_and_javascript_are_content() {
-    let (python, javascript) = (python(), javascript());
+    let (python, javascript) = std::thread::scope(|scope| {
+        let javascript = scope.spawn(javascript);
+        (python(), javascript.join().expect("npm was asked"))
+    });
     if python.is_none() && javascript.is_none() {
         return;
     }

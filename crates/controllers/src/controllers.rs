@@ -5,6 +5,7 @@
 use std::{collections::BTreeSet, future::Future, pin::Pin, time::Duration};
 
 use client::{Caches, Election, EventRecorder, LeaderElection};
+use pki::TokenKeys;
 use reconcile::{Deps, Metrics};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +18,8 @@ use crate::{
     load_balancer::{self, AddressRange},
     namespace,
     node_ipam::{self, NodeIpamOptions},
-    nodelifecycle, pod_gc, protection, quota, replicaset, root_ca, service_account, service_cidr,
-    statefulset,
+    nodelifecycle, pod_gc, protection, quota, replicaset, root_ca, service_account,
+    service_account_token, service_cidr, statefulset,
 };
 
 /// How the controllers behave.
@@ -34,6 +35,8 @@ pub struct ControllersOptions {
     /// How long any node may be silent before it is taken for lost; `None`: as long as its lease
     /// says, which is short in small clusters.
     pub node_grace: Option<Duration>,
+    /// What tokens in Secrets are signed with; none are, if `None`.
+    pub token_keys: Option<TokenKeys>,
     /// What certificate requests are signed with; none are, if `None`.
     pub signer: Option<Signer>,
     /// Where nodes' pod networks come from; no ranges, no pod networks.
@@ -53,6 +56,7 @@ impl Default for ControllersOptions {
             disabled: BTreeSet::new(),
             election: None,
             node_grace: None,
+            token_keys: None,
             signer: None,
             node_ipam: NodeIpamOptions::default(),
             load_balancer_pool: Vec::new(),
@@ -94,6 +98,7 @@ impl Controllers {
         &[
             namespace::NAME,
             service_account::NAME,
+            service_account_token::NAME,
             root_ca::NAME,
             deployment::NAME,
             replicaset::NAME,
@@ -190,6 +195,10 @@ impl Controllers {
         Some(match name {
             namespace::NAME => Box::pin(namespace::run(caches, deps, term)),
             service_account::NAME => Box::pin(service_account::run(caches, deps, term)),
+            service_account_token::NAME => {
+                let signing = (options.token_keys.clone()?, options.root_ca.clone());
+                Box::pin(service_account_token::run(caches, deps, signing, term))
+            }
             root_ca::NAME => Box::pin(root_ca::run(caches, deps, options.root_ca.clone()?, term)),
             deployment::NAME => Box::pin(deployment::run(caches, deps, term)),
             replicaset::NAME => Box::pin(replicaset::run(caches, deps, term)),

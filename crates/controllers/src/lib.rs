@@ -23,6 +23,7 @@ mod quota;
 mod replicaset;
 mod root_ca;
 mod service_account;
+mod service_account_token;
 mod service_cidr;
 mod statefulset;
 #[cfg(test)]

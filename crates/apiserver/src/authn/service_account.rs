@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use meta::Status;
 use pki::TokenKeys;
 use registry::UserInfo;
@@ -23,6 +24,46 @@ use crate::{
 const REMEMBER: Duration = Duration::from_secs(10);
 /// The most signatures remembered.
 const MOST_REMEMBERED: usize = 2048;
+
+/// Who made the tokens in Secrets.
+const LEGACY: &str = "kubernetes/serviceaccount";
+/// The label of Secrets whose tokens are not accepted any more.
+const INVALID: &str = "kubernetes.io/legacy-token-invalid-since";
+
+/// What a token in a Secret says. It ends with the Secret.
+#[derive(Deserialize)]
+struct Legacy {
+    sub: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    namespace: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
+    secret: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    account: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    uid: String,
+}
+
+impl Legacy {
+    /// The same as claims of a token for these audiences that does not end.
+    fn claims(self, audiences: &[String]) -> Claims {
+        Claims {
+            aud: Audience::Many(audiences.to_vec()),
+            exp: i64::MAX,
+            iat: 0,
+            iss: LEGACY.to_owned(),
+            jti: String::new(),
+            kubernetes: Bound {
+                namespace: self.namespace,
+                secret: Some(Reference { name: self.secret, uid: String::new() }),
+                serviceaccount: Reference { name: self.account, uid: self.uid },
+                ..Bound::default()
+            },
+            nbf: 0,
+            sub: self.sub,
+        }
+    }
+}
 
 /// The claims of a token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -140,6 +181,11 @@ impl ServiceAccounts {
         self.keys.key_set()
     }
 
+    /// The algorithms of the keys.
+    pub fn algorithms(&self) -> Vec<String> {
+        self.keys.algorithms()
+    }
+
     /// Signs claims.
     ///
     /// # Errors
@@ -166,7 +212,7 @@ impl ServiceAccounts {
             .map(|&one| one.to_owned())
             .collect();
         let now = jiff::Timestamp::now().as_second();
-        if audiences.is_empty() || claims.exp < now || !self.alive(&claims) {
+        if audiences.is_empty() || claims.exp < now || !self.alive(token, &claims) {
             return None;
         }
         Some(Authenticated { user: Arc::new(user(&claims)), audiences })
@@ -176,7 +222,12 @@ impl ServiceAccounts {
         if let Some(claims) = self.verified.get(&digest) {
             return Some(claims);
         }
-        let claims = match self.keys.verify::<Claims>(token, &self.issuer, audiences) {
+        let legacy = |_| {
+            let legacy = self.keys.verify_endless::<Legacy>(token, LEGACY);
+            legacy.map(|legacy| legacy.claims(&self.audiences))
+        };
+        let bound = self.keys.verify::<Claims>(token, &self.issuer, audiences);
+        let claims = match bound.or_else(legacy) {
             Ok(claims) => Arc::new(claims),
             Err(error) => {
                 tracing::debug!(%error, "bearer token refused");
@@ -187,8 +238,8 @@ impl ServiceAccounts {
         Some(claims)
     }
 
-    /// Whether subject and bound objects exist with the uids in the token.
-    fn alive(&self, claims: &Claims) -> bool {
+    /// Whether subject and bound objects exist with the uids in the token, or the Secret with the token in it.
+    fn alive(&self, token: &str, claims: &Claims) -> bool {
         let bound = &claims.kubernetes;
         let lives = |resource, namespace: &str, reference: &Option<Reference>| match reference {
             None => true,
@@ -198,10 +249,27 @@ impl ServiceAccounts {
         identity::split_service_account(&claims.sub) == Some((&bound.namespace, &account.name))
             && self.lookup.lives("", "serviceaccounts", &bound.namespace, &account.name, &account.uid)
             && lives("pods", &bound.namespace, &bound.pod)
-            && lives("secrets", &bound.namespace, &bound.secret)
+            && match &bound.secret {
+                Some(secret) if claims.iss == LEGACY => {
+                    self.holds(&bound.namespace, &secret.name, token)
+                }
+                secret => lives("secrets", &bound.namespace, secret),
+            }
             // The node of a pod may be gone while the pod is being cleaned up; a token bound to the node
             // alone ends with it.
             && (bound.pod.is_some() || lives("nodes", "", &bound.node))
+    }
+}
+
+impl ServiceAccounts {
+    /// Whether a Secret holds the token.
+    fn holds(&self, namespace: &str, name: &str, token: &str) -> bool {
+        let Some(secret) = self.lookup.object("", "secrets", namespace, name) else { return false };
+        let metadata = &secret["metadata"];
+        let stands = metadata["deletionTimestamp"].is_null()
+            && metadata["labels"][INVALID].as_str().unwrap_or_default().is_empty();
+        let held = secret["data"]["token"].as_str().unwrap_or_default();
+        stands && BASE64_STANDARD.decode(held).is_ok_and(|held| held == token.as_bytes())
     }
 }
 

@@ -6,6 +6,7 @@ mod budgets;
 mod lifecycle;
 mod quotas;
 mod support;
+mod tokens;
 
 use std::{
     sync::{

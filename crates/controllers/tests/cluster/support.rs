@@ -66,6 +66,7 @@ impl Cluster {
         let manager = client::in_process(server.in_process(manager), ());
         let options = ControllersOptions {
             root_ca: Some("the CA".into()),
+            token_keys: Some(TokenKeys::load_or_create(&directory.path().join("sa.key")).unwrap()),
             node_grace: Some(grace),
             garbage_delay: Duration::ZERO,
             ..ControllersOptions::default()

@@ -13,7 +13,8 @@ use store::Store;
 
 use crate::{
     admission::AdmissionOptions, audit::AuditOptions, authn::AuthenticationOptions,
-    authz::AuthorizationConfiguration, flow::FlowOptions, traces::TracingConfiguration,
+    authz::AuthorizationConfiguration, flow::FlowOptions, reload::ReloadOptions,
+    traces::TracingConfiguration,
 };
 
 /// Settings.
@@ -38,6 +39,8 @@ pub struct ApiServerOptions {
     pub authentication: AuthenticationOptions,
     /// Who is asked what users may do; without a word, nodes' own authorizer and RBAC.
     pub authorization: Option<AuthorizationConfiguration>,
+    /// The files of both that are read again when they change.
+    pub reload: ReloadOptions,
     /// The authority of client certificates as PEM, published in `kube-system`; empty publishes nothing.
     pub client_ca: String,
     /// The node on the server's own machine, if there is one: it is dialled, and pods are reached without its help.
@@ -69,6 +72,7 @@ impl Default for ApiServerOptions {
             audiences: vec![issuer.into()],
             authentication: AuthenticationOptions::default(),
             authorization: None,
+            reload: ReloadOptions::default(),
             client_ca: String::new(),
             local_node: None,
             admission: AdmissionOptions::default(),

@@ -12,19 +12,19 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderValue, Request, Response, request::Parts};
-use meta::{Status, fields::FieldTerm};
+use meta::Status;
 use registry::{Registry, Row, UserInfo};
 use serve::Body;
 
 use crate::{
     audit::{self, Record},
-    authz::{Attributes, Decision},
+    authz::{Attributes, Decision, Selected},
     endpoints::{self, Context, respond},
     flow::{Place, Schema},
     identity::Identity,
     impersonate::impersonate,
-    metrics::Observed,
-    request::{Query, RequestInfo, field_terms, query},
+    metrics::{self, Observed, Went},
+    request::{Query, RequestInfo, field_terms, label_requirements, query},
     traces::{Trace, Traces},
 };
 
@@ -59,6 +59,10 @@ struct Found {
     record: Option<Record>,
     trace: Option<Trace>,
     schema: Option<Arc<Schema>>,
+    /// How long authentication, authorization and the wait for seats took.
+    layers: [Duration; 3],
+    /// Whether the server gave it up to protect itself.
+    terminated: bool,
     /// Whether the request was let through to what answers it.
     admitted: bool,
 }
@@ -66,7 +70,15 @@ struct Found {
 impl Found {
     fn new(parts: &Parts, traces: &Traces) -> Self {
         let (audit_id, trace) = (audit::id::of(&parts.headers), traces.begin(parts));
-        Self { audit_id, record: None, trace, schema: None, admitted: false }
+        Self {
+            audit_id,
+            record: None,
+            trace,
+            schema: None,
+            layers: [Duration::ZERO; 3],
+            terminated: false,
+            admitted: false,
+        }
     }
 
     fn audit_id(&self) -> &str {
@@ -78,6 +90,7 @@ impl Found {
         self,
         mut response: Response<Body>,
         failure: Option<&Status>,
+        took: Duration,
     ) -> Response<Body> {
         let code = response.status().as_u16();
         let headers = response.headers_mut();
@@ -93,7 +106,12 @@ impl Found {
         match self.record {
             None => response,
             // Boxed: it is rare, and would make every request larger.
-            Some(record) => Box::pin(record.answer(response, failure)).await,
+            Some(mut record) => {
+                let names = ["authentication", "authorization", "apf-queue-wait"];
+                let layers: Vec<_> = names.into_iter().zip(self.layers).collect();
+                record.latencies(took, &layers);
+                Box::pin(record.answer(response, failure)).await
+            }
         }
     }
 }
@@ -111,7 +129,8 @@ impl ApiServer {
         };
         let row = info.is_resource().then(|| self.0.routes.find(&info)).flatten().cloned();
         let mut found = Found::new(&parts, &self.0.traces);
-        let (long, verb, scope) = (info.long_running(), info.verb(), scope(&info));
+        let (long, scope) = (info.long_running(), metrics::scope(&info));
+        let verb = metrics::verb(&info, &parts.method, &parts.headers);
         let dry_run = query.get("dryRun").is_some();
         let subresource = info.subresource().to_owned();
         let arrived = Arrived { parts, body, query, info, row: row.clone() };
@@ -129,13 +148,14 @@ impl ApiServer {
         let deprecated = row.as_ref().and_then(|row| row.deprecated.as_ref());
         if let Some(warning) = deprecated.filter(|_| found.admitted) {
             respond::warn(&mut response, std::slice::from_ref(warning));
+            found.record.iter_mut().for_each(|record| record.annotate("k8s.io/deprecated", "true"));
         }
-        let response = found.finish(response, failure.as_ref()).await;
-        let code = response.status().as_u16();
+        let ([.., waited], terminated) = (found.layers, found.terminated);
+        let response = found.finish(response, failure.as_ref(), started.elapsed()).await;
         let observed =
             Observed { row: row.as_ref(), subresource: &subresource, verb, scope, dry_run };
-        self.0.metrics.record(&observed, code, started, !long);
-        response
+        let went = Went { took: started.elapsed(), waited, timed: !long, terminated };
+        self.0.metrics.answered(&observed, &went, response)
     }
 
     /// The stages up to dispatch.
@@ -145,19 +165,23 @@ impl ApiServer {
         found: &mut Found,
     ) -> Result<Response<Body>, Status> {
         let core = &*self.0;
-        let fields = arrived.fields();
+        let selected = arrived.selected();
         let long = arrived.info.long_running();
+        let mut began = Instant::now();
         let (user, internal) = match arrived.parts.extensions.get::<InProcess>() {
             Some(InProcess(user)) => (user.clone(), true),
-            None => (self.authenticated(&mut arrived, &fields, found).await?, false),
+            None => (self.authenticated(&mut arrived, &selected, found).await?, false),
         };
+        found.layers[0] = began.elapsed();
         found.record = core.audit.begin(
             (found.audit_id(), long),
             &arrived.parts,
             &user,
-            &arrived.asked(&fields),
+            &arrived.asked(&selected),
         );
-        found.record.iter().for_each(Record::received);
+        if let Some(record) = &found.record {
+            Box::pin(record.received()).await?;
+        }
         if user.is_master() {
             found.trace.iter_mut().for_each(Trace::trust);
         }
@@ -168,7 +192,7 @@ impl ApiServer {
             }
             None => user,
         };
-        let asked = arrived.asked(&fields);
+        let asked = arrived.asked(&selected);
         let about = (&arrived.query, arrived.row.as_ref());
         // A watch that has begun sits on no seat; other streams never do.
         let _place = if internal || (long && asked.verb != "watch") {
@@ -180,7 +204,9 @@ impl ApiServer {
             }
         };
         let _running = core.metrics.begin(is_read(asked.verb));
+        began = Instant::now();
         authorize(core, &user, &asked, found.record.as_mut()).await?;
+        found.layers[1] = began.elapsed();
         found.admitted = true;
         if long {
             return dispatch(core, user, arrived).await;
@@ -203,7 +229,9 @@ impl ApiServer {
             said.iter().for_each(|(key, value)| record.annotate(key, value));
             answer
         });
-        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+        let in_time = tokio::time::timeout(limit, answer).await;
+        found.terminated = in_time.is_err();
+        in_time.unwrap_or_else(|_| {
             let why =
                 "request did not complete within requested timeout - context deadline exceeded";
             Err(Status::timeout(why, 0))
@@ -214,16 +242,19 @@ impl ApiServer {
     async fn authenticated(
         &self,
         arrived: &mut Arrived,
-        fields: &[FieldTerm],
+        selected: &Selected,
         found: &Found,
     ) -> Result<Arc<UserInfo>, Status> {
         let Arrived { parts, info, .. } = arrived;
-        self.0.authenticator.authenticate(parts, info.path()).await.inspect_err(|status| {
-            let (nobody, asked) = (UserInfo::default(), arrived.asked(fields));
+        let found_out = self.0.authenticator.authenticate(parts, info.path()).await;
+        if let Err(status) = &found_out {
+            let (nobody, asked) = (UserInfo::default(), arrived.asked(selected));
             let about = (found.audit_id(), arrived.info.long_running());
-            let record = self.0.audit.begin(about, &arrived.parts, &nobody, &asked);
-            record.into_iter().for_each(|record| record.unauthenticated(status));
-        })
+            if let Some(record) = self.0.audit.begin(about, &arrived.parts, &nobody, &asked) {
+                Box::pin(record.unauthenticated(&arrived.parts, status)).await;
+            }
+        }
+        found_out
     }
 
     /// Seats for the request, or the answer that refuses them.
@@ -235,10 +266,22 @@ impl ApiServer {
         found: &mut Found,
     ) -> Result<Option<Place>, Response<Body>> {
         let core = &*self.0;
+        if !core.options.flow.fair {
+            if user.is_master() || asked.verb == "watch" || core.room(is_read(asked.verb)) {
+                return Ok(None);
+            }
+            found.terminated = true;
+            core.metrics.reject();
+            return Err(respond::too_many(1));
+        }
         let Some(schema) = core.flow.classify(user, asked) else { return Ok(None) };
         let schema = found.schema.insert(schema);
+        let began = Instant::now();
         let entered = core.flow.enter(schema, user, asked, about, core.options.request_timeout);
-        entered.await.map(Some).map_err(|seconds| {
+        let entered = entered.await;
+        found.layers[2] = began.elapsed();
+        entered.map(Some).map_err(|seconds| {
+            found.terminated = true;
             core.metrics.reject();
             respond::too_many(seconds)
         })
@@ -265,29 +308,21 @@ impl ApiServer {
     }
 }
 
-/// How much a request is about, as metrics have it.
-pub(crate) fn scope(info: &RequestInfo) -> &'static str {
-    match () {
-        () if !info.is_resource() => "",
-        () if !info.name().is_empty() => "resource",
-        () if !info.namespace().is_empty() => "namespace",
-        () => "cluster",
-    }
-}
-
 impl Arrived {
-    /// The field selector's terms, where authorizers look at them.
-    fn fields(&self) -> Vec<FieldTerm> {
+    /// What selectors say, where authorizers look at them.
+    fn selected(&self) -> Selected {
+        let text = |name: &str| self.query.get(name).unwrap_or_default();
         match self.info.verb() {
-            "list" | "watch" | "deletecollection" => {
-                field_terms(self.query.get("fieldSelector").unwrap_or_default())
-            }
-            _ => Vec::new(),
+            "list" | "watch" | "deletecollection" => Selected {
+                fields: field_terms(text("fieldSelector")),
+                labels: label_requirements(text("labelSelector")),
+            },
+            _ => Selected::default(),
         }
     }
 
     /// What is asked for, as flow control and authorizers see it.
-    fn asked<'a>(&'a self, fields: &'a [FieldTerm]) -> Attributes<'a> {
+    fn asked<'a>(&'a self, selected: &'a Selected) -> Attributes<'a> {
         let info = &self.info;
         Attributes {
             verb: info.verb(),
@@ -299,7 +334,8 @@ impl Arrived {
             namespace: info.namespace(),
             name: info.authorized_name(),
             path: info.path(),
-            fields,
+            fields: &selected.fields,
+            labels: &selected.labels,
         }
     }
 }

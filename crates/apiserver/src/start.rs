@@ -23,7 +23,7 @@ use crate::{
     egress::Egress,
     endpoints::{discovery::Discovery, openapi::OpenApi},
     flow::{self, Flow},
-    metrics::Metrics,
+    metrics::{Admission, Metrics},
     objects::Objects,
     options::{ApiServerOptions, Dependencies},
     peers::{self, Peers},
@@ -83,8 +83,11 @@ impl ApiServer {
             None => Mode::usual(),
         };
         let authorizer = Arc::new(Authorizer::new(bootstrap::policy::node_rules(), modes));
+        let plugins = admission::plugins(&authorizer, &options.admission)?;
+        let admission = Arc::new(Admission::new(&plugins));
         let engine = Options {
-            admission: admission::plugins(&authorizer, &options.admission)?,
+            admission: plugins,
+            measure: Some(admission.clone()),
             network: options.network.clone(),
             ..Options::default()
         };
@@ -114,6 +117,8 @@ impl ApiServer {
             kubelets: Proxy::new(kubelet_tls, shutdown.clone()),
             proxy: Proxy::new(unverified, shutdown.clone()),
             metrics: Arc::new(Metrics::default()),
+            admission,
+            reloads: Default::default(),
             others: parking_lot::Mutex::default(),
             audit,
             traces: Traces::open(options.tracing.as_ref()),
@@ -174,6 +179,7 @@ impl ApiServer {
             outcome = self.follow(RBAC_KEYS, || self.load_policy()) => outcome,
             outcome = self.follow(FLOW_KEYS, || self.load_flow()) => outcome,
             () = self.keep_flow() => Ok(()),
+            () = crate::reload::keep(&self.0) => Ok(()),
             () = self.keep_aggregates() => Ok(()),
             () = self.keep_endpoints() => Ok(()),
         }

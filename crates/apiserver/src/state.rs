@@ -19,7 +19,7 @@ use crate::{
     authz::Authorizer,
     egress::Egress,
     endpoints::{discovery::Discovery, health::Check, openapi::OpenApi},
-    flow::Flow,
+    flow::{Flow, FlowOptions},
     metrics::{self, Metrics},
     objects::Objects,
     options::ApiServerOptions,
@@ -41,6 +41,10 @@ pub(crate) struct Core {
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     pub(crate) metrics: Arc<Metrics>,
+    /// Of the configurations of authentication and authorization.
+    pub(crate) reloads: [crate::reload::Reloads; 2],
+    /// What is counted of admission.
+    pub(crate) admission: Arc<metrics::Admission>,
     /// Objects in other encodings than that in which they are stored.
     pub(crate) transcoded: crate::endpoints::encode::Cache,
     /// What other components of the process count.
@@ -67,11 +71,15 @@ impl Core {
     /// All metrics as text: the server's own, then those that were exposed.
     pub(crate) fn all_metrics(&self) -> String {
         let mut text = self.metrics.render(self.registry.store().written(), self.started.elapsed());
+        metrics::build(&mut text, &self.options.version);
         metrics::sizes(&mut text, &self.flow.sizes());
         self.flow.write(&mut text);
         self.audit.write(&mut text);
+        self.admission.write(&mut text);
         self.authenticator.write(&mut text);
         self.authorizer.write(&mut text);
+        self.reloads[0].write(&mut text, "authentication");
+        self.reloads[1].write(&mut text, "authorization");
         let tunnels = self.egress.tunnels.count();
         metrics::gauge(&mut text, "skiff_egress_tunnels", "Nodes whose tunnel is open.", tunnels);
         let mut others = String::new();
@@ -80,6 +88,13 @@ impl Core {
             text.push_str(others.strip_suffix("# EOF\n").unwrap_or(&others));
         }
         text
+    }
+
+    /// Whether fewer requests of a kind are worked on than may be, where levels do not share them.
+    pub(crate) fn room(&self, read: bool) -> bool {
+        let FlowOptions { max_reads, max_writes, .. } = self.options.flow;
+        let most = if read { max_reads } else { max_writes };
+        most == 0 || self.metrics.running(read) < most
     }
 
     /// The next of `choices`, in turn.

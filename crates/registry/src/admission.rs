@@ -3,6 +3,7 @@
 //! Owns the trait and its arguments; the plugins live with the API server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use meta::Status;
@@ -154,4 +155,17 @@ pub trait Admit: Send + Sync {
         let _ = (attributes, object);
         Box::pin(async { Ok(()) })
     }
+}
+
+/// Somebody who wants to know how long admission takes.
+pub trait Measure: Send + Sync {
+    /// A plugin, by its place among all, or a whole step (`None`) has come to its end.
+    fn admitted(
+        &self,
+        plugin: Option<usize>,
+        validates: bool,
+        operation: Operation,
+        rejected: bool,
+        took: Duration,
+    );
 }

@@ -40,7 +40,7 @@ mod strategy;
 mod verb;
 mod watch;
 
-pub use admission::{Admit, Attributes, Operation, annotated};
+pub use admission::{Admit, Attributes, Measure, Operation, annotated};
 pub use allocate::Network;
 pub use header::{Header, header_reader};
 pub use object::Object;

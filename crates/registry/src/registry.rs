@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use store::{ReadError, Snapshot, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Admit;
+use crate::admission::{Admit, Measure};
 use crate::allocate::{Allocator, Network, repair};
 use crate::frames::Frames;
 use crate::header::Header;
@@ -28,6 +28,8 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub struct Options {
     /// Admission plugins, in the order in which they are asked.
     pub admission: Vec<Arc<dyn Admit>>,
+    /// Who is told how long they take.
+    pub measure: Option<Arc<dyn Measure>>,
     /// Where cluster IPs and node ports come from.
     pub network: Network,
     /// The time that goes into objects.
@@ -36,7 +38,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { admission: Vec::new(), network: Network::default(), clock: Arc::new(Timestamp::now) }
+        Self {
+            admission: Vec::new(),
+            measure: None,
+            network: Network::default(),
+            clock: Arc::new(Timestamp::now),
+        }
     }
 }
 
@@ -45,6 +52,7 @@ pub struct Registry {
     pub(crate) store: Arc<dyn Store<Header>>,
     pub(crate) rows: Arc<Rows>,
     pub(crate) admission: Vec<Arc<dyn Admit>>,
+    pub(crate) measure: Option<Arc<dyn Measure>>,
     pub(crate) clock: Clock,
     pub(crate) allocator: Allocator,
     pub(crate) frames: Frames,
@@ -69,6 +77,7 @@ impl Registry {
             store,
             rows,
             admission: options.admission,
+            measure: options.measure,
             clock: options.clock,
         })
     }

@@ -68,15 +68,8 @@ impl Escalation {
         let wanted = wanted.map_err(|error| Status::bad_request(format!("rules: {error}")))?;
         let mut wanted = wanted.unwrap_or_default();
         if aggregates(role) || write.old.is_some_and(aggregates) {
-            // Whatever the selectors will ever match: everything.
-            let all = || vec!["*".to_owned()];
-            wanted.push(Rule {
-                verbs: all(),
-                api_groups: all(),
-                resources: all(),
-                ..Rule::default()
-            });
-            wanted.push(Rule { verbs: all(), non_resource_urls: all(), ..Rule::default() });
+            // Whatever the selectors will ever match.
+            wanted.extend(Rule::everything());
         }
         self.covered(write, role, &wanted)
     }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use tokio::{
     fs::{File, OpenOptions},
     io::{AsyncWriteExt, BufWriter},
+    sync::mpsc,
 };
 
-use super::Waiting;
+use super::{Noted, SinkOptions};
 
 /// What every line begins with.
 const HEAD: &[u8] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","#;
@@ -24,12 +25,17 @@ pub struct LogOptions {
     pub max_size: u64,
     /// Logs that are kept beside the one that is written; 0 is all of them.
     pub max_backups: usize,
+    /// Days after which those are removed; 0 is never.
+    pub max_age: u32,
+    /// Whether requests wait for it, and what is too large for it.
+    pub sink: SinkOptions,
 }
 
 impl LogOptions {
     /// A log that grows to 100 MiB and keeps all that was put aside.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), max_size: 100 << 20, max_backups: 0 }
+        let sink = SinkOptions::default();
+        Self { path: path.into(), max_size: 100 << 20, max_backups: 0, max_age: 0, sink }
     }
 }
 
@@ -45,22 +51,23 @@ impl Log {
         let mut options = options;
         if options.path.as_os_str() == "-" {
             // Whatever it is, it cannot be put aside.
-            options = LogOptions { path: "/dev/stdout".into(), max_size: 0, max_backups: 0 };
+            options = LogOptions { max_size: 0, ..LogOptions::new("/dev/stdout") };
         }
         let (file, size) = open(&options.path).await?;
         Ok(Self { options, file, size })
     }
 
-    pub(super) async fn run(mut self, mut waiting: Waiting) {
-        while let Some(batch) = waiting.batch(BATCH).await {
-            if let Err(error) = self.write(&batch).await {
+    pub(super) async fn run(mut self, mut events: mpsc::Receiver<Noted>) {
+        while let Some(batch) = super::batch(&mut events, BATCH).await {
+            let written = self.write(batch.iter().map(|noted| &noted.text)).await;
+            if let Err(error) = &written {
                 tracing::error!(%error, "audit log cannot be written");
             }
-            waiting.done(&batch);
+            batch.into_iter().for_each(|noted| noted.done(written.is_ok()));
         }
     }
 
-    async fn write(&mut self, batch: &[Bytes]) -> io::Result<()> {
+    async fn write(&mut self, batch: impl Iterator<Item = &Bytes>) -> io::Result<()> {
         for event in batch {
             let rest = event.strip_prefix(b"{").unwrap_or(event);
             let line = [HEAD, rest, b"\n"].concat();
@@ -77,17 +84,26 @@ impl Log {
     /// Renames the log by the time, as `audit-2026-01-31T12-00-00.000.log`, and begins a new one.
     async fn put_aside(&mut self) -> io::Result<()> {
         let path = &self.options.path;
-        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S%.3f");
-        let (stem, extension) = parts(path);
-        tokio::fs::rename(path, path.with_file_name(format!("{stem}-{now}{extension}"))).await?;
+        let now = jiff::Timestamp::now();
+        let name = |at: jiff::Timestamp| {
+            let (stem, extension) = parts(path);
+            let at = at.strftime("%Y-%m-%dT%H-%M-%S%.3f");
+            path.with_file_name(format!("{stem}-{at}{extension}"))
+        };
+        tokio::fs::rename(path, name(now)).await?;
         (self.file, self.size) = open(path).await?;
-        if self.options.max_backups > 0 {
-            let mut old = self.backups().await?;
-            old.sort_unstable();
-            let excess = old.len().saturating_sub(self.options.max_backups);
-            for gone in old.into_iter().take(excess) {
-                tokio::fs::remove_file(gone).await?;
-            }
+        let LogOptions { max_backups, max_age, .. } = self.options;
+        let mut old = self.backups().await?;
+        old.sort_unstable();
+        let excess = if max_backups > 0 { old.len().saturating_sub(max_backups) } else { 0 };
+        // Their names are in the order of their times.
+        let age = jiff::SignedDuration::from_hours(24 * i64::from(max_age));
+        let oldest = now.checked_sub(age).ok().filter(|_| max_age > 0).map(name);
+        let oldest = oldest.as_deref().and_then(std::path::Path::file_name);
+        let aged =
+            old.partition_point(|path| oldest.is_some_and(|end| path.file_name() < Some(end)));
+        for gone in old.into_iter().take(excess.max(aged)) {
+            tokio::fs::remove_file(gone).await?;
         }
         Ok(())
     }
@@ -138,12 +154,20 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("audit.log");
         std::fs::write(directory.path().join("audit-notes.log"), "mine").expect("written");
-        let options = LogOptions { max_size: 100, max_backups: 2, ..LogOptions::new(&path) };
+        std::fs::write(directory.path().join("audit-2020-01-01T00-00-00.000.log"), "")
+            .expect("written");
+        let options = LogOptions { max_size: 100, max_age: 7, ..LogOptions::new(&path) };
+        let mut log = Log::open(options.clone()).await.expect("opens");
+        let event = Bytes::from(format!("{{\"text\":\"{}\"}}", "x".repeat(100)));
+        log.write([event].iter()).await.expect("written");
+        let [one] = &log.backups().await.expect("listed")[..] else { panic!("the old one went") };
+        assert!(!one.to_string_lossy().contains("audit-2020"));
+        let options = LogOptions { max_backups: 2, ..options };
         let mut log = Log::open(options).await.expect("opens");
         for round in 0..5 {
             let event =
                 Bytes::from(format!("{{\"round\":{round},\"text\":\"{}\"}}", "x".repeat(100)));
-            log.write(&[event]).await.expect("written");
+            log.write([event].iter()).await.expect("written");
             // Names differ by the millisecond.
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }

@@ -1,20 +1,21 @@
 //! Audit: what was asked of the API server, by whom, and what became of it.
 //!
-//! A policy says how much is noted; events go to a file, a webhook, or both. Noting never holds up a request: when a
-//! sink cannot keep up, events are dropped and counted. Refuses to know what requests mean.
+//! A policy says how much is noted; events go to a file, a webhook, or both. Noting holds up a request only where that
+//! is wished: when a sink cannot keep up, events are dropped and counted. Refuses to know what requests mean.
 
 mod content;
 mod file;
 pub(crate) mod id;
 mod policy;
 mod record;
+mod sink;
 mod webhook;
 
 use std::{
     fmt::Write as _,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -27,13 +28,11 @@ use tokio::sync::mpsc;
 pub use file::LogOptions;
 pub use policy::{Level, Policy};
 pub(crate) use record::Record;
+pub use sink::{Mode, SinkOptions, Truncate};
+use sink::{Noted, Sink};
 pub use webhook::WebhookOptions;
 
 use crate::{authz::Attributes, metrics::describe};
-
-/// Events that may wait for a sink, and the most bytes of them.
-const WAITING: usize = 10_000;
-const MOST_BYTES: usize = 64 << 20;
 
 /// What is noted, and where it goes.
 #[derive(Clone, Default)]
@@ -58,46 +57,6 @@ struct Shared {
     levels: [AtomicU64; 4],
 }
 
-struct Sink {
-    name: &'static str,
-    events: mpsc::Sender<Bytes>,
-    /// Bytes that wait.
-    held: Arc<AtomicUsize>,
-    dropped: AtomicU64,
-}
-
-impl Sink {
-    /// Whether there was room.
-    fn take(&self, event: &Bytes) -> bool {
-        let size = event.len();
-        let fits = self.held.fetch_add(size, Relaxed).saturating_add(size) <= MOST_BYTES;
-        let taken = fits && self.events.try_send(event.clone()).is_ok();
-        if !taken {
-            self.held.fetch_sub(size, Relaxed);
-        }
-        taken
-    }
-}
-
-/// The end of a sink at which events come out.
-struct Waiting {
-    events: mpsc::Receiver<Bytes>,
-    held: Arc<AtomicUsize>,
-}
-
-impl Waiting {
-    /// The next events, at least one and at most `most`; none when there will be no more.
-    async fn batch(&mut self, most: usize) -> Option<Vec<Bytes>> {
-        let mut batch = Vec::new();
-        (self.events.recv_many(&mut batch, most).await > 0).then_some(batch)
-    }
-
-    /// Says that events wait no longer.
-    fn done(&self, batch: &[Bytes]) {
-        self.held.fetch_sub(batch.iter().map(Bytes::len).sum(), Relaxed);
-    }
-}
-
 impl Audit {
     /// Opens the sinks. Their tasks end when the last handle is gone.
     ///
@@ -105,19 +64,18 @@ impl Audit {
     /// When the file cannot be opened.
     pub(crate) async fn open(options: AuditOptions) -> std::io::Result<Self> {
         let mut sinks = Vec::new();
-        let mut sink = |name| {
-            let (events, receiver) = mpsc::channel(WAITING);
-            let held = Arc::<AtomicUsize>::default();
-            let waiting = Waiting { events: receiver, held: held.clone() };
-            sinks.push(Sink { name, events, held, dropped: AtomicU64::new(0) });
-            waiting
+        let mut sink = |name, options| {
+            let (sink, events) = Sink::new(name, options);
+            sinks.push(sink);
+            events
         };
         if let Some(log) = options.log {
-            let file = file::Log::open(log).await?;
-            tokio::spawn(file.run(sink("log")));
+            let events = sink("log", log.sink);
+            tokio::spawn(file::Log::open(log).await?.run(events));
         }
         if let Some(hook) = options.webhook {
-            tokio::spawn(webhook::run(hook, sink("webhook")));
+            let events = sink("webhook", hook.sink);
+            tokio::spawn(webhook::run(hook, events));
         }
         if sinks.is_empty() {
             return Ok(Self::default());
@@ -142,16 +100,23 @@ impl Audit {
             .then(|| Record::new(self, verdict, (id, long), parts, user, asked))
     }
 
-    /// Hands an event to all sinks.
+    /// Hands an event to all sinks without waiting.
     fn send(&self, event: &Map<String, Value>) {
         let (Some(shared), Ok(text)) = (&self.0, serde_json::to_vec(event)) else { return };
         shared.events.fetch_add(1, Relaxed);
         let text = Bytes::from(text);
+        shared.sinks.iter().for_each(|sink| sink.offer(event, &text));
+    }
+
+    /// Hands an event to all sinks, and waits for those that requests wait for. False if that failed and matters.
+    async fn deliver(&self, event: &Map<String, Value>) -> bool {
+        let (Some(shared), Ok(text)) = (&self.0, serde_json::to_vec(event)) else { return true };
+        shared.events.fetch_add(1, Relaxed);
+        let (text, mut good) = (Bytes::from(text), true);
         for sink in &shared.sinks {
-            if !sink.take(&text) && sink.dropped.fetch_add(1, Relaxed).is_multiple_of(1000) {
-                tracing::warn!(sink = sink.name, "audit events are dropped: they come too fast");
-            }
+            good &= sink.deliver(event, &text).await;
         }
+        good
     }
 
     /// Writes metrics.
@@ -174,6 +139,12 @@ impl Audit {
             let _ = writeln!(out, "{name}{{plugin=\"{}\"}} {dropped}", sink.name);
         }
     }
+}
+
+/// The next events that wait, at least one and at most `most`; none when there will be no more.
+async fn batch(events: &mut mpsc::Receiver<Noted>, most: usize) -> Option<Vec<Noted>> {
+    let mut batch = Vec::new();
+    (events.recv_many(&mut batch, most).await > 0).then_some(batch)
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 //!
 //! Decides nothing about what is noted: that is the policy's. Refuses to know where events go.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, header, request::Parts};
 use meta::Status;
 use registry::UserInfo;
 use serde_json::{Map, Value, json};
-use serve::{Body, Peer};
+use serve::{Body, ClientCertificate, Peer};
 
 use super::{
     Audit, content,
@@ -19,6 +19,9 @@ use crate::{authz::Attributes, endpoints::user_info};
 
 /// The longest user agent that is noted whole (upstream's limit).
 const LONGEST_AGENT: usize = 1024;
+
+/// The longest that a request takes without a word about it (upstream's figure).
+const SLOW: Duration = Duration::from_millis(500);
 
 /// A request under way.
 pub(crate) struct Record {
@@ -67,8 +70,26 @@ impl Record {
         Self { audit: audit.clone(), verdict, event, long, answered: false }
     }
 
-    pub(crate) fn received(&self) {
-        self.send(Stage::RequestReceived);
+    /// Notes that it is known who asks for what.
+    ///
+    /// # Errors
+    /// 500 when it must be noted and cannot be.
+    pub(crate) async fn received(&self) -> Result<(), Status> {
+        if self.deliver(Stage::RequestReceived).await {
+            return Ok(());
+        }
+        Err(Status::internal("failed to store audit event"))
+    }
+
+    /// Notes how long the layers took of a request that took long.
+    pub(crate) fn latencies(&mut self, total: Duration, layers: &[(&str, Duration)]) {
+        if self.long || total <= SLOW {
+            return;
+        }
+        let spent = layers.iter().filter(|(_, took)| !took.is_zero());
+        for (layer, took) in spent.chain([&("total", total)]) {
+            self.annotate(&format!("apiserver.latency.k8s.io/{layer}"), &go_duration(*took));
+        }
     }
 
     /// Notes that the request goes on as somebody else.
@@ -116,7 +137,7 @@ impl Record {
         let (head, mut body) = response.into_parts();
         self.event.insert("responseStatus".into(), status(head.status.as_u16(), failure));
         if self.long {
-            self.send(Stage::ResponseStarted);
+            self.deliver(Stage::ResponseStarted).await;
             self.answered = true;
             // Complete when the last of the body is sent or the client is gone.
             let guard = Arc::new(OnDrop(self));
@@ -137,16 +158,18 @@ impl Record {
                 self.event.insert("responseObject".into(), object);
             }
         }
-        self.send(Stage::ResponseComplete);
+        self.deliver(Stage::ResponseComplete).await;
         self.answered = true;
         Response::from_parts(head, body)
     }
 
     /// Notes that nobody could be found behind the request's credentials.
-    pub(crate) fn unauthenticated(mut self, failure: &Status) {
+    pub(crate) async fn unauthenticated(mut self, parts: &Parts, failure: &Status) {
         self.answered = true;
-        self.event.insert("responseStatus".into(), status(failure.code, Some(failure)));
-        self.send(Stage::ResponseStarted);
+        let mut status = status(failure.code, Some(failure));
+        status["message"] = attempted(parts).into();
+        self.event.insert("responseStatus".into(), status);
+        self.deliver(Stage::ResponseStarted).await;
     }
 
     /// Notes that the server failed at the request.
@@ -158,13 +181,27 @@ impl Record {
     }
 
     fn send(&self, stage: Stage) {
+        if let Some(event) = self.at(stage) {
+            self.audit.send(&event);
+        }
+    }
+
+    async fn deliver(&self, stage: Stage) -> bool {
+        match self.at(stage) {
+            Some(event) => self.audit.deliver(&event).await,
+            None => true,
+        }
+    }
+
+    /// The event of a stage, if it is noted.
+    fn at(&self, stage: Stage) -> Option<Map<String, Value>> {
         if self.verdict.omit_stages.contains(&stage) {
-            return;
+            return None;
         }
         let mut event = self.event.clone();
         event.insert("stage".into(), stage.name().into());
         event.insert("stageTimestamp".into(), meta::time::micros(jiff::Timestamp::now()).into());
-        self.audit.send(&event);
+        Some(event)
     }
 }
 
@@ -201,6 +238,21 @@ fn status(code: u16, failure: Option<&Status>) -> Value {
     status
 }
 
+/// How a request that was refused tried to say who sends it.
+fn attempted(parts: &Parts) -> String {
+    let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let scheme = header.and_then(|text| text.trim().split_once(' ')).map(|(scheme, _)| scheme);
+    let by = |name: &str| scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(name));
+    let peer = parts.extensions.get::<Arc<Peer>>();
+    let shown = peer.is_some_and(|peer| !matches!(peer.certificate, ClientCertificate::None));
+    let ways = [("basic", by("basic")), ("bearer", by("bearer")), ("x509", shown)];
+    let tried: Vec<&str> = ways.iter().filter(|(_, tried)| *tried).map(|(way, _)| *way).collect();
+    match &tried[..] {
+        [] => "Authentication failed, no credentials provided".into(),
+        tried => format!("Authentication failed, attempted: {}", tried.join(", ")),
+    }
+}
+
 fn reference(asked: &Attributes<'_>) -> Value {
     let fields = [
         ("resource", asked.resource),
@@ -229,4 +281,46 @@ fn sources(parts: &Parts) -> Vec<String> {
     let peer = peer.map(|peer| peer.ip().to_canonical()).filter(|ip| sources.last() != Some(ip));
     sources.extend(peer);
     sources.iter().map(ToString::to_string).collect()
+}
+
+/// A time as Go writes it: `1m2.5s`, `523.4ms`, `7µs`.
+fn go_duration(time: Duration) -> String {
+    let nanos = time.as_nanos();
+    let (whole, unit) = match nanos {
+        0 => return "0s".into(),
+        ..1_000 => (1, "ns"),
+        ..1_000_000 => (1_000, "µs"),
+        ..1_000_000_000 => (1_000_000, "ms"),
+        _ => (1_000_000_000, "s"),
+    };
+    let (count, rest) = (nanos / whole, nanos % whole);
+    let (minutes, count) = if unit == "s" { (count / 60, count % 60) } else { (0, count) };
+    let digits = whole.ilog10() as usize;
+    let fraction = if rest > 0 { format!(".{rest:0digits$}") } else { String::new() };
+    let longer = match (minutes / 60, minutes % 60) {
+        (0, 0) => String::new(),
+        (0, minutes) => format!("{minutes}m"),
+        (hours, minutes) => format!("{hours}h{minutes}m"),
+    };
+    format!("{longer}{count}{}{unit}", fraction.trim_end_matches('0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_look_as_go_prints_them() {
+        for (micros, text) in [
+            (0, "0s"),
+            (7, "7µs"),
+            (523_400, "523.4ms"),
+            (1_000_050, "1.00005s"),
+            (62_500_000, "1m2.5s"),
+            (3_600_000_000, "1h0m0s"),
+        ] {
+            assert_eq!(go_duration(Duration::from_micros(micros)), text);
+        }
+        assert_eq!(go_duration(Duration::from_nanos(1_500)), "1.5µs");
+    }
 }

@@ -26,7 +26,7 @@ pub struct AuthenticationConfiguration {
 }
 
 /// Whether requests without credentials go on, and on which paths.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Anonymous {
     /// Whether at all.
@@ -36,7 +36,7 @@ pub struct Anonymous {
     conditions: Vec<Condition>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Condition {
     path: String,

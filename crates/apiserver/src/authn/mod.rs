@@ -15,9 +15,11 @@ pub mod service_account;
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, header, request::Parts};
 use meta::Status;
+use parking_lot::Mutex;
 use registry::UserInfo;
 use serve::Peer;
 use sha2::{Digest as _, Sha256};
@@ -32,7 +34,7 @@ use crate::{
     authz::node::Lookup,
     hook::HookError,
     identity,
-    metrics::{Tally, describe},
+    metrics::{Buckets, Tally, describe},
     remember::{Digest, Remember},
 };
 
@@ -72,12 +74,43 @@ pub struct Authenticator {
     lookup: Arc<dyn Lookup>,
     anonymous: Anonymous,
     nobody: Arc<UserInfo>,
-    issuers: Vec<Issuer>,
+    issuers: ArcSwap<Issuers>,
     webhook: Option<TokenWebhook>,
     front: Option<FrontProxy>,
-    /// What issuers and webhook said.
-    remembered: Remember<Option<Arc<Authenticated>>>,
     attempts: Tally<3>,
+    /// How long certificates still hold when they are shown.
+    certificates: Mutex<Buckets<15>>,
+}
+
+/// Upper bounds of that in seconds: half an hour to a year.
+const LEFT: [f64; 14] = [
+    0.0,
+    1800.0,
+    3600.0,
+    7200.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
+];
+
+/// Issuers in force, and what they and the webhook said.
+struct Issuers {
+    all: Vec<Issuer>,
+    remembered: Remember<Option<Arc<Authenticated>>>,
+}
+
+impl Issuers {
+    fn new(configuration: &AuthenticationConfiguration) -> Result<Arc<Self>, HookError> {
+        let all = configuration.jwt.iter().cloned().map(Issuer::new).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { all, remembered: Remember::new(MOST_REMEMBERED) }))
+    }
 }
 
 /// Names of what [`Authenticator::attempts`] counts.
@@ -103,17 +136,24 @@ impl Authenticator {
             lookup,
             anonymous: anonymous.unwrap_or_else(|| Anonymous::everywhere(true)),
             nobody: identity::anonymous(),
-            issuers: configuration
-                .jwt
-                .iter()
-                .cloned()
-                .map(Issuer::new)
-                .collect::<Result<_, _>>()?,
+            issuers: ArcSwap::new(Issuers::new(configuration)?),
             webhook: options.webhook.clone(),
             front: options.front.clone(),
-            remembered: Remember::new(MOST_REMEMBERED),
             attempts: Tally::default(),
+            certificates: Mutex::default(),
         })
+    }
+
+    /// Trusts the issuers of another configuration from now on, and no others.
+    ///
+    /// # Errors
+    /// When an issuer cannot be reached by its configuration.
+    pub(crate) fn trust(
+        &self,
+        configuration: &AuthenticationConfiguration,
+    ) -> Result<(), HookError> {
+        self.issuers.store(Issuers::new(configuration)?);
+        Ok(())
     }
 
     /// Finds the user of a request that came over a connection, and takes out of it what only the server should
@@ -143,7 +183,9 @@ impl Authenticator {
         let shown = peer.map(|peer| peer.memo(certificate::judge));
         let refused = match shown.as_deref() {
             Some(certificate::Shown::User(user, expiry)) => {
-                if jiff::Timestamp::now().as_second() <= *expiry {
+                let left = *expiry - jiff::Timestamp::now().as_second();
+                self.certificates.lock().observe(&LEFT, left as f64);
+                if left >= 0 {
                     return Ok(user.clone());
                 }
                 true
@@ -181,17 +223,19 @@ impl Authenticator {
         if let Some(found) = self.service_accounts.verify(token, digest, audiences) {
             return Some(found);
         }
-        if self.issuers.is_empty() && self.webhook.is_none() {
+        let issuers = self.issuers.load_full();
+        if issuers.all.is_empty() && self.webhook.is_none() {
             return None;
         }
         // Boxed: it is rare, and would make every request larger.
-        Box::pin(self.elsewhere(token, audiences, meant.then_some(here))).await
+        Box::pin(self.elsewhere(&issuers, token, audiences, meant.then_some(here))).await
     }
 
     /// The user behind a token that others must judge; `here` holds the audiences of this server among those asked
     /// for, if the token may be meant for it.
     async fn elsewhere(
         &self,
+        issuers: &Issuers,
         token: &str,
         audiences: &[&str],
         here: Option<Vec<String>>,
@@ -202,12 +246,12 @@ impl Authenticator {
             question.update([0]);
         }
         let question: Digest = question.finalize().into();
-        if let Some(known) = self.remembered.get(&question) {
+        if let Some(known) = issuers.remembered.get(&question) {
             return known.as_deref().cloned();
         }
         let mut holds = REMEMBER;
         let mut found = None;
-        let issuer = self.issuers.iter().find(|issuer| issuer.issued(token));
+        let issuer = issuers.all.iter().find(|issuer| issuer.issued(token));
         if let Some((issuer, audiences)) = issuer.zip(here) {
             match issuer.verify(token).await {
                 Ok(user) => found = Some(Authenticated { user: Arc::new(user), audiences }),
@@ -228,7 +272,7 @@ impl Authenticator {
                 }
             }
         }
-        self.remembered.put(question, holds, found.clone().map(Arc::new));
+        issuers.remembered.put(question, holds, found.clone().map(Arc::new));
         found
     }
 
@@ -239,6 +283,9 @@ impl Authenticator {
         for (outcome, count) in OUTCOMES.iter().zip(self.attempts.counts()) {
             let _ = writeln!(out, "{name}{{result=\"{outcome}\"}} {count}");
         }
+        let name = "apiserver_client_certificate_expiration_seconds";
+        describe(out, name, "histogram", "How long certificates still hold when they are shown.");
+        self.certificates.lock().write(out, (name, ""), &LEFT);
     }
 }
 

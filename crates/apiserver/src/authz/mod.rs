@@ -18,7 +18,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use meta::{GroupResource, Status, fields::FieldTerm, quote};
+use meta::{GroupResource, Status, fields::FieldTerm, labels::Requirement, quote};
 use registry::UserInfo;
 
 use self::{node::Lookup, policy::Policy, rule::Rule};
@@ -54,6 +54,17 @@ pub struct Attributes<'a> {
     pub path: &'a str,
     /// The field selector's terms, for collections.
     pub fields: &'a [FieldTerm],
+    /// The label selector's requirements, likewise.
+    pub labels: &'a [Requirement],
+}
+
+/// What the selectors of a request for a collection say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selected {
+    /// The field selector's terms.
+    pub(crate) fields: Vec<FieldTerm>,
+    /// The label selector's requirements.
+    pub(crate) labels: Vec<Requirement>,
 }
 
 impl Attributes<'_> {
@@ -142,17 +153,30 @@ pub struct Authorizer {
     policy: ArcSwap<Policy>,
     node_rules: Vec<Rule>,
     lookup: OnceLock<Arc<dyn Lookup>>,
-    modes: Vec<Mode>,
-    /// What each mode has allowed and refused.
-    decisions: Vec<Tally<2>>,
+    asked: ArcSwap<Vec<Asked>>,
+}
+
+/// Somebody who is asked, and what was allowed and refused.
+struct Asked {
+    mode: Mode,
+    decisions: Tally<2>,
+}
+
+fn asked(modes: Vec<Mode>) -> Arc<Vec<Asked>> {
+    Arc::new(modes.into_iter().map(|mode| Asked { mode, decisions: Tally::default() }).collect())
 }
 
 impl Authorizer {
     /// An authorizer that knows no objects yet. `node_rules` are what every kubelet may do with resources that are
     /// not subdivided by node.
     pub fn new(node_rules: Vec<Rule>, modes: Vec<Mode>) -> Self {
-        let decisions = modes.iter().map(|_| Tally::default()).collect();
-        Self { policy: ArcSwap::default(), node_rules, lookup: OnceLock::new(), modes, decisions }
+        let asked = ArcSwap::new(asked(modes));
+        Self { policy: ArcSwap::default(), node_rules, lookup: OnceLock::new(), asked }
+    }
+
+    /// Asks others from now on.
+    pub fn ask_others(&self, modes: Vec<Mode>) {
+        self.asked.store(asked(modes));
     }
 
     /// Says where objects are read. Only the first call counts.
@@ -185,7 +209,7 @@ impl Authorizer {
         if user.is_master() {
             return Decision::Allow;
         }
-        for (mode, decisions) in self.modes.iter().zip(&self.decisions) {
+        for Asked { mode, decisions } in self.asked.load().iter() {
             let allowed = match mode {
                 Mode::Node => user_of_node(user) && self.node(user, request).is_ok(),
                 Mode::Rbac => self.policy.load().allows(user, request).is_some(),
@@ -207,7 +231,7 @@ impl Authorizer {
             return (Decision::Allow, String::new());
         }
         let (mut reasons, mut decision): (Vec<String>, _) = (Vec::new(), Decision::NoOpinion);
-        for (mode, decisions) in self.modes.iter().zip(&self.decisions) {
+        for Asked { mode, decisions } in self.asked.load_full().iter() {
             match self.opinion(mode, user, request).await {
                 Opinion::Allow(reason) => {
                     decisions.count(0);
@@ -256,7 +280,8 @@ impl Authorizer {
     /// # Errors
     /// 403 Forbidden.
     pub async fn check(&self, user: &UserInfo, request: &Attributes<'_>) -> Result<(), Status> {
-        let asks_others = || self.modes.iter().any(|mode| matches!(mode, Mode::Webhook(..)));
+        let webhook = |asked: &Asked| matches!(asked.mode, Mode::Webhook(..));
+        let asks_others = || self.asked.load().iter().any(webhook);
         // What a webhook might refuse, nobody behind it may allow.
         if (user.is_master() || !asks_others()) && self.allows(user, request) == Decision::Allow {
             return Ok(());
@@ -268,25 +293,35 @@ impl Authorizer {
         }
     }
 
+    /// What a user may do in a namespace, as far as that can be listed.
+    pub(crate) fn rules(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
+        let asked = self.asked.load();
+        let has = |kind: &str| asked.iter().any(|asked| asked.mode.names().0 == kind);
+        if user.is_master() || has("AlwaysAllow") {
+            return Rule::everything();
+        }
+        if has("RBAC") { self.policy.load().rules(user, namespace) } else { Vec::new() }
+    }
+
     /// Who cannot list what a user may do, as they say it.
     pub(crate) fn unlisted(&self, user: &UserInfo) -> Vec<&'static str> {
-        let unlisted = |mode: &Mode| match mode {
+        let unlisted = |asked: &Asked| match asked.mode {
             Mode::Node if user.node().is_some() => {
                 Some("node authorizer does not support user rule resolution")
             }
             Mode::Webhook(..) => Some("webhook authorizer does not support user rule resolution"),
             _ => None,
         };
-        self.modes.iter().filter_map(unlisted).collect()
+        self.asked.load().iter().filter_map(unlisted).collect()
     }
 
     /// Writes metrics.
     pub(crate) fn write(&self, out: &mut String) {
         let name = "apiserver_authorization_decisions_total";
         describe(out, name, "counter", "Decisions by who made them.");
-        for (mode, tally) in self.modes.iter().zip(&self.decisions) {
+        for Asked { mode, decisions } in self.asked.load().iter() {
             let (kind, own) = mode.names();
-            for (decision, count) in ["allowed", "denied"].iter().zip(tally.counts()) {
+            for (decision, count) in ["allowed", "denied"].iter().zip(decisions.counts()) {
                 let _ = writeln!(
                     out,
                     "{name}{{decision=\"{decision}\",name=\"{own}\",type=\"{kind}\"}} {count}"

@@ -40,6 +40,15 @@ fn nullable<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<String>, D
 }
 
 impl Rule {
+    /// All that can be granted.
+    pub fn everything() -> Vec<Self> {
+        let all = || vec!["*".to_owned()];
+        vec![
+            Self { verbs: all(), api_groups: all(), resources: all(), ..Self::default() },
+            Self { verbs: all(), non_resource_urls: all(), ..Self::default() },
+        ]
+    }
+
     /// Whether the rule grants this request.
     pub fn allows(&self, request: &Attributes<'_>) -> bool {
         if !holds(&self.verbs, request.verb) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use meta::labels::{Operator, Requirement};
 use registry::UserInfo;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -127,6 +128,10 @@ fn review(user: &UserInfo, request: &Attributes<'_>) -> Value {
         if !terms.is_empty() {
             asked.insert("fieldSelector".into(), json!({"requirements": terms}));
         }
+        let labels: Vec<Value> = request.labels.iter().filter_map(requirement).collect();
+        if !labels.is_empty() {
+            asked.insert("labelSelector".into(), json!({"requirements": labels}));
+        }
         spec["resourceAttributes"] = asked.into();
     } else {
         spec["nonResourceAttributes"] = json!({"path": request.path, "verb": request.verb});
@@ -134,6 +139,19 @@ fn review(user: &UserInfo, request: &Attributes<'_>) -> Value {
     json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "metadata": {}, "spec": spec
     })
+}
+
+/// A requirement on labels; none if reviews have no word for it.
+fn requirement(requirement: &Requirement) -> Option<Value> {
+    let Requirement { key, operator, values, .. } = requirement;
+    let operator = match operator {
+        Operator::In | Operator::Equals | Operator::DoubleEquals => "In",
+        Operator::NotIn | Operator::NotEquals => "NotIn",
+        Operator::Exists => return Some(json!({"key": key, "operator": "Exists"})),
+        Operator::DoesNotExist => return Some(json!({"key": key, "operator": "DoesNotExist"})),
+        Operator::GreaterThan | Operator::LessThan => return None,
+    };
+    Some(json!({"key": key, "operator": operator, "values": values}))
 }
 
 #[cfg(test)]
@@ -157,6 +175,15 @@ mod tests {
             json!({"namespace": "d", "verb": "get", "resource": "pods"})
         );
         assert_eq!(spec["groups"], json!(["team", "system:authenticated"]));
+        let labels = meta::labels::Selector::parse("a=b,c notin (d,e),!f").expect("a selector");
+        let selected = Attributes { labels: labels.requirements(), ..request };
+        assert_eq!(
+            review(&user, &selected)["spec"]["resourceAttributes"]["labelSelector"],
+            json!({"requirements": [
+                {"key": "a", "operator": "In", "values": ["b"]},
+                {"key": "c", "operator": "NotIn", "values": ["d", "e"]},
+                {"key": "f", "operator": "DoesNotExist"}]})
+        );
         let path = Attributes { verb: "get", path: "/x", ..Attributes::default() };
         assert_eq!(review(&user, &path)["spec"]["nonResourceAttributes"]["path"], "/x");
         assert_eq!(opinion(&json!({"allowed": true, "reason": "r"})), Opinion::Allow("r".into()));

@@ -31,6 +31,13 @@ pub(crate) fn answer(
         let document = core.openapi.answer(path, query, &parts.headers);
         return Ok(document.unwrap_or_else(respond::no_such_page));
     }
+    if let Some(what) = path.strip_prefix("/debug/api_priority_and_fairness/") {
+        let details = query.get("includeRequestDetails").is_some_and(|text| !text.is_empty());
+        let dump = core.flow.dump(what, details);
+        return Ok(
+            dump.map_or_else(respond::no_such_page, |text| respond::text(StatusCode::OK, text))
+        );
+    }
     match path {
         "/" => Ok(respond::json(StatusCode::OK, json!({"paths": paths(core)}).to_string())),
         "/version" | "/version/" => Ok(respond::json(StatusCode::OK, version(core))),
@@ -67,11 +74,7 @@ fn paths(core: &Core) -> Vec<String> {
 }
 
 fn version(core: &Core) -> String {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let architecture = crate::metrics::platform();
     let version = json!({
         "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
         "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
@@ -87,7 +90,7 @@ fn issuer(core: &Core) -> String {
     json!({
         "issuer": issuer, "jwks_uri": format!("https://{}/openid/v1/jwks", core.options.advertise),
         "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"]
+        "id_token_signing_alg_values_supported": core.service_accounts.algorithms()
     })
     .to_string()
 }

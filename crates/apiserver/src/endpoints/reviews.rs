@@ -4,14 +4,16 @@
 
 use std::sync::Arc;
 
-use meta::{FieldError, GroupVersionKind, Status};
+use meta::{
+    FieldError, GroupVersionKind, Status,
+    labels::{Requirement, Selector},
+};
 use registry::{Row, UserInfo};
 use serde_json::{Map, Value, json};
 
 use super::Context;
 use crate::{
     authz::{Attributes, Decision, rule::Rule},
-    identity::Identity,
     server::Core,
 };
 
@@ -108,6 +110,7 @@ async fn access(core: &Core, review: &mut Value, subject: Option<&Arc<UserInfo>>
     let named = named_subject(spec);
     let text = |value: &'static str| resource[value].as_str().unwrap_or_default();
     let fields = field_terms(&resource["fieldSelector"]);
+    let labels = label_requirements(&resource["labelSelector"]);
     let asked = if path.is_null() {
         Attributes {
             verb: text("verb"),
@@ -120,6 +123,7 @@ async fn access(core: &Core, review: &mut Value, subject: Option<&Arc<UserInfo>>
             name: text("name"),
             path: "",
             fields: &fields,
+            labels: &labels,
         }
     } else {
         Attributes {
@@ -169,6 +173,16 @@ fn field_terms(selector: &Value) -> Vec<meta::fields::FieldTerm> {
     terms.collect()
 }
 
+fn label_requirements(selector: &Value) -> Vec<Requirement> {
+    let read = match selector["rawSelector"].as_str() {
+        Some(raw) => Selector::parse(raw),
+        None => Selector::from_label_selector(
+            &json!({"matchExpressions": selector["requirements"].as_array()}),
+        ),
+    };
+    read.map(|selector| selector.requirements().to_vec()).unwrap_or_default()
+}
+
 /// Lists what the user may do in a namespace.
 fn rules(core: &Core, context: &Context<'_>, review: &mut Value) -> Result<(), Status> {
     let Some(namespace) = review["spec"]["namespace"].as_str().filter(|name| !name.is_empty())
@@ -176,15 +190,7 @@ fn rules(core: &Core, context: &Context<'_>, review: &mut Value) -> Result<(), S
         return Err(Status::bad_request("no namespace on request"));
     };
     let user = &context.user;
-    let all = || vec!["*".to_owned()];
-    let held = if user.is_master() {
-        vec![
-            Rule { verbs: all(), api_groups: all(), resources: all(), ..Rule::default() },
-            Rule { verbs: all(), non_resource_urls: all(), ..Rule::default() },
-        ]
-    } else {
-        core.authorizer.policy().rules(user, namespace)
-    };
+    let held = core.authorizer.rules(user, namespace);
     let (paths, resources): (Vec<Rule>, Vec<Rule>) =
         held.into_iter().partition(|rule| !rule.non_resource_urls.is_empty());
     let mut status =
@@ -210,6 +216,11 @@ mod tests {
             {"key": "spec.nodeName", "operator": "In", "values": ["a"]},
             {"key": "x", "operator": "Exists"}]}));
         assert_eq!(listed, raw);
+        let raw = label_requirements(&json!({"rawSelector": "a in (b),c"}));
+        let listed = label_requirements(&json!({"requirements": [
+            {"key": "a", "operator": "In", "values": ["b"]}, {"key": "c", "operator": "Exists"}]}));
+        assert_eq!((listed.len(), listed), (2, raw));
+        assert!(label_requirements(&Value::Null).is_empty());
     }
 
     #[test]

@@ -22,12 +22,15 @@ pub(crate) enum Reason {
     ConcurrencyLimit,
     /// It has waited long enough.
     TimeOut,
+    /// Its client has gone away.
+    Cancelled,
 }
 
-const REASONS: [(Reason, &str); 3] = [
+const REASONS: [(Reason, &str); 4] = [
     (Reason::QueueFull, "queue-full"),
     (Reason::ConcurrencyLimit, "concurrency-limit"),
     (Reason::TimeOut, "time-out"),
+    (Reason::Cancelled, "cancelled"),
 ];
 
 /// The counts.
@@ -38,7 +41,7 @@ pub(super) struct Counts {
     extra_seats: AtomicU64,
     waiting: AtomicU64,
     waiting_seats: AtomicU64,
-    rejected: [AtomicU64; 3],
+    rejected: [AtomicU64; 4],
     /// Waits that ended with a seat, and those that did not.
     waited: Histogram<13>,
     given_up: Histogram<13>,
@@ -55,7 +58,7 @@ impl Default for Counts {
             extra_seats: zero(),
             waiting: zero(),
             waiting_seats: zero(),
-            rejected: [zero(), zero(), zero()],
+            rejected: [zero(), zero(), zero(), zero()],
             waited,
             given_up,
             ran: Histogram::new(&BOUNDS),
@@ -96,8 +99,24 @@ impl Counts {
     }
 
     pub(super) fn reject(&self, reason: Reason) {
+        self.refusals(reason).fetch_add(1, Relaxed);
+    }
+
+    fn refusals(&self, reason: Reason) -> &AtomicU64 {
         let at = REASONS.iter().position(|(known, _)| *known == reason).unwrap_or(0);
-        self.rejected[at].fetch_add(1, Relaxed);
+        &self.rejected[at]
+    }
+
+    pub(super) fn rejected(&self, reason: Reason) -> u64 {
+        self.refusals(reason).load(Relaxed)
+    }
+
+    pub(super) fn executing(&self) -> u64 {
+        self.executing.load(Relaxed)
+    }
+
+    pub(super) fn dispatched(&self) -> u64 {
+        self.dispatched.load(Relaxed)
     }
 }
 

@@ -19,9 +19,33 @@ use tokio::sync::oneshot;
 
 use super::{
     counts::{Counts, Reason},
+    debug::About,
     limits::Demand,
-    queues::{Queues, Shape, Spot},
+    queues::{self, Queues, Shape, Spot},
 };
+
+/// Who waits, and how it is told that its turn has come.
+pub(super) struct Waiter {
+    wake: oneshot::Sender<()>,
+    pub(super) about: About,
+}
+
+pub(super) type Queue = queues::Queue<Waiter>;
+
+/// The seats of a request: while it runs, and what is kept of them for so long afterwards, while others are busy
+/// with what it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seats {
+    pub(super) during: u32,
+    pub(super) kept: u32,
+    pub(super) after: Duration,
+}
+
+impl Seats {
+    pub(super) fn during(during: u32) -> Self {
+        Self { during, kept: 0, after: Duration::ZERO }
+    }
+}
 
 /// What is to be done with requests of a level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +67,7 @@ pub(super) struct Level {
     used: AtomicU32,
     /// Requests that wait.
     waiting: AtomicU32,
-    queues: Option<Mutex<Queues<oneshot::Sender<()>>>>,
+    queues: Option<Mutex<Queues<Waiter>>>,
     /// The most seats that were wanted at once since [`Level::demand`] was asked last.
     peak: AtomicU32,
     /// Seats × nanoseconds of all that has run.
@@ -77,6 +101,14 @@ impl Level {
     /// Seats there are, and those that are taken.
     pub(super) fn seats(&self) -> (u32, u32) {
         (self.limit.load(Relaxed), self.used.load(Relaxed))
+    }
+
+    /// What `look` makes of the queues; there may be none.
+    pub(super) fn inspect<R>(&self, look: impl FnOnce(&[Queue]) -> R) -> R {
+        match &self.queues {
+            Some(queues) => look(queues.lock().all()),
+            None => look(&[]),
+        }
     }
 
     /// Changes the number of seats; those who wait may have their turn now.
@@ -118,7 +150,9 @@ impl Level {
         }
     }
 
-    fn give_back(&self, seats: u32) {
+    fn give_back(&self, seats: u32, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.work.fetch_add(nanos.saturating_mul(seats.into()), Relaxed);
         self.used.fetch_sub(seats, SeqCst);
         self.wake();
     }
@@ -134,19 +168,19 @@ impl Level {
         }
     }
 
-    fn serve(&self, queues: &mut Queues<oneshot::Sender<()>>) {
-        while let Some(wake) = queues.serve(|seats| self.take(seats)) {
+    fn serve(&self, queues: &mut Queues<Waiter>) {
+        while let Some(waiter) = queues.serve(|seats| self.take(seats)) {
             // Cannot fail: who gives up waiting takes itself out of the queue first.
-            let _ = wake.send(());
+            let _ = waiter.wake.send(());
         }
         self.waiting.store(u32::try_from(queues.len()).unwrap_or(u32::MAX), SeqCst);
     }
 }
 
 /// Seats at once, if nobody waits for some.
-pub(super) fn try_enter(level: &Arc<Level>, counts: &Arc<Counts>, seats: u32) -> Option<Place> {
+pub(super) fn try_enter(level: &Arc<Level>, counts: &Arc<Counts>, seats: Seats) -> Option<Place> {
     let free = level.kind == Kind::Exempt || level.waiting.load(SeqCst) == 0;
-    if !free || !level.take(seats) {
+    if !free || !level.take(seats.during) {
         return None;
     }
     Some(Place::new(level, counts, seats, None))
@@ -156,12 +190,12 @@ pub(super) fn try_enter(level: &Arc<Level>, counts: &Arc<Counts>, seats: u32) ->
 pub(super) async fn wait(
     level: &Arc<Level>,
     counts: &Arc<Counts>,
-    flow: u64,
-    seats: u32,
+    (flow, about): (u64, About),
+    seats: Seats,
     limit: Duration,
 ) -> Result<Place, Reason> {
     let began = Instant::now();
-    let Some(mut turn) = Turn::take(level, counts, flow, seats) else {
+    let Some(mut turn) = Turn::take(level, counts, (flow, about), seats) else {
         return Err(if level.queues.is_some() {
             Reason::QueueFull
         } else {
@@ -177,6 +211,7 @@ pub(super) async fn wait(
         // Its drop takes it out of the queue, or gives back the seats that came too late.
         _ => {
             counts.wait(began.elapsed(), false);
+            turn.told = true;
             Err(Reason::TimeOut)
         }
     }
@@ -186,22 +221,29 @@ pub(super) async fn wait(
 struct Turn {
     level: Arc<Level>,
     counts: Arc<Counts>,
-    seats: u32,
+    seats: Seats,
     spot: Spot,
     served: oneshot::Receiver<()>,
     seated: bool,
+    /// Whether it is told that its time is over, rather than going away by itself.
+    told: bool,
 }
 
 impl Turn {
-    fn take(level: &Arc<Level>, counts: &Arc<Counts>, flow: u64, seats: u32) -> Option<Self> {
+    fn take(
+        level: &Arc<Level>,
+        counts: &Arc<Counts>,
+        (flow, about): (u64, About),
+        seats: Seats,
+    ) -> Option<Self> {
         let (wake, served) = oneshot::channel();
         let mut queues = level.queues.as_ref()?.lock();
-        let spot = queues.enqueue(flow, seats, wake)?;
+        let spot = queues.enqueue(flow, seats.during, Waiter { wake, about })?;
         level.waiting.store(u32::try_from(queues.len()).unwrap_or(u32::MAX), SeqCst);
         let wanted = queues.seats() + u64::from(level.used.load(Relaxed));
         level.note(u32::try_from(wanted).unwrap_or(u32::MAX));
         level.serve(&mut queues);
-        counts.waiting(seats, true);
+        counts.waiting(seats.during, true);
         Some(Self {
             level: level.clone(),
             counts: counts.clone(),
@@ -209,6 +251,7 @@ impl Turn {
             spot,
             served,
             seated: false,
+            told: false,
         })
     }
 
@@ -220,14 +263,19 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.counts.waiting(self.seats, false);
+        let seats = self.seats.during;
+        self.counts.waiting(seats, false);
         if self.seated {
             return;
+        }
+        if !self.told {
+            self.counts.reject(Reason::Cancelled);
         }
         let Some(queues) = &self.level.queues else { return };
         let mut queues = queues.lock();
         if !queues.remove(self.spot) {
-            self.level.used.fetch_sub(self.seats, SeqCst);
+            queues.ran(self.spot.queue, seats, Duration::ZERO);
+            self.level.used.fetch_sub(seats, SeqCst);
         }
         // One that was too wide may have held up the others.
         self.level.serve(&mut queues);
@@ -238,15 +286,15 @@ impl Drop for Turn {
 pub(crate) struct Place {
     level: Arc<Level>,
     counts: Arc<Counts>,
-    seats: u32,
+    seats: Seats,
     /// The queue it came from, if it had to wait.
     queue: Option<usize>,
     since: Instant,
 }
 
 impl Place {
-    fn new(level: &Arc<Level>, counts: &Arc<Counts>, seats: u32, queue: Option<usize>) -> Self {
-        counts.begin(seats);
+    fn new(level: &Arc<Level>, counts: &Arc<Counts>, seats: Seats, queue: Option<usize>) -> Self {
+        counts.begin(seats.during);
         let (level, counts) = (level.clone(), counts.clone());
         Self { level, counts, seats, queue, since: Instant::now() }
     }
@@ -254,14 +302,24 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let took = self.since.elapsed();
-        self.counts.end(self.seats, took);
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.level.work.fetch_add(nanos.saturating_mul(self.seats.into()), Relaxed);
+        let (took, Seats { during, kept, after }) = (self.since.elapsed(), self.seats);
+        self.counts.end(during, took);
         if let (Some(at), Some(queues)) = (self.queue, &self.level.queues) {
-            queues.lock().ran(at, self.seats, took);
+            queues.lock().ran(at, during, took);
         }
-        self.level.give_back(self.seats);
+        let kept = kept.min(during);
+        if kept > 0
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let level = self.level.clone();
+            runtime.spawn(async move {
+                tokio::time::sleep(after).await;
+                level.give_back(kept, took + after);
+            });
+            self.level.give_back(during - kept, took);
+        } else {
+            self.level.give_back(during, took);
+        }
     }
 }
 

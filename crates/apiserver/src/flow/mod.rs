@@ -5,6 +5,7 @@
 //! not asked: they bound themselves. Refuses to know what a request does and where the objects come from.
 
 mod counts;
+mod debug;
 mod level;
 mod limits;
 mod queues;
@@ -12,6 +13,7 @@ mod retry;
 mod schema;
 mod stored;
 mod text;
+mod watchers;
 mod work;
 
 use std::{
@@ -30,7 +32,8 @@ use tokio::sync::Notify;
 
 use self::{
     counts::Counts,
-    level::{Kind, Level},
+    debug::About,
+    level::{Kind, Level, Seats},
     limits::{Demand, Limits, Party, Shares, Smoothed},
     retry::Retry,
     schema::FlowSchema,
@@ -38,7 +41,10 @@ use self::{
 };
 use crate::{authz::Attributes, request::Query};
 
-pub(crate) use self::level::Place;
+pub(crate) use self::{
+    level::Place,
+    watchers::{Watchers, Watching},
+};
 
 /// How often seats are moved between levels.
 pub(crate) const BORROWING: Duration = Duration::from_secs(10);
@@ -52,11 +58,13 @@ pub struct FlowOptions {
     pub max_reads: usize,
     /// Writes at once (`--max-mutating-requests-inflight`).
     pub max_writes: usize,
+    /// Whether levels share them (`--enable-priority-and-fairness`), or each kind has its own for all.
+    pub fair: bool,
 }
 
 impl Default for FlowOptions {
     fn default() -> Self {
-        Self { max_reads: 400, max_writes: 200 }
+        Self { max_reads: 400, max_writes: 200, fair: true }
     }
 }
 
@@ -68,6 +76,8 @@ pub(crate) struct Flow {
     config: ArcSwap<Config>,
     /// How large collections were a while ago.
     sizes: ArcSwap<Vec<(Arc<Row>, Size)>>,
+    /// Watches that are open.
+    pub(crate) watchers: Arc<Watchers>,
     started: Instant,
     loaded: Notify,
 }
@@ -122,6 +132,7 @@ impl Flow {
             mandatory,
             config: ArcSwap::default(),
             sizes: ArcSwap::default(),
+            watchers: Arc::default(),
             started: Instant::now(),
             loaded: Notify::new(),
         };
@@ -228,18 +239,27 @@ impl Flow {
                 let sizes = self.sizes.load();
                 let size = row.and_then(|row| size_of(&sizes, row));
                 let wanted = work::seats(request.verb, !request.name.is_empty(), query, size);
-                wanted.min(lane.widest())
+                Seats::during(wanted.min(lane.widest()))
             }
-            _ => 1,
+            "create" | "update" | "patch" | "delete" | "deletecollection"
+                if request.subresource != "token" && lane.level.kind() != Kind::Exempt =>
+            {
+                let seen = |row| self.watchers.interested(row, request.namespace, request.name);
+                work::write(row.map_or(0, |row| seen(row)), lane.widest())
+            }
+            _ => Seats::during(1),
         };
         if let Some(place) = level::try_enter(&lane.level, &schema.counts, seats) {
             return Ok(place);
         }
         let mut hasher = DefaultHasher::new();
-        (&schema.stored.metadata.name, schema.stored.distinguisher(user, request))
-            .hash(&mut hasher);
+        let (name, flow) =
+            (&schema.stored.metadata.name, schema.stored.distinguisher(user, request));
+        (name, flow).hash(&mut hasher);
         let limit = (limit / 4).min(LONGEST_WAIT);
-        let wait = level::wait(&lane.level, &schema.counts, hasher.finish(), seats, limit);
+        let about = About::new(name, flow, user, request);
+        let flow = (hasher.finish(), about);
+        let wait = level::wait(&lane.level, &schema.counts, flow, seats, limit);
         // Boxed: it is rare, and would make every request larger.
         Box::pin(wait).await.map_err(|reason| {
             schema.counts.reject(reason);

@@ -22,7 +22,7 @@ pub(super) struct Shape {
     pub(super) length: usize,
 }
 
-/// The queues of one level; `T` is what wakes a waiting request.
+/// The queues of one level; `T` is who waits.
 #[derive(Debug)]
 pub(super) struct Queues<T> {
     shape: Shape,
@@ -33,20 +33,32 @@ pub(super) struct Queues<T> {
     waiting: usize,
 }
 
+/// One of them.
 #[derive(Debug)]
-struct Queue<T> {
-    waiting: VecDeque<Waiting<T>>,
+pub(super) struct Queue<T> {
+    pub(super) waiting: VecDeque<Waiting<T>>,
     /// Seats of all that wait.
-    seats: u64,
+    pub(super) seats: u64,
     /// Where its next request begins, virtually.
-    next: f64,
+    pub(super) next: f64,
+    /// Requests that were served from it and run, and their seats.
+    pub(super) executing: u32,
+    pub(super) taken: u64,
 }
 
+/// A request that waits.
 #[derive(Debug)]
-struct Waiting<T> {
+pub(super) struct Waiting<T> {
     id: u64,
-    seats: u32,
-    wake: T,
+    pub(super) seats: u32,
+    pub(super) waiter: T,
+}
+
+impl<T> Queue<T> {
+    /// What all that wait are thought to take.
+    pub(super) fn work(&self) -> f64 {
+        self.seats as f64 * GUESS
+    }
 }
 
 /// Where a request waits.
@@ -58,9 +70,15 @@ pub(super) struct Spot {
 
 impl<T> Queues<T> {
     pub(super) fn new(shape: Shape) -> Self {
-        let queue = |_| Queue { waiting: VecDeque::new(), seats: 0, next: 0.0 };
+        let queue =
+            |_| Queue { waiting: VecDeque::new(), seats: 0, next: 0.0, executing: 0, taken: 0 };
         let queues = (0..shape.queues.max(1)).map(queue).collect();
         Self { shape, queues, now: 0.0, ids: 0, waiting: 0 }
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> &[Queue<T>] {
+        &self.queues
     }
 
     /// Requests that wait.
@@ -74,7 +92,7 @@ impl<T> Queues<T> {
     }
 
     /// Lets a request wait in the least loaded queue of its flow's hand, or not if that queue is full.
-    pub(super) fn enqueue(&mut self, flow: u64, seats: u32, wake: T) -> Option<Spot> {
+    pub(super) fn enqueue(&mut self, flow: u64, seats: u32, waiter: T) -> Option<Spot> {
         let (mut hand, id) = ([0; MOST_CARDS], self.ids);
         let size = deal(flow, self.queues.len(), self.shape.hand, &mut hand);
         // Ties go to another queue of the hand each time.
@@ -88,7 +106,7 @@ impl<T> Queues<T> {
         if queue.waiting.is_empty() {
             queue.next = queue.next.max(self.now);
         }
-        queue.waiting.push_back(Waiting { id, seats, wake });
+        queue.waiting.push_back(Waiting { id, seats, waiter });
         queue.seats += u64::from(seats);
         self.ids += 1;
         self.waiting += 1;
@@ -109,8 +127,10 @@ impl<T> Queues<T> {
         self.now = self.now.max(queue.next);
         queue.next += f64::from(seats) * GUESS;
         queue.seats -= u64::from(seats);
+        queue.executing += 1;
+        queue.taken += u64::from(seats);
         self.waiting -= 1;
-        queue.waiting.pop_front().map(|first| first.wake)
+        queue.waiting.pop_front().map(|first| first.waiter)
     }
 
     /// Takes out one that waits no longer. False if it was served already.
@@ -128,7 +148,10 @@ impl<T> Queues<T> {
 
     /// Corrects the guess about a request that was served from `queue`, now that it has run.
     pub(super) fn ran(&mut self, queue: usize, seats: u32, took: Duration) {
-        self.queues[queue].next += f64::from(seats) * (took.as_secs_f64() - GUESS);
+        let queue = &mut self.queues[queue];
+        queue.next += f64::from(seats) * (took.as_secs_f64() - GUESS);
+        queue.executing = queue.executing.saturating_sub(1);
+        queue.taken = queue.taken.saturating_sub(seats.into());
     }
 }
 

@@ -69,7 +69,8 @@ fn requests_find_their_schemas() {
 
 #[tokio::test(start_paused = true)]
 async fn a_crowd_is_refused_and_others_are_not() {
-    let flow = Arc::new(flow(FlowOptions { max_reads: 20, max_writes: 10 }));
+    let flow =
+        Arc::new(flow(FlowOptions { max_reads: 20, max_writes: 10, ..FlowOptions::default() }));
     let schema = {
         let crowd = identity::authenticated("crowd", [""; 0]);
         flow.classify(&crowd, &ask("get", "pods", "default")).expect("a schema")
@@ -119,6 +120,24 @@ async fn a_crowd_is_refused_and_others_are_not() {
     assert!(enter("crowd").await.is_err(), "the queues are full");
     spawn("mouse");
     waits(301).await;
+    let dump = |what: &str| flow.dump(what, true).expect("a dump");
+    let rows = |what: &str| -> Vec<Vec<String>> {
+        let cells = |line: &str| line.split(',').map(|cell| cell.trim().to_owned()).collect();
+        dump(what).lines().map(cells).filter(|row: &Vec<_>| row[0] == "global-default").collect()
+    };
+    let level = rows("dump_priority_levels").remove(0);
+    let seats = seats.to_string();
+    // Waiting, executing, served, refused, timed out, gone.
+    assert_eq!(
+        level[2..],
+        ["false", "false", "301", seats.as_str(), seats.as_str(), "1", "1", "0"]
+    );
+    let pending =
+        rows("dump_queues").iter().map(|row| row[2].parse::<u32>().expect("a number")).sum();
+    assert_eq!((pending, rows("dump_requests").len()), (301_u32, 301));
+    let mouse = rows("dump_requests").into_iter().find(|row| row[4] == "mouse").expect("waits");
+    assert_eq!(mouse[10..], ["mouse", "get", "", "default", "", "", "pods", ""]);
+    assert!(flow.dump("dump_all", false).is_none());
     drop(places);
     let mut before = 0;
     while order.recv().await.expect("all are served") != "mouse" {

@@ -1,11 +1,21 @@
 //! How many seats a request is worth. Pure.
 //!
-//! Lists, and the beginnings of watches that send what is there, count by the bytes they go through; everything
-//! else is one seat. What a write costs its watchers is not counted: a change is encoded once for all of them.
+//! Lists, and the beginnings of watches that send what is there, count by the bytes they go through. A write is one
+//! seat while it runs; if many watch, some are kept for a moment afterwards, while the change is sent to them.
+
+use std::time::Duration;
 
 use registry::Size;
 
+use super::level::Seats;
 use crate::request::Query;
+
+/// Watches that make a seat. Upstream says 10; here a change is encoded once for all of them.
+const WATCHES: u32 = 100;
+/// How long a seat is kept for so many.
+const SENDING: Duration = Duration::from_millis(5);
+/// The most seats that are kept after a write (upstream's limit).
+const MOST_KEPT: u32 = 10;
 
 /// Bytes that make a seat (upstream's measure).
 const SEAT: u64 = 100_000;
@@ -20,6 +30,17 @@ pub(super) fn seats(verb: &str, named: bool, query: &Query, size: Option<Size>) 
     let average = size.bytes.checked_div(size.objects).unwrap_or(0);
     let held = objects.saturating_mul(average).min(MOST_HELD);
     u32::try_from(held.div_ceil(SEAT)).unwrap_or(u32::MAX).max(1)
+}
+
+/// The seats of a write that so many watches see, on a level where a request may have `widest`.
+pub(super) fn write(watches: u32, widest: u32) -> Seats {
+    if watches < WATCHES {
+        return Seats::during(1);
+    }
+    let wanted = watches.div_ceil(WATCHES);
+    let kept = wanted.min(MOST_KEPT).min(widest).max(1);
+    // The same work, narrower and longer.
+    Seats { during: kept, kept, after: SENDING * wanted / kept }
 }
 
 fn reads_collection(verb: &str, query: &Query) -> bool {
@@ -42,6 +63,18 @@ mod tests {
         let size = Size { objects: 1000, bytes: 400_000 };
         let query = Query::parse(query);
         assert_eq!(seats(verb, named, &query, Some(size)), expected, "{verb} {query:?}");
+    }
+
+    #[test]
+    fn writes_count_by_their_watches() {
+        let kept = |watches, widest| {
+            let Seats { during, kept, after } = write(watches, widest);
+            (during, kept, after.as_millis())
+        };
+        assert_eq!(kept(99, 10), (1, 0, 0));
+        assert_eq!(kept(250, 10), (3, 3, 5));
+        assert_eq!(kept(2000, u32::MAX), (10, 10, 10));
+        assert_eq!(kept(2000, 2), (2, 2, 50));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! A histogram that is counted without locks.
 
 use std::{
-    fmt::Write as _,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -42,18 +41,11 @@ impl<const N: usize> Histogram<N> {
     /// Writes the series `name{labels}`, with `more` that took no time at all beside those observed. Nothing for
     /// one that counted nothing.
     pub(crate) fn write(&self, out: &mut String, name: &str, labels: &str, more: u64) {
-        let total = self.count() + more;
-        if total == 0 {
-            return;
-        }
-        let (mut seen, comma) = (more, if labels.is_empty() { "" } else { "," });
-        for (bound, bucket) in self.bounds.iter().zip(&self.buckets) {
-            seen += bucket.load(Relaxed);
-            let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {seen}");
-        }
-        let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {total}");
-        let _ = writeln!(out, "{name}_sum{{{labels}}} {}", self.total().as_secs_f64());
-        let _ = writeln!(out, "{name}_count{{{labels}}} {total}");
+        let mut counts = self.buckets.iter().map(|bucket| bucket.load(Relaxed));
+        let first = counts.next().map(|count| count + more);
+        let counts = first.into_iter().chain(counts).chain([self.beyond.load(Relaxed)]);
+        let sum = self.total().as_secs_f64();
+        super::buckets::write(out, (name, labels), self.bounds, counts, sum);
     }
 }
 

@@ -3,8 +3,11 @@
 //! Names and labels are upstream's, so that existing dashboards work. Recording costs one short lock and no
 //! allocation once a series exists.
 
+mod admission;
+mod buckets;
 mod histogram;
 mod process;
+mod requests;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,51 +16,26 @@ use std::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use http::Response;
 use parking_lot::Mutex;
 use registry::{Row, Size};
+use serve::Body;
 
-pub(crate) use histogram::Histogram;
-
-/// Upper bounds of the duration histogram, in seconds.
-const BUCKETS: [f64; 23] = [
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
-    10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
-];
-
-/// What a series is about.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    /// Identifies the row, 0 for paths that name no resource.
-    row: usize,
-    subresource: &'static str,
-    verb: &'static str,
-    scope: &'static str,
-    dry_run: bool,
-}
-
-struct Series {
-    labels: String,
-    codes: Vec<(u16, u64)>,
-    buckets: [u64; BUCKETS.len() + 1],
-    sum: f64,
-}
-
-/// A request, as metrics tell requests apart.
-pub(crate) struct Observed<'a> {
-    pub(crate) row: Option<&'a Arc<Row>>,
-    pub(crate) subresource: &'a str,
-    pub(crate) verb: &'static str,
-    pub(crate) scope: &'static str,
-    pub(crate) dry_run: bool,
-}
+use requests::{Key, Requests, key, labels, names};
+pub(crate) use {
+    admission::Admission,
+    buckets::Buckets,
+    histogram::Histogram,
+    requests::{Observed, Went, scope, verb},
+};
 
 /// All metrics.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    series: Mutex<HashMap<Key, Series>>,
+    requests: Arc<Requests>,
     /// Requests being worked on: reads and writes.
     inflight: [AtomicI64; 2],
     streams: Mutex<HashMap<Key, Arc<Stream>>>,
@@ -106,6 +84,11 @@ impl Metrics {
         Running(gauge)
     }
 
+    /// Requests being worked on.
+    pub(crate) fn running(&self, read: bool) -> usize {
+        usize::try_from(self.inflight[usize::from(!read)].load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
     /// Counts a stream that begins.
     pub(crate) fn stream(&self, observed: &Observed<'_>) -> Streaming {
         let key = key(observed);
@@ -128,33 +111,20 @@ impl Metrics {
         self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Records an answered request.
-    pub(crate) fn record(&self, observed: &Observed<'_>, code: u16, started: Instant, timed: bool) {
-        let key = key(observed);
-        let mut series = self.series.lock();
-        let entry = series.entry(key).or_insert_with(|| Series {
-            labels: labels(observed, key.subresource),
-            codes: Vec::with_capacity(4),
-            buckets: [0; BUCKETS.len() + 1],
-            sum: 0.0,
-        });
-        match entry.codes.iter_mut().find(|(known, _)| *known == code) {
-            Some((_, count)) => *count += 1,
-            None => entry.codes.push((code, 1)),
-        }
-        if timed {
-            let seconds = started.elapsed().as_secs_f64();
-            let bucket =
-                BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
-            entry.buckets[bucket] += 1;
-            entry.sum += seconds;
-        }
+    /// Counts an answered request.
+    pub(crate) fn answered(
+        &self,
+        observed: &Observed<'_>,
+        went: &Went,
+        response: Response<Body>,
+    ) -> Response<Body> {
+        self.requests.answered(observed, went, response)
     }
 
     /// All metrics as text.
     pub(crate) fn render(&self, written: store::Written, uptime: Duration) -> String {
         let mut out = String::with_capacity(16 * 1024);
-        self.requests(&mut out);
+        self.requests.write(&mut out);
         let gauges = [
             ("readOnly", self.inflight[0].load(Ordering::Relaxed)),
             ("mutating", self.inflight[1].load(Ordering::Relaxed)),
@@ -212,51 +182,6 @@ impl Metrics {
             let _ = writeln!(out, "{name}{{{labels}}} {count}");
         }
     }
-
-    fn requests(&self, out: &mut String) {
-        let series = self.series.lock();
-        let mut sorted: Vec<&Series> = series.values().collect();
-        sorted.sort_by(|left, right| left.labels.cmp(&right.labels));
-        describe(
-            out,
-            "apiserver_request_total",
-            "counter",
-            "Requests answered, by what they asked for and the code.",
-        );
-        for one in &sorted {
-            for (code, count) in &one.codes {
-                let _ = writeln!(
-                    out,
-                    "apiserver_request_total{{code=\"{code}\",{}}} {count}",
-                    one.labels
-                );
-            }
-        }
-        for (name, help) in [
-            ("apiserver_request_duration_seconds", "Time to answer in seconds, streams left out."),
-            ("apiserver_request_sli_duration_seconds", "The same: nothing of it is others' time."),
-        ] {
-            Self::durations(out, name, help, &sorted);
-        }
-    }
-
-    fn durations(out: &mut String, name: &str, help: &str, series: &[&Series]) {
-        describe(out, name, "histogram", help);
-        for one in series {
-            let total: u64 = one.buckets.iter().sum();
-            if total == 0 {
-                continue;
-            }
-            let mut seen = 0;
-            for (bound, count) in BUCKETS.iter().zip(&one.buckets) {
-                seen += count;
-                let _ = writeln!(out, "{name}_bucket{{{},le=\"{bound}\"}} {seen}", one.labels);
-            }
-            let _ = writeln!(out, "{name}_bucket{{{},le=\"+Inf\"}} {total}", one.labels);
-            let _ = writeln!(out, "{name}_sum{{{}}} {}", one.labels, one.sum);
-            let _ = writeln!(out, "{name}_count{{{}}} {total}", one.labels);
-        }
-    }
 }
 
 /// Counts of a few things that are told apart by their place.
@@ -286,6 +211,26 @@ pub(crate) fn gauge(out: &mut String, name: &str, help: &str, value: usize) {
     let _ = writeln!(out, "{name} {value}");
 }
 
+/// Which version of the API this is.
+pub(crate) fn build(out: &mut String, version: &str) {
+    let name = "kubernetes_build_info";
+    describe(out, name, "gauge", "The version, as labels.");
+    let _ = writeln!(
+        out,
+        "{name}{{build_date=\"\",compiler=\"rustc\",git_commit=\"\",git_tree_state=\"clean\",git_version=\"{version}\",go_version=\"\",major=\"1\",minor=\"36\",platform=\"linux/{}\"}} 1",
+        platform()
+    );
+}
+
+/// The architecture, as Go names it.
+pub(crate) fn platform() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 /// How many objects there are of each kind.
 pub(crate) fn sizes(out: &mut String, sizes: &[(Arc<Row>, Size)]) {
     for (name, help) in [
@@ -308,54 +253,6 @@ pub(crate) fn sizes(out: &mut String, sizes: &[(Arc<Row>, Size)]) {
 
 pub(crate) fn describe(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-}
-
-/// Subresources come from clients; only those that exist become labels.
-fn known_subresource(name: &str) -> &'static str {
-    const KNOWN: [&str; 14] = [
-        "approval",
-        "attach",
-        "binding",
-        "ephemeralcontainers",
-        "eviction",
-        "exec",
-        "finalize",
-        "log",
-        "portforward",
-        "proxy",
-        "resize",
-        "scale",
-        "status",
-        "token",
-    ];
-    KNOWN.into_iter().find(|known| *known == name).unwrap_or_default()
-}
-
-fn key(observed: &Observed<'_>) -> Key {
-    Key {
-        row: observed.row.map_or(0, |row| Arc::as_ptr(row) as usize),
-        subresource: known_subresource(observed.subresource),
-        verb: observed.verb,
-        scope: observed.scope,
-        dry_run: observed.dry_run,
-    }
-}
-
-/// Group, version and resource.
-fn names<'a>(observed: &Observed<'a>) -> (&'a str, &'a str, &'a str) {
-    observed.row.map_or(("", "", ""), |row| {
-        (row.resource.group.as_str(), row.resource.version.as_str(), row.resource.resource.as_str())
-    })
-}
-
-fn labels(observed: &Observed<'_>, subresource: &str) -> String {
-    let (group, version, resource) = names(observed);
-    let dry_run = if observed.dry_run { "All" } else { "" };
-    format!(
-        "component=\"apiserver\",dry_run=\"{dry_run}\",group=\"{group}\",resource=\"{resource}\",scope=\"{}\",subresource=\"{subresource}\",verb=\"{}\",version=\"{version}\"",
-        observed.scope,
-        observed.verb.to_ascii_uppercase()
-    )
 }
 
 #[cfg(test)]

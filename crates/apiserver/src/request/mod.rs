@@ -200,6 +200,15 @@ pub fn field_terms(selector: &str) -> Vec<FieldTerm> {
     FieldSelector::parse(selector).map(|selector| selector.terms).unwrap_or_default()
 }
 
+/// The requirements of a label selector; likewise.
+pub(crate) fn label_requirements(selector: &str) -> Vec<meta::labels::Requirement> {
+    if selector.is_empty() {
+        return Vec::new();
+    }
+    let read = meta::labels::Selector::parse(selector);
+    read.map(|selector| selector.requirements().to_vec()).unwrap_or_default()
+}
+
 fn segments(path: &str) -> Vec<Range<usize>> {
     let trimmed = path.trim_matches('/');
     let offset = path.len() - path.trim_start_matches('/').len();

@@ -93,6 +93,80 @@ async fn nobody_grants_what_they_do_not_hold() {
 }
 
 #[tokio::test]
+async fn who_may_bind_or_escalate_grants_what_they_do_not_hold() {
+    let cluster = Cluster::start().await;
+    let (admin, jane) = (cluster.admin(), cluster.user("jane", &[]));
+    let group = "rbac.authorization.k8s.io";
+    let rule = |resources: &[&str], verbs: &[&str], names: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs, "resourceNames": names});
+    let role = json!({"metadata": {"name": "granter"}, "rules": [
+        rule(&["roles", "rolebindings"], &["create", "get"], &[]),
+        rule(&["clusterroles"], &["bind"], &["cluster-admin"]),
+        rule(&["roles"], &["escalate"], &[])]});
+    assert_eq!(admin.post(&format!("{RBAC}/clusterroles"), &role).await.code, StatusCode::CREATED);
+    let binding = |name: &str, role: &str| {
+        json!({"metadata": {"name": name}, "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": "jane"}]})
+    };
+    let path = format!("{RBAC}/namespaces/default");
+    let made = admin.post(&format!("{path}/rolebindings"), &binding("g", "granter")).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.text());
+    until(async || jane.get(&format!("{path}/roles/none")).await.code == StatusCode::NOT_FOUND)
+        .await;
+    let all = jane.post(&format!("{path}/rolebindings"), &binding("all", "cluster-admin")).await;
+    assert_eq!(all.code, StatusCode::CREATED, "{}", all.text());
+    let other = cluster.user("joe", &[]);
+    admin
+        .post(&format!("{path}/rolebindings"), &{
+            let mut joe = binding("joe", "granter");
+            joe["subjects"][0]["name"] = "joe".into();
+            joe
+        })
+        .await;
+    until(async || other.get(&format!("{path}/roles/none")).await.code == StatusCode::NOT_FOUND)
+        .await;
+    let edit = other.post(&format!("{path}/rolebindings"), &binding("e", "edit")).await;
+    assert_eq!(edit.code, StatusCode::FORBIDDEN, "{}", edit.text());
+    let pods = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]});
+    let role = json!({"metadata": {"name": "pods"}, "rules": [pods]});
+    let role = other.post(&format!("{path}/roles"), &role).await;
+    assert_eq!(role.code, StatusCode::CREATED, "{}", role.text());
+}
+
+#[tokio::test]
+async fn a_start_puts_default_roles_right() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let (view, basic) = (
+        format!("{RBAC}/clusterroles/system:discovery"),
+        format!("{RBAC}/clusterrolebindings/system:basic-user"),
+    );
+    let change = async |path: &str, part: &str, value: Value| {
+        let mut object = admin.get(path).await.json();
+        object[part] = value;
+        let changed = admin.put(path, &object).await;
+        assert_eq!(changed.code, StatusCode::OK, "{}", changed.text());
+    };
+    let more = json!([{"verbs": ["get"], "nonResourceURLs": ["/more"]}]);
+    change(&view, "rules", more.clone()).await;
+    change(&basic, "subjects", json!([])).await;
+    let frozen = format!("{RBAC}/clusterroles/system:public-info-viewer");
+    let mut object = admin.get(&frozen).await.json();
+    object["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"] =
+        "false".into();
+    object["rules"] = json!([]);
+    assert_eq!(admin.put(&frozen, &object).await.code, StatusCode::OK);
+    admin.delete(&format!("{RBAC}/clusterroles/system:monitoring")).await;
+    cluster.server.bootstrap().await.expect("again");
+    let rules = admin.get(&view).await.json()["rules"].clone();
+    let rules = rules.as_array().expect("rules");
+    assert!(rules.len() > 1 && rules.contains(&more[0]), "added to, not replaced: {rules:?}");
+    assert_eq!(admin.get(&basic).await.json()["subjects"][0]["name"], "system:authenticated");
+    assert!(admin.get(&frozen).await.json()["rules"].as_array().is_none_or(Vec::is_empty));
+    let monitoring = admin.get(&format!("{RBAC}/clusterroles/system:monitoring")).await;
+    assert_eq!(monitoring.code, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn tokens_live_and_die_with_their_objects() {
     let cluster = Cluster::start().await;
     let admin = cluster.admin();
@@ -319,6 +393,50 @@ async fn impersonation_needs_permission() {
         json!(["team", "system:authenticated"]),
         "{seen}"
     );
+    let whole = [
+        ("impersonate-user", "system:serviceaccount:default:robot"),
+        ("impersonate-uid", "7"),
+        ("impersonate-extra-example.com%2fscope", "read"),
+        ("content-type", "application/json"),
+    ];
+    let seen = cluster.admin().call(Method::POST, path, &whole, review.clone()).await.json();
+    assert_eq!(
+        seen["status"]["userInfo"],
+        json!({"username": "system:serviceaccount:default:robot", "uid": "7",
+            "groups": ["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"],
+            "extra": {"example.com/scope": ["read"]}})
+    );
+    // Each part takes a permission of its own.
+    let group = "rbac.authorization.k8s.io";
+    let rule = |groups: &str, resources: &str, names: &[&str]| json!({"verbs": ["impersonate"], "apiGroups": [groups], "resources": [resources], "resourceNames": names});
+    let role = json!({"metadata": {"name": "actor"}, "rules": [
+        rule("", "serviceaccounts", &["robot"]),
+        rule("authentication.k8s.io", "uids", &["7"]),
+        rule("authentication.k8s.io", "userextras/example.com/scope", &["read"])]});
+    let admin = cluster.admin();
+    admin.post(&format!("{RBAC}/clusterroles"), &role).await;
+    let binding = json!({"metadata": {"name": "actor"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "actor"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": "proxy"}]});
+    admin.post(&format!("{RBAC}/clusterrolebindings"), &binding).await;
+    let proxy = cluster.user("proxy", &[]);
+    until(async || {
+        proxy.call(Method::POST, path, &whole, review.clone()).await.code == StatusCode::CREATED
+    })
+    .await;
+    for (at, value, refusal) in [
+        (0, "system:serviceaccount:default:other", "serviceaccounts \"other\" is forbidden"),
+        (1, "8", "uids.authentication.k8s.io \"8\" is forbidden"),
+        (2, "write", "userextras.authentication.k8s.io \"write\" is forbidden"),
+    ] {
+        let mut other = whole;
+        other[at].1 = value;
+        let refused = proxy.call(Method::POST, path, &other, review.clone()).await.message();
+        assert!(refused.starts_with(refusal), "{refused}");
+    }
+    let nobody = [("impersonate-group", "team"), ("content-type", "application/json")];
+    let refused = cluster.admin().call(Method::POST, path, &nobody, review.clone()).await;
+    assert_eq!(refused.code, StatusCode::INTERNAL_SERVER_ERROR);
     let refused = cluster.user("joe", &[]).call(Method::POST, path, &headers, review).await;
     assert_eq!(
         refused.message(),

@@ -1,11 +1,13 @@
 //! Stages five and eight: the admission plugins, in their order.
 
+use std::time::{Duration, Instant};
+
 use meta::Status;
 use serde_json::Value;
 
 use super::Context;
 use super::metadata::{dedup_owners, repeated_owners};
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Measure, Operation};
 use crate::request::Action;
 
 /// What admission is told beside the context.
@@ -28,11 +30,14 @@ pub(crate) async fn mutate(
         context.warn(repeated_owners(&dedup_owners(object), false));
     }
     let attributes = attributes(context, subject);
-    for plugin in &context.engine.admission {
+    let mut step = Step::new(context, subject, false);
+    for (at, plugin) in context.engine.admission.iter().enumerate() {
         if plugin.handles(subject.operation, &context.stored, subject.subresource) {
-            plugin.mutate(&attributes, object).await?;
+            let admitted = plugin.mutate(&attributes, object).await;
+            step.note(at, admitted)?;
         }
     }
+    drop(step);
     context.warn(repeated_owners(&dedup_owners(object), true));
     Ok(())
 }
@@ -44,12 +49,52 @@ pub(crate) async fn validate(
     object: Option<&Value>,
 ) -> Result<(), Status> {
     let attributes = attributes(context, subject);
-    for plugin in &context.engine.admission {
+    let mut step = Step::new(context, subject, true);
+    for (at, plugin) in context.engine.admission.iter().enumerate() {
         if plugin.handles(subject.operation, &context.stored, subject.subresource) {
-            plugin.validate(&attributes, object).await?;
+            let admitted = plugin.validate(&attributes, object).await;
+            step.note(at, admitted)?;
         }
     }
     Ok(())
+}
+
+/// The time that a step takes and that each plugin takes of it, for whoever measures.
+struct Step<'a> {
+    measure: Option<&'a dyn Measure>,
+    operation: Operation,
+    validates: bool,
+    rejected: bool,
+    began: Instant,
+    last: Instant,
+}
+
+impl<'a> Step<'a> {
+    fn new(context: &'a Context<'_>, subject: Subject<'_>, validates: bool) -> Self {
+        let (measure, operation) = (context.engine.measure.as_deref(), subject.operation);
+        let began = Instant::now();
+        Self { measure, operation, validates, rejected: false, began, last: began }
+    }
+
+    fn note(&mut self, plugin: usize, admitted: Result<(), Status>) -> Result<(), Status> {
+        let now = Instant::now();
+        self.rejected = admitted.is_err();
+        self.tell(Some(plugin), now - self.last);
+        self.last = now;
+        admitted
+    }
+
+    fn tell(&self, plugin: Option<usize>, took: Duration) {
+        if let Some(measure) = self.measure {
+            measure.admitted(plugin, self.validates, self.operation, self.rejected, took);
+        }
+    }
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        self.tell(None, self.last - self.began);
+    }
 }
 
 fn attributes<'a>(context: &'a Context<'_>, subject: Subject<'a>) -> Attributes<'a> {

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use apiserver::audit::{LogOptions, Policy, WebhookOptions};
+use apiserver::audit::{LogOptions, Mode, Policy, SinkOptions, Truncate, WebhookOptions};
 use apiserver::authn::{
     Anonymous, AuthenticationConfiguration, FrontProxy, TokenWebhook, static_tokens,
 };
 use apiserver::authz::AuthorizationConfiguration;
 use apiserver::hook::Hook;
-use apiserver::{ApiServerOptions, FlowOptions, TracingConfiguration};
+use apiserver::{ApiServerOptions, ConfigurationFile, FlowOptions, TracingConfiguration};
 use clap::Args;
 use http::HeaderName;
+use pki::TokenKeys;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
 
@@ -33,6 +34,12 @@ pub(crate) struct AccessFlags {
     /// Who signs tokens of service accounts, an https URL [default: the API server's name in the cluster]
     #[arg(long, value_name = "URL")]
     service_account_issuer: Option<String>,
+    /// Key that signs tokens of service accounts (P-256, P-384 or RSA) [default: one of the cluster's own]
+    #[arg(long, value_name = "FILE")]
+    service_account_signing_key_file: Option<PathBuf>,
+    /// Further keys whose tokens are accepted, public or private; may be repeated
+    #[arg(long, value_name = "FILE")]
+    service_account_key_file: Vec<PathBuf>,
     /// Audiences of this API server [default: the issuer]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     api_audiences: Vec<String>,
@@ -59,6 +66,9 @@ pub(crate) struct AccessFlags {
     /// Writes at once
     #[arg(long, default_value_t = 200, value_name = "NUMBER")]
     max_mutating_requests_inflight: usize,
+    /// Whether priority levels share them; else reads and writes are bounded apart
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    enable_priority_and_fairness: bool,
     /// How long a request that is no stream may take
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = duration)]
     request_timeout: Duration,
@@ -175,6 +185,9 @@ struct AuditFlags {
     /// Old audit logs that are kept; 0 is all
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     audit_log_maxbackup: usize,
+    /// Days that old audit logs are kept; 0 is for ever
+    #[arg(long, default_value_t = 0, value_name = "DAYS")]
+    audit_log_maxage: u32,
     /// Kubeconfig of a webhook that takes audit events
     #[arg(long, value_name = "FILE")]
     audit_webhook_config_file: Option<PathBuf>,
@@ -184,6 +197,27 @@ struct AuditFlags {
     /// How long an audit event may wait for others
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = duration)]
     audit_webhook_batch_max_wait: Duration,
+    /// Whether requests wait for the audit log: batch, blocking or blocking-strict
+    #[arg(long, default_value = "batch", value_name = "MODE")]
+    audit_log_mode: Mode,
+    /// Whether requests wait for the webhook
+    #[arg(long, default_value = "batch", value_name = "MODE")]
+    audit_webhook_mode: Mode,
+    /// Whether events that are too large for the audit log lose what was sent and answered
+    #[arg(long)]
+    audit_log_truncate_enabled: bool,
+    /// Bytes of one event in the audit log
+    #[arg(long, default_value_t = 100 << 10, value_name = "BYTES")]
+    audit_log_truncate_max_event_size: usize,
+    /// Whether events that are too large for the webhook lose what was sent and answered
+    #[arg(long)]
+    audit_webhook_truncate_enabled: bool,
+    /// Bytes of one event for the webhook
+    #[arg(long, default_value_t = 100 << 10, value_name = "BYTES")]
+    audit_webhook_truncate_max_event_size: usize,
+    /// Bytes of events in one request
+    #[arg(long, default_value_t = 10 << 20, value_name = "BYTES")]
+    audit_webhook_truncate_max_batch_size: usize,
 }
 
 impl AccessFlags {
@@ -200,11 +234,25 @@ impl AccessFlags {
         Ok(Some(certificates))
     }
 
+    /// Keys of service accounts' tokens; `own` is where the cluster keeps its own.
+    pub(crate) fn token_keys(&self, own: &Path) -> anyhow::Result<TokenKeys> {
+        let signing = self.service_account_signing_key_file.as_deref();
+        if let Some(path) = signing.filter(|path| !path.exists()) {
+            return Err(anyhow!("{} does not exist", path.display()));
+        }
+        let mut keys = TokenKeys::load_or_create(signing.unwrap_or(own))?;
+        for path in &self.service_account_key_file {
+            keys.accept(path)?;
+        }
+        Ok(keys)
+    }
+
     /// Puts everything into the API server's options, whose issuer is known already.
     pub(crate) async fn apply(&self, options: &mut ApiServerOptions) -> anyhow::Result<()> {
         options.flow = FlowOptions {
             max_reads: self.max_requests_inflight,
             max_writes: self.max_mutating_requests_inflight,
+            fair: self.enable_priority_and_fairness,
         };
         options.request_timeout = self.request_timeout;
         if let Some(issuer) = &self.service_account_issuer {
@@ -216,8 +264,11 @@ impl AccessFlags {
         }
         let authentication = &mut options.authentication;
         if let Some(path) = &self.authentication_config {
-            let parsed = AuthenticationConfiguration::parse(&read(path)?, &options.issuer);
+            let text = read(path)?;
+            let parsed = AuthenticationConfiguration::parse(&text, &options.issuer);
             authentication.configuration = parsed.map_err(wrong(path))?;
+            let file = ConfigurationFile { path: path.clone(), text };
+            options.reload.authentication = Some(file);
         }
         if let Some(text) = self.oidc.configuration()? {
             let parsed = AuthenticationConfiguration::parse(&text, &options.issuer);
@@ -236,8 +287,11 @@ impl AccessFlags {
         }
         authentication.front = self.front.read()?;
         if let Some(path) = &self.authorization_config {
-            let parsed = AuthorizationConfiguration::parse(&read(path)?).map_err(wrong(path))?;
+            let text = read(path)?;
+            let parsed = AuthorizationConfiguration::parse(&text).map_err(wrong(path))?;
             options.authorization = Some(parsed);
+            let file = ConfigurationFile { path: path.clone(), text };
+            options.reload.authorization = Some(file);
         }
         if let Some(path) = &self.tracing_config_file {
             let parsed = TracingConfiguration::parse(&read(path)?).map_err(wrong(path))?;
@@ -267,14 +321,33 @@ impl AuditFlags {
         if let Some(path) = &self.audit_policy_file {
             options.policy = Some(Policy::parse(&read(path)?).map_err(wrong(path))?);
         }
+        let truncate = |enabled: bool, max_event, max_batch| {
+            enabled.then_some(Truncate { max_event, max_batch })
+        };
+        let sink = SinkOptions {
+            mode: self.audit_log_mode,
+            truncate: truncate(
+                self.audit_log_truncate_enabled,
+                self.audit_log_truncate_max_event_size,
+                usize::MAX,
+            ),
+        };
         options.log = self.audit_log_path.as_ref().map(|path| LogOptions {
+            sink,
             max_size: self.audit_log_maxsize << 20,
             max_backups: self.audit_log_maxbackup,
+            max_age: self.audit_log_maxage,
             ..LogOptions::new(path)
         });
         if let Some(path) = &self.audit_webhook_config_file {
             let hook = Hook::from_kubeconfig(path, HOOK_TIMEOUT).await?;
+            let truncate = truncate(
+                self.audit_webhook_truncate_enabled,
+                self.audit_webhook_truncate_max_event_size,
+                self.audit_webhook_truncate_max_batch_size,
+            );
             options.webhook = Some(WebhookOptions {
+                sink: SinkOptions { mode: self.audit_webhook_mode, truncate },
                 max_batch: self.audit_webhook_batch_max_size.max(1),
                 max_wait: self.audit_webhook_batch_max_wait,
                 ..WebhookOptions::new(hook)

@@ -61,7 +61,7 @@ impl ControlPlane {
         let dependencies = Dependencies {
             store: store.store(),
             rows,
-            token_keys: keys.tokens,
+            token_keys: keys.tokens.clone(),
             kubelet_tls: keys.kubelet_tls,
         };
         let api = ApiServer::new(
@@ -76,7 +76,7 @@ impl ControlPlane {
         parts.spawn(async move { ("the API server", running.run().await.map_err(Into::into)) });
         parts.spawn(keys.identities.clone().run(shutdown.clone()));
         tell_nodes(plan, &api, &keys.authority).await?;
-        start_controllers(plan, &api, &keys.authority, led, parts, shutdown);
+        start_controllers(plan, &api, (&keys.authority, keys.tokens), led, parts, shutdown);
         start_scheduler(plan, &api, parts, shutdown);
         Ok(Self { api, authority: keys.authority, identities: keys.identities, store })
     }
@@ -121,7 +121,7 @@ impl Keys {
         let profile = Profile::client("kube-apiserver-kubelet-client", None);
         let kubelet_client = identities.certificate("apiserver-kubelet-client", profile)?;
         let kubelet_tls = rotating_client_config(&[ca], kubelet_client)?;
-        let tokens = TokenKeys::load_or_create(&directory.join("service-accounts.key"))?;
+        let tokens = plan.flags.access.token_keys(&directory.join("service-accounts.key"))?;
         let (path, url) = (plan.layout.kubeconfig(), plan.server_url());
         let certificate = authority.certificate().to_owned();
         identities.keep(
@@ -222,7 +222,7 @@ pub(super) fn ipam_options(plan: &ServerPlan) -> NodeIpamOptions {
 fn start_controllers(
     plan: &ServerPlan,
     api: &ApiServer,
-    authority: &Arc<Authority>,
+    (authority, tokens): (&Arc<Authority>, TokenKeys),
     led: CancellationToken,
     parts: &mut JoinSet<Part>,
     shutdown: &CancellationToken,
@@ -230,6 +230,7 @@ fn start_controllers(
     let caches = identity::caches(api, "system:kube-controller-manager", &[], shutdown);
     let options = ControllersOptions {
         root_ca: Some(authority.certificate().to_owned()),
+        token_keys: Some(tokens),
         signer: Some(Signer {
             authority: authority.clone(),
             lifetime: plan.flags.cluster_signing_duration,

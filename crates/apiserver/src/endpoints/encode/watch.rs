@@ -14,8 +14,9 @@ use serve::Body;
 use super::{compress, partial, shape};
 use crate::{
     endpoints::Context,
-    metrics::Observed,
-    server::{Core, scope},
+    flow::Watching,
+    metrics::{Observed, scope},
+    server::Core,
 };
 
 /// Answers with a stream of events. It ends with the server, so that clients reconnect to another.
@@ -28,20 +29,30 @@ pub(super) fn response(
     let observed = Observed {
         row: Some(&context.row),
         subresource: context.info.subresource(),
-        verb: "watch",
+        verb: "WATCH",
         scope: scope(context.info),
         dry_run: false,
     };
     let counted = core.metrics.stream(&observed);
+    let seen = watching(core, context);
     let shutdown = core.shutdown.clone();
     let events = events.take_until(async move { shutdown.cancelled().await });
     let include = shape::include(context, wants.form)?;
     let mut shaper = Shaper { row: context.row.clone(), wants, include, first: true };
     let frames = events.map(move |event| {
+        let _ = &seen;
         counted.event();
         Ok::<_, Infallible>(shaper.frame(&event))
     });
     Ok(compress::streamed(Body::stream(frames), wants.encoding.stream_type()))
+}
+
+/// Counts the watch among those that a write is sent to. Of the pods of one node it sees few.
+fn watching(core: &Core, context: &Context<'_>) -> Option<Watching> {
+    let selector = context.query.get("fieldSelector").unwrap_or_default();
+    let node = selector.contains("spec.nodeName=") && context.info.resource() == "pods";
+    let (namespace, name) = (context.info.namespace(), context.info.authorized_name());
+    (!node).then(|| core.flow.watchers.watch(&context.row, namespace, name))
 }
 
 /// Writes the events of one watch.

@@ -73,7 +73,9 @@ async fn events_reach_a_webhook_and_a_file() {
     assert_eq!(pods["responseStatus"]["reason"], "Forbidden");
     assert_eq!(pods["annotations"]["authorization.k8s.io/decision"], "forbid");
     let stranger = events.iter().find(|event| event["responseStatus"]["code"] == 401);
-    assert_eq!(stranger.expect("noted")["stage"], "ResponseStarted");
+    let stranger = stranger.expect("noted");
+    assert_eq!(stranger["stage"], "ResponseStarted");
+    assert_eq!(stranger["responseStatus"]["message"], "Authentication failed, attempted: bearer");
     assert!(!events.iter().any(|event| event["user"]["username"] == "quiet"));
     until("the file's lines", async || {
         let text = std::fs::read_to_string(&file).unwrap_or_default();

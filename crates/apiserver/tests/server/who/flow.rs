@@ -87,7 +87,8 @@ async fn defaults_stay_as_they_are_over_a_second_start() {
 
 #[tokio::test]
 async fn one_too_many_is_told_to_come_back() {
-    let cluster = cluster(FlowOptions { max_reads: 6, max_writes: 4 }).await;
+    let cluster =
+        cluster(FlowOptions { max_reads: 6, max_writes: 4, ..FlowOptions::default() }).await;
     let admin = cluster.admin();
     let level = json!({
         "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration", "metadata": {"name": "tiny"},
@@ -154,6 +155,14 @@ async fn one_too_many_is_told_to_come_back() {
     ] {
         assert!(metrics.contains(series), "{series}: {metrics}");
     }
+    let dump = |what: &str| format!("/debug/api_priority_and_fairness/{what}");
+    let levels = admin.get(&dump("dump_priority_levels")).await.text();
+    let tiny = levels.lines().find(|line| line.starts_with("tiny,")).expect("the level");
+    assert!(tiny.replace(' ', "").starts_with("tiny,0,false,false,0,1,"), "{levels}");
+    let queues = admin.get(&dump("dump_queues")).await.text();
+    assert!(queues.contains("\nglobal-default,") && !queues.contains("\ntiny,"), "{queues}");
+    assert_eq!(admin.get(&dump("dump_all")).await.code, StatusCode::NOT_FOUND);
+    assert_eq!(jane.get(&dump("dump_requests")).await.code, StatusCode::OK);
     // Who goes away leaves the seat.
     held.abort();
     until("the seat's return", async || jane.get(path).await.code == StatusCode::OK).await;
@@ -168,4 +177,27 @@ async fn one_too_many_is_told_to_come_back() {
         assert_eq!(response.status(), StatusCode::OK);
         open.push(response);
     }
+}
+
+#[tokio::test]
+async fn without_levels_each_kind_has_its_own_bound() {
+    let cluster = cluster(FlowOptions { max_reads: 5, max_writes: 1, fair: false }).await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let endless = Body::stream(futures::stream::pending::<std::io::Result<bytes::Bytes>>());
+    let request =
+        Request::builder().method(Method::POST).uri(path).header("authorization", "Bearer a");
+    let request = request.header("content-type", "application/json").body(endless);
+    let server = cluster.server.clone();
+    let held = tokio::spawn(async move { server.handle(request.expect("request")).await });
+    let (jane, map) = (cluster.token(Some("j")), json!({}));
+    until("a refusal", async || jane.post(path, &map).await.code == StatusCode::TOO_MANY_REQUESTS)
+        .await;
+    let refused = jane.post(path, &map).await;
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert!(refused.headers.get("x-kubernetes-pf-flowschema-uid").is_none());
+    assert_eq!(jane.get(path).await.code, StatusCode::FORBIDDEN, "reads have room");
+    let master = cluster.token(Some("a")).post(path, &map).await;
+    assert_ne!(master.code, StatusCode::TOO_MANY_REQUESTS, "masters are let in");
+    held.abort();
+    until("the room", async || jane.post(path, &map).await.code == StatusCode::FORBIDDEN).await;
 }

@@ -4,7 +4,10 @@ mod audit;
 mod authentication;
 mod authorization;
 mod flow;
+mod metrics;
+mod reload;
 mod shutdown;
+mod tokens;
 
 use std::{
     net::SocketAddr,

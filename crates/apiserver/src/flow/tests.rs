@@ -122,8 +122,10 @@ async fn a_crowd_is_refused_and_others_are_not() {
     waits(301).await;
     let dump = |what: &str| flow.dump(what, true).expect("a dump");
     let rows = |what: &str| -> Vec<Vec<String>> {
-        let cells = |line: &str| line.split(',').map(|cell| cell.trim().to_owned()).collect();
-        dump(what).lines().map(cells).filter(|row: &Vec<_>| row[0] == "global-default").collect()
+        let cells = |line: &str| -> Vec<String> {
+            line.split(',').map(|cell| cell.trim().to_owned()).collect()
+        };
+        dump(what).lines().map(cells).filter(|row| row[0] == "global-default").collect()
     };
     let level = rows("dump_priority_levels").remove(0);
     let seats = seats.to_string();
@@ -133,7 +135,7 @@ async fn a_crowd_is_refused_and_others_are_not() {
         ["false", "false", "301", seats.as_str(), seats.as_str(), "1", "1", "0"]
     );
     let pending =
-        rows("dump_queues").iter().map(|row| row[2].parse::<u32>().expect("a number")).sum();
+        rows("dump_queues").iter().map(|row| row[2].parse::<u32>().expect("a number")).sum::<u32>();
     assert_eq!((pending, rows("dump_requests").len()), (301_u32, 301));
     let mouse = rows("dump_requests").into_iter().find(|row| row[4] == "mouse").expect("waits");
     assert_eq!(mouse[10..], ["mouse", "get", "", "default", "", "", "pods", ""]);

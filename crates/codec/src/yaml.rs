@@ -12,6 +12,10 @@ use serde_saphyr::options::DuplicateKeyPolicy;
 #[error("error converting YAML to JSON: yaml: {0}")]
 pub struct YamlError(String);
 
+/// How long all texts of a document may be together once aliases are replaced, in bytes: aliases of one long
+/// text would make very much of little.
+const MOST_TEXT: usize = 8 << 20;
+
 /// Turns one YAML document into JSON.
 ///
 /// Numbers like `0644` are octal, as in YAML 1.1. Aliases may replay a thousand events at most.
@@ -23,7 +27,9 @@ pub fn to_json(text: &[u8]) -> Result<Vec<u8>, YamlError> {
         max_total_replayed_events: 1000,
         max_replay_stack_depth: 16,
     };
+    let budget = serde_saphyr::budget! { max_total_scalar_bytes: MOST_TEXT };
     let options = serde_saphyr::options! {
+        budget: budget,
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         legacy_octal_numbers: true,
         alias_limits: limits,

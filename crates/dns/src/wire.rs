@@ -286,6 +286,33 @@ mod tests {
     }
 
     #[test]
+    fn whatever_comes_is_a_question_or_answered_or_neither() {
+        let mut seeds = vec![asking(None, Transport::Udp).packet()];
+        seeds.push(asking(Some(1232), Transport::Udp).packet());
+        seeds.push(asking(None, Transport::Tcp).reply(many(&asking(None, Transport::Tcp))));
+        fuzz::campaign("packets", 5000, |rng| {
+            let packet = fuzz::mutate::bytes(rng, &seeds);
+            for transport in [Transport::Udp, Transport::Tcp] {
+                match parse(&packet, transport) {
+                    Parsed::Asking(asking) => {
+                        let message = Message::from_vec(&asking.reply(many(&asking)));
+                        assert_eq!(message.expect("an answer").metadata.id, asking.id);
+                        let own = asking.packet();
+                        assert!(matches!(parse(&own, transport), Parsed::Asking(_)));
+                        Message::from_vec(&asking.failure(ResponseCode::ServFail)).expect("an answer");
+                    }
+                    Parsed::Reply(bytes) => drop(Message::from_vec(&bytes).expect("an answer")),
+                    Parsed::Nothing => {}
+                }
+            }
+            let _ = (answers(&packet, &seeds[2], 7), answers(&seeds[0], &packet, 7), truncated(&packet));
+            if let Ok(message) = Message::from_vec(&packet) {
+                Message::from_vec(&asking(None, Transport::Udp).repeat(&message)).expect("an answer");
+            }
+        });
+    }
+
+    #[test]
     fn only_the_right_answer_is_taken() {
         let asking = asking(None, Transport::Udp);
         let request = asking.packet();

@@ -8,6 +8,7 @@ mod io;
 mod peer;
 pub mod proxy;
 mod server;
+mod stall;
 pub mod tls;
 pub mod tunnel;
 

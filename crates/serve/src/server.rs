@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::CONTENT_LENGTH;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,8 +21,12 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::stall::{Impatient, Patience};
 use crate::tls::ServerTls;
 use crate::{Body, ClientCertificate, Peer};
+
+/// The longest head of a request over HTTP/1, and what is read of a body and kept of an answer at once, in bytes.
+const MOST_BUFFERED: usize = 128 * 1024;
 
 /// Answers requests. Each carries its [`Peer`] as an `Arc<Peer>` extension.
 pub trait Handler: Clone + Send + Sync + 'static {
@@ -49,6 +53,8 @@ pub struct ServerOptions {
     pub handshake_timeout: Duration,
     /// How long a peer may take to send the head of a request, and to begin with its first one.
     pub header_timeout: Duration,
+    /// How long a peer may take nothing of an answer. Connections that were upgraded to another protocol may wait.
+    pub write_timeout: Duration,
     /// HTTP/2 streams a connection may have open at once.
     pub max_streams: u32,
     /// How long requests under way may take to finish once the server stops.
@@ -61,6 +67,7 @@ impl Default for ServerOptions {
             max_connections: 20_000,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(300),
             max_streams: 250,
             drain_timeout: Duration::from_secs(2),
         }
@@ -201,7 +208,11 @@ impl<H: Handler> Connection<H> {
 
     async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S, peer: Peer) {
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.options.header_timeout);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.options.header_timeout)
+            .max_buf_size(MOST_BUFFERED);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -212,14 +223,19 @@ impl<H: Handler> Connection<H> {
         let (handler, peer) = (self.handler, Arc::new(peer));
         let begun = Arc::new(AtomicBool::new(false));
         let first = begun.clone();
+        let patience = Patience::default();
+        let stream = Impatient::new(stream, self.options.write_timeout, patience.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             first.store(true, Ordering::Relaxed);
-            let (handler, peer) = (handler.clone(), peer.clone());
+            let (handler, peer, patience) = (handler.clone(), peer.clone(), patience.clone());
             async move {
                 let mut request = request.map(Body::from);
                 request.extensions_mut().insert(peer);
                 let only_head = request.method() == Method::HEAD;
                 let response = handler.call(request).await;
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    patience.grant();
+                }
                 Ok::<_, Infallible>(if only_head { without_body(response) } else { response })
             }
         });

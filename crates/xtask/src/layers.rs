@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates outside the product: they may import anything; nothing of the product imports them.
-const TOOLS: &[&str] = &["testkit", "testapp", "bench", "xtask"];
+const TOOLS: &[&str] = &["fuzz", "testkit", "testapp", "bench", "xtask"];
 
 /// Components are strangers to each other.
 const STRANGERS: &str = "components";

@@ -2,9 +2,14 @@
 //! and memory that the inputs which aim at them do not leave.
 
 use crate::support::Cluster;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use fuzz::{campaign, mutate};
 use http::{Method, StatusCode};
 use meta::{FieldSelector, GroupVersionKind, Selector};
 use proptest::prelude::*;
+use rand::Rng as _;
+use rand::seq::IndexedRandom as _;
 use registry::{Params, Verb};
 use schema::FieldValidation;
 use serde_json::{Value, json};
@@ -230,4 +235,68 @@ async fn damaged_tokens_are_refused() {
             "{rubbish}"
         );
     }
+}
+
+/// Bearer tokens that are nearly one, and requests that are nearly right, from a real object on: no answer is the
+/// server's failure.
+#[test]
+fn damaged_requests_are_the_clients_fault() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let cluster = runtime.block_on(Cluster::start());
+    let admin = cluster.admin();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {"a": "b"}}, "data": {"k": "v"}});
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let made = runtime.block_on(admin.post(maps, &map));
+    assert_eq!(made.code, StatusCode::CREATED);
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
+    runtime.block_on(admin.post(accounts, &account));
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let token = runtime.block_on(admin.post(&format!("{accounts}/robot/token"), &request)).json();
+    let token = token["status"]["token"].as_str().expect("a token").to_owned();
+    let parts: Vec<Vec<u8>> = token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).expect("base64")).collect();
+    let one = format!("{maps}/a");
+    let queries = ["dryRun=All", "fieldManager=m&force=true", "limit=1&continue=x", "fieldValidation=Strict&pretty=1",
+        "labelSelector=a%3Db&fieldSelector=metadata.name%3Da", "resourceVersion=1&resourceVersionMatch=Exact",
+        "watch=1&timeoutSeconds=1&sendInitialEvents=true", "propagationPolicy=Orphan&gracePeriodSeconds=0", "timeout=1s"];
+    let media = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/json-patch+json",
+        "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"];
+    let stored = made.json();
+    let wire = codec::protobuf::object(&made.body).expect("protobuf");
+    campaign("requests to the server", 1500, |rng| {
+        let claims: Vec<_> = parts.iter().map(|part| match rng.random_range(0..3) {
+            0 => URL_SAFE_NO_PAD.encode(mutate::bytes(rng, std::slice::from_ref(part))),
+            _ => URL_SAFE_NO_PAD.encode(part),
+        }).collect();
+        let bearer = if rng.random() { claims.join(".") } else { mutate::text(rng, &[&token]) };
+        // The last character of a signature holds bits that mean nothing.
+        let same = bearer.trim().get(..token.len() - 1) == token.get(..token.len() - 1);
+        if !same && http::HeaderValue::from_str(&format!("Bearer {bearer}")).is_ok() {
+            let answer = runtime.block_on(cluster.token(Some(&bearer)).get("/version"));
+            // Nothing at all is nobody, whom this path is open to.
+            let nobody = bearer.trim().is_empty() && answer.code == StatusCode::OK;
+            assert!(answer.code == StatusCode::UNAUTHORIZED || nobody, "{bearer:?}: {}", answer.text());
+        }
+        let body = match rng.random_range(0..4) {
+            0 => mutate::bytes(rng, &[wire.clone(), stored.to_string().into_bytes()]),
+            1 => mutate::bytes(rng, &[stored.to_string().into_bytes()]),
+            _ => mutate::json(rng, &stored).to_string().into_bytes(),
+        };
+        let method = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::GET].choose(rng).cloned();
+        let query = mutate::text(rng, &queries);
+        let query: String = query.chars().filter(|c| c.is_ascii_graphic() && *c != '#').collect();
+        let path = if rng.random() { &one } else { maps };
+        let (sent, wanted) = (media.choose(rng).copied().unwrap_or_default(), mutate::text(rng, &media));
+        let mut headers = vec![("content-type", sent)];
+        if http::HeaderValue::from_str(&wanted).is_ok() {
+            headers.push(("accept", wanted.as_str()));
+        }
+        let uri = format!("{path}?{query}&dryRun=All");
+        if uri.parse::<http::Uri>().is_err() || query.contains("watch") {
+            return;
+        }
+        let answer = runtime.block_on(admin.call(method.unwrap_or_default(), &uri, &headers, body.clone()));
+        let code = answer.code.as_u16();
+        assert!(code < 500, "{uri} {headers:?} {:?}: {code} {}", String::from_utf8_lossy(&body), answer.text());
+    });
 }

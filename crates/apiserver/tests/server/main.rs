@@ -1,12 +1,13 @@
 //! The whole API server: over HTTP semantics without TCP, over TLS, and with real kubectl.
 
-mod encodings;
-
 mod access;
 mod admission;
 mod anything;
 mod api;
+mod broken;
 mod clients;
+mod encodings;
+mod floods;
 mod hostile;
 mod kubectl;
 #[path = "../../../registry/tests/engine/minimal.rs"]
@@ -22,3 +23,6 @@ mod support;
 mod tunnel;
 mod who;
 mod writes;
+
+#[global_allocator]
+static ALLOCATOR: fuzz::memory::Counting = fuzz::memory::Counting;

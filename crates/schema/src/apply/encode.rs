@@ -64,16 +64,24 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Mark, A::Error> {
         let mut mark = Mark::default();
+        // What is not in order, as it is in what we wrote: put in its place one by one it would take for ever.
+        let mut late = Vec::new();
         while let Some(key) = entries.next_key::<String>()? {
             if key == "." {
                 mark.member = true;
                 entries.next_value::<IgnoredAny>()?;
             } else if let Some(element) = Element::parse(&key).map_err(A::Error::custom)? {
-                mark.below.put(element, entries.next_value()?);
+                let below = entries.next_value()?;
+                if mark.below.ends_before(&element) {
+                    mark.below.put(element, below);
+                } else {
+                    late.push((element, below));
+                }
             } else {
                 entries.next_value::<IgnoredAny>()?;
             }
         }
+        mark.below.add(Set::of(late));
         mark.member |= mark.below.is_empty();
         Ok(mark)
     }

@@ -69,7 +69,7 @@ impl Set {
             return;
         }
         let node = Node { element, member: mark.member, below: mark.below };
-        if self.nodes.last().is_none_or(|last| last.element < node.element) {
+        if self.ends_before(&node.element) {
             self.nodes.push(node);
             return;
         }
@@ -80,6 +80,19 @@ impl Set {
             }
             Err(at) => self.nodes.insert(at, node),
         }
+    }
+
+    /// A set of steps in any order.
+    pub(super) fn of(mut marks: Vec<(Element, Mark)>) -> Self {
+        marks.sort_by(|one, other| one.0.cmp(&other.0));
+        let mut set = Self::default();
+        marks.into_iter().for_each(|(element, mark)| set.put(element, mark));
+        set
+    }
+
+    /// Whether all of its steps come before one.
+    pub(super) fn ends_before(&self, element: &Element) -> bool {
+        self.nodes.last().is_none_or(|last| last.element < *element)
     }
 
     fn find(&self, element: &Element) -> Result<usize, usize> {

@@ -3,6 +3,8 @@
 //! Directives: `$patch` (replace, delete, merge), `$retainKeys`, `$deleteFromPrimitiveList/…`,
 //! `$setElementOrder/…` (Kubernetes' sig-api-machinery document on strategic merge patch).
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
@@ -107,13 +109,13 @@ fn retain_keys(
 ) -> Result<(), PatchError> {
     let Some(directive) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let malformed = || PatchError::Malformed("invalid patch format of retainKeys".to_owned());
-    let keys: Vec<&str> = directive
+    let keys: HashSet<&str> = directive
         .as_array()
         .ok_or_else(malformed)?
         .iter()
         .map(|key| key.as_str().ok_or_else(malformed))
         .collect::<Result<_, _>>()?;
-    let known = |key: &str| keys.contains(&key);
+    let known = |key: &str| keys.contains(key);
     if patch.iter().any(|(key, value)| !value.is_null() && !key.starts_with('$') && !known(key)) {
         return Err(malformed());
     }

@@ -182,6 +182,9 @@ const SCOPES: &[&str] = &[
     "VolumeAttributesClass",
 ];
 
+/// After how many complaints of scopes no more are looked at: each of them shows all scopes.
+const MOST_SHOWN: usize = 100;
+
 /// Whether a scope has anything to say of a resource.
 fn applies(scope: &str, resource: &str) -> bool {
     let computed = OF_PODS.contains(&resource) && !resource.ends_with("ephemeral-storage");
@@ -201,9 +204,12 @@ fn quota_spec(spec: &At<'_>, errors: &mut Errors) {
         let resources = spec.entries("hard").keys();
         resources.filter(|name| is_counted(name) && !applies(scope, name)).count()
     };
-    let scopes = spec.field("scopes");
+    let (scopes, before) = (spec.field("scopes"), errors.len());
     let texts = || spec.items("scopes").iter().filter_map(Value::as_str);
     for scope in texts() {
+        if errors.len() > before + MOST_SHOWN {
+            break;
+        }
         if !SCOPES.contains(&scope) {
             scopes.invalid("unsupported scope", errors);
         }
@@ -218,7 +224,11 @@ fn quota_spec(spec: &At<'_>, errors: &mut Errors) {
     let Some(selector) = spec.some("scopeSelector") else { return };
     let list = selector.field("matchExpressions");
     let mut seen = HashSet::new();
+    let before = errors.len();
     for requirement in selector.each("matchExpressions") {
+        if errors.len() > before + MOST_SHOWN {
+            break;
+        }
         // Upstream leaves the index out of these paths.
         let requirement = requirement.under(list.path.clone());
         let scope = requirement.str_of("scopeName");

@@ -299,15 +299,21 @@ mod tests {
                         assert_eq!(message.expect("an answer").metadata.id, asking.id);
                         let own = asking.packet();
                         assert!(matches!(parse(&own, transport), Parsed::Asking(_)));
-                        Message::from_vec(&asking.failure(ResponseCode::ServFail)).expect("an answer");
+                        Message::from_vec(&asking.failure(ResponseCode::ServFail))
+                            .expect("an answer");
                     }
                     Parsed::Reply(bytes) => drop(Message::from_vec(&bytes).expect("an answer")),
                     Parsed::Nothing => {}
                 }
             }
-            let _ = (answers(&packet, &seeds[2], 7), answers(&seeds[0], &packet, 7), truncated(&packet));
+            let _ = (
+                answers(&packet, &seeds[2], 7),
+                answers(&seeds[0], &packet, 7),
+                truncated(&packet),
+            );
             if let Ok(message) = Message::from_vec(&packet) {
-                Message::from_vec(&asking(None, Transport::Udp).repeat(&message)).expect("an answer");
+                Message::from_vec(&asking(None, Transport::Udp).repeat(&message))
+                    .expect("an answer");
             }
         });
     }

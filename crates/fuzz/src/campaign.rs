@@ -24,7 +24,8 @@ pub fn campaign(name: &str, cases: u64, mut case: impl FnMut(&mut Rng)) {
     if let Some(seed) = number("SKIFF_FUZZ_SEED") {
         return case(&mut Rng::seed_from_u64(seed));
     }
-    let first = name.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let first =
+        name.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let current = Arc::new(AtomicU64::new(first));
     watch(name.to_owned(), Arc::downgrade(&current));
     let mut run = |seed: u64| {

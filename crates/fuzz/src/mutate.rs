@@ -8,20 +8,129 @@ use crate::Rng;
 
 /// Bytes that mean something to some decoder.
 const TOKENS: &[&[u8]] = &[
-    b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", b"\x7f\xff\xff\xff", b"\xc3\x28", b"\xed\xa0\x80",
-    b"\xf4\x90\x80\x80", b"\xef\xbb\xbf", b"\xe2\x80\xa8", b"\"", b"\\", b"\\u0000", b"\\ud800", b"\\udc00\\ud800", b"{", b"}", b"[",
-    b"]", b":", b",", b"null", b"true", b"1e999", b"-1e-999", b"-0", b"9223372036854775808", b"18446744073709551616",
-    b"0.00000000000000000001", b"NaN", b"'", b"\n", b"\n- ", b"\r\n", b"\t", b" ", b"? ", b"!!binary ", b"!!float ", b"&a ", b"*a",
-    b"<<: *a", b"---\n", b"...\n", b"|\n", b"#", b"%YAML 1.2\n", b"/", b"~1", b"~0", b"~", b"-", b".", b"..", b"%00", b"%", b"=", b"!=",
-    b" in (", b" notin (", b")", b"<", b">", b"!", b"Ki", b"E", b"e", b"n", b"+", b"0", b"\x0a", b"\x12", b"\x00\x00\x00\x01",
+    b"\0",
+    b"\xff",
+    b"\xff\xff\xff\xff",
+    b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",
+    b"\x7f\xff\xff\xff",
+    b"\xc3\x28",
+    b"\xed\xa0\x80",
+    b"\xf4\x90\x80\x80",
+    b"\xef\xbb\xbf",
+    b"\xe2\x80\xa8",
+    b"\"",
+    b"\\",
+    b"\\u0000",
+    b"\\ud800",
+    b"\\udc00\\ud800",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b":",
+    b",",
+    b"null",
+    b"true",
+    b"1e999",
+    b"-1e-999",
+    b"-0",
+    b"9223372036854775808",
+    b"18446744073709551616",
+    b"0.00000000000000000001",
+    b"NaN",
+    b"'",
+    b"\n",
+    b"\n- ",
+    b"\r\n",
+    b"\t",
+    b" ",
+    b"? ",
+    b"!!binary ",
+    b"!!float ",
+    b"&a ",
+    b"*a",
+    b"<<: *a",
+    b"---\n",
+    b"...\n",
+    b"|\n",
+    b"#",
+    b"%YAML 1.2\n",
+    b"/",
+    b"~1",
+    b"~0",
+    b"~",
+    b"-",
+    b".",
+    b"..",
+    b"%00",
+    b"%",
+    b"=",
+    b"!=",
+    b" in (",
+    b" notin (",
+    b")",
+    b"<",
+    b">",
+    b"!",
+    b"Ki",
+    b"E",
+    b"e",
+    b"n",
+    b"+",
+    b"0",
+    b"\x0a",
+    b"\x12",
+    b"\x00\x00\x00\x01",
 ];
 
 /// Text that is hard to bear somewhere.
 const TEXTS: &[&str] = &[
-    "", " ", "\0", "a\0b", "\u{feff}", "\u{202e}", "é", "🦀", "-", ".", "..", "/", "../..", "a/b/c", "A", "a_b", "0", "-1", "1e999",
-    "9223372036854775808", "1Ki", "1e-999999999", "999999999999999999999E", "true", "null", "2024-02-30T25:61:61Z", "0000-00-00T00:00:00Z",
-    "9999-12-31T23:59:59.999999999+23:59", "====", "AA==", "%%%", "300.1.2.3", "::1%eth0", "10.0.0.0/33", "*", "*.", "http://[::1", "$(A)",
-    "{{.}}", "\u{1b}[0m", "<nil>", "@yearly", "* * * * * *", "k:{\"name\":", "f:", "-----BEGIN CERTIFICATE-----",
+    "",
+    " ",
+    "\0",
+    "a\0b",
+    "\u{feff}",
+    "\u{202e}",
+    "é",
+    "🦀",
+    "-",
+    ".",
+    "..",
+    "/",
+    "../..",
+    "a/b/c",
+    "A",
+    "a_b",
+    "0",
+    "-1",
+    "1e999",
+    "9223372036854775808",
+    "1Ki",
+    "1e-999999999",
+    "999999999999999999999E",
+    "true",
+    "null",
+    "2024-02-30T25:61:61Z",
+    "0000-00-00T00:00:00Z",
+    "9999-12-31T23:59:59.999999999+23:59",
+    "====",
+    "AA==",
+    "%%%",
+    "300.1.2.3",
+    "::1%eth0",
+    "10.0.0.0/33",
+    "*",
+    "*.",
+    "http://[::1",
+    "$(A)",
+    "{{.}}",
+    "\u{1b}[0m",
+    "<nil>",
+    "@yearly",
+    "* * * * * *",
+    "k:{\"name\":",
+    "f:",
+    "-----BEGIN CERTIFICATE-----",
 ];
 
 /// Bytes with a few things changed: one seed, parts of others.
@@ -57,12 +166,14 @@ fn step(rng: &mut Rng, out: &mut Vec<u8>, seeds: &[Vec<u8>]) {
         }
         5 | 6 => {
             let token = TOKENS.choose(rng).copied().unwrap_or_default();
-            let end = if rng.random() { part.start } else { out.len().min(part.start + token.len()) };
+            let end =
+                if rng.random() { part.start } else { out.len().min(part.start + token.len()) };
             drop(out.splice(part.start..end, token.iter().copied()));
         }
         _ => {
             if let Some(byte) = out.get_mut(part.start) {
-                *byte = if rng.random() { *byte ^ 1 << rng.random_range(0..8) } else { rng.random() };
+                *byte =
+                    if rng.random() { *byte ^ 1 << rng.random_range(0..8) } else { rng.random() };
             }
         }
     }
@@ -106,7 +217,10 @@ pub fn odd(rng: &mut Rng) -> Value {
 /// Arrays and objects within each other.
 #[must_use]
 pub fn nested(depth: usize) -> Value {
-    (0..depth).fold(Value::Null, |inner, level| if level % 2 == 0 { json!([inner]) } else { json!({"a": inner}) })
+    (0..depth).fold(
+        Value::Null,
+        |inner, level| if level % 2 == 0 { json!([inner]) } else { json!({"a": inner}) },
+    )
 }
 
 /// JSON with some places changed.

@@ -25,7 +25,10 @@ pub fn any(rng: &mut Rng, of: &Type, depth: usize) -> Value {
 pub fn value(rng: &mut Rng, of: &Of, depth: usize) -> Value {
     let many = rng.random_range(0..3);
     match of {
-        Of::String => ["a", "web", "TCP", "10.0.0.1", "example.com/x", "é", "x y", ""].choose(rng).copied().into(),
+        Of::String => ["a", "web", "TCP", "10.0.0.1", "example.com/x", "é", "x y", ""]
+            .choose(rng)
+            .copied()
+            .into(),
         Of::Bool => rng.random::<bool>().into(),
         Of::Int32 => [0, 1, -1, 80, i32::MAX, i32::MIN].choose(rng).copied().into(),
         Of::Int64 => [0, 1, -1, 3600, i64::MAX, i64::MIN].choose(rng).copied().into(),
@@ -39,7 +42,10 @@ pub fn value(rng: &mut Rng, of: &Of, depth: usize) -> Value {
         Of::Any => json!({"a": [1, "b", null]}),
         Of::Object(id) => any(rng, types::by_id(*id), depth),
         Of::List(of) => (0..many).map(|_| value(rng, of, depth)).collect(),
-        Of::Map(of) => (0..many).map(|key| (format!("k{key}"), value(rng, of, depth))).collect::<Map<_, _>>().into(),
+        Of::Map(of) => (0..many)
+            .map(|key| (format!("k{key}"), value(rng, of, depth)))
+            .collect::<Map<_, _>>()
+            .into(),
     }
 }
 
@@ -74,21 +80,23 @@ pub fn places(of: &'static Type, object: &Value) -> Vec<Place> {
 }
 
 fn walk(at: &Place, value: &Value, found: &mut Vec<Place>) {
-    let mut step = |pointer: String, path: String, field: Option<&'static str>, of: Of, value: &Value| {
-        let mut next = at.clone();
-        next.pointer.push_str(&pointer);
-        next.path.push_str(path.strip_prefix('.').filter(|_| at.path.is_empty()).unwrap_or(&path));
-        if let Some(name) = field {
-            let dot = if at.names.is_empty() { "" } else { "." };
-            next.names.push_str(&format!("{dot}{name}"));
-        }
-        if let (Some(_), Of::Object(id)) = (field, at.of) {
-            next.owner = types::by_id(id).short_name();
-        }
-        next.of = of;
-        found.push(next.clone());
-        walk(&next, value, found);
-    };
+    let mut step =
+        |pointer: String, path: String, field: Option<&'static str>, of: Of, value: &Value| {
+            let mut next = at.clone();
+            next.pointer.push_str(&pointer);
+            next.path
+                .push_str(path.strip_prefix('.').filter(|_| at.path.is_empty()).unwrap_or(&path));
+            if let Some(name) = field {
+                let dot = if at.names.is_empty() { "" } else { "." };
+                next.names.push_str(&format!("{dot}{name}"));
+            }
+            if let (Some(_), Of::Object(id)) = (field, at.of) {
+                next.owner = types::by_id(id).short_name();
+            }
+            next.of = of;
+            found.push(next.clone());
+            walk(&next, value, found);
+        };
     match (at.of, value) {
         (Of::Object(id), Value::Object(map)) => {
             for field in types::by_id(id).fields {
@@ -120,11 +128,19 @@ mod tests {
     #[test]
     fn places_are_named_as_errors_name_them() {
         let pod = types::by_kind("", "v1", "Pod").expect("a kind");
-        let object = json!({"metadata": {"labels": {"a/b": "c"}}, "spec": {"containers": [{"image": "i"}]}});
+        let object =
+            json!({"metadata": {"labels": {"a/b": "c"}}, "spec": {"containers": [{"image": "i"}]}});
         let found = places(pod, &object);
-        let shown: Vec<_> = found.iter().map(|at| (at.path.as_str(), at.owner, at.names.as_str())).collect();
-        assert!(shown.contains(&("metadata.labels[a/b]", "ObjectMeta", "metadata.labels")), "{shown:?}");
-        assert!(shown.contains(&("spec.containers[0].image", "Container", "spec.containers.image")), "{shown:?}");
+        let shown: Vec<_> =
+            found.iter().map(|at| (at.path.as_str(), at.owner, at.names.as_str())).collect();
+        assert!(
+            shown.contains(&("metadata.labels[a/b]", "ObjectMeta", "metadata.labels")),
+            "{shown:?}"
+        );
+        assert!(
+            shown.contains(&("spec.containers[0].image", "Container", "spec.containers.image")),
+            "{shown:?}"
+        );
         assert!(found.iter().all(|at| object.pointer(&at.pointer).is_some()));
     }
 }

@@ -329,7 +329,10 @@ async fn logs_through_the_api_server() {
     })
     .await;
     let error = node.pods().logs("silent", &LogParams::default()).await.unwrap_err().to_string();
-    assert!(error.contains("container \"c\" in pod \"silent\" is waiting to start: ErrImageNeverPull"), "{error}");
+    assert!(
+        error.contains("container \"c\" in pod \"silent\" is waiting to start: ErrImageNeverPull"),
+        "{error}"
+    );
     node.finish().await;
 }
 

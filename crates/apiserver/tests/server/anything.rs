@@ -249,25 +249,46 @@ fn damaged_requests_are_the_clients_fault() {
     let made = runtime.block_on(admin.post(maps, &map));
     assert_eq!(made.code, StatusCode::CREATED);
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
     runtime.block_on(admin.post(accounts, &account));
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let request =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
     let token = runtime.block_on(admin.post(&format!("{accounts}/robot/token"), &request)).json();
     let token = token["status"]["token"].as_str().expect("a token").to_owned();
-    let parts: Vec<Vec<u8>> = token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).expect("base64")).collect();
+    let parts: Vec<Vec<u8>> =
+        token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).expect("base64")).collect();
     let one = format!("{maps}/a");
-    let queries = ["dryRun=All", "fieldManager=m&force=true", "limit=1&continue=x", "fieldValidation=Strict&pretty=1",
-        "labelSelector=a%3Db&fieldSelector=metadata.name%3Da", "resourceVersion=1&resourceVersionMatch=Exact",
-        "watch=1&timeoutSeconds=1&sendInitialEvents=true", "propagationPolicy=Orphan&gracePeriodSeconds=0", "timeout=1s"];
-    let media = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/json-patch+json",
-        "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"];
+    let queries = [
+        "dryRun=All",
+        "fieldManager=m&force=true",
+        "limit=1&continue=x",
+        "fieldValidation=Strict&pretty=1",
+        "labelSelector=a%3Db&fieldSelector=metadata.name%3Da",
+        "resourceVersion=1&resourceVersionMatch=Exact",
+        "watch=1&timeoutSeconds=1&sendInitialEvents=true",
+        "propagationPolicy=Orphan&gracePeriodSeconds=0",
+        "timeout=1s",
+    ];
+    let media = [
+        "application/json",
+        "application/yaml",
+        "application/vnd.kubernetes.protobuf",
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+    ];
     let stored = made.json();
     let wire = codec::protobuf::object(&made.body).expect("protobuf");
     campaign("requests to the server", 1500, |rng| {
-        let claims: Vec<_> = parts.iter().map(|part| match rng.random_range(0..3) {
-            0 => URL_SAFE_NO_PAD.encode(mutate::bytes(rng, std::slice::from_ref(part))),
-            _ => URL_SAFE_NO_PAD.encode(part),
-        }).collect();
+        let claims: Vec<_> = parts
+            .iter()
+            .map(|part| match rng.random_range(0..3) {
+                0 => URL_SAFE_NO_PAD.encode(mutate::bytes(rng, std::slice::from_ref(part))),
+                _ => URL_SAFE_NO_PAD.encode(part),
+            })
+            .collect();
         let bearer = if rng.random() { claims.join(".") } else { mutate::text(rng, &[&token]) };
         // The last character of a signature holds bits that mean nothing.
         let same = bearer.trim().get(..token.len() - 1) == token.get(..token.len() - 1);
@@ -275,18 +296,25 @@ fn damaged_requests_are_the_clients_fault() {
             let answer = runtime.block_on(cluster.token(Some(&bearer)).get("/version"));
             // Nothing at all is nobody, whom this path is open to.
             let nobody = bearer.trim().is_empty() && answer.code == StatusCode::OK;
-            assert!(answer.code == StatusCode::UNAUTHORIZED || nobody, "{bearer:?}: {}", answer.text());
+            assert!(
+                answer.code == StatusCode::UNAUTHORIZED || nobody,
+                "{bearer:?}: {}",
+                answer.text()
+            );
         }
         let body = match rng.random_range(0..4) {
             0 => mutate::bytes(rng, &[wire.clone(), stored.to_string().into_bytes()]),
             1 => mutate::bytes(rng, &[stored.to_string().into_bytes()]),
             _ => mutate::json(rng, &stored).to_string().into_bytes(),
         };
-        let method = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::GET].choose(rng).cloned();
+        let method = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::GET]
+            .choose(rng)
+            .cloned();
         let query = mutate::text(rng, &queries);
         let query: String = query.chars().filter(|c| c.is_ascii_graphic() && *c != '#').collect();
         let path = if rng.random() { &one } else { maps };
-        let (sent, wanted) = (media.choose(rng).copied().unwrap_or_default(), mutate::text(rng, &media));
+        let (sent, wanted) =
+            (media.choose(rng).copied().unwrap_or_default(), mutate::text(rng, &media));
         let mut headers = vec![("content-type", sent)];
         if http::HeaderValue::from_str(&wanted).is_ok() {
             headers.push(("accept", wanted.as_str()));
@@ -295,8 +323,14 @@ fn damaged_requests_are_the_clients_fault() {
         if uri.parse::<http::Uri>().is_err() || query.contains("watch") {
             return;
         }
-        let answer = runtime.block_on(admin.call(method.unwrap_or_default(), &uri, &headers, body.clone()));
+        let answer =
+            runtime.block_on(admin.call(method.unwrap_or_default(), &uri, &headers, body.clone()));
         let code = answer.code.as_u16();
-        assert!(code < 500, "{uri} {headers:?} {:?}: {code} {}", String::from_utf8_lossy(&body), answer.text());
+        assert!(
+            code < 500,
+            "{uri} {headers:?} {:?}: {code} {}",
+            String::from_utf8_lossy(&body),
+            answer.text()
+        );
     });
 }

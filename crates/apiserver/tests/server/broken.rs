@@ -5,13 +5,13 @@ mod judge;
 
 use crate::minimal::{content, name};
 use crate::support::{Answer, Client, Cluster};
+use fuzz::object::{self, Place, places};
+use fuzz::{Rng, campaign, mutate};
 use http::Method;
 use rand::seq::IndexedRandom as _;
 use registry::Row;
 use schema::types::{self, Of, Type};
 use serde_json::{Value, json};
-use fuzz::object::{self, Place, places};
-use fuzz::{Rng, campaign, mutate};
 
 /// How bodies are sent.
 const JSON: &str = "application/json";
@@ -48,7 +48,8 @@ impl<'a> Walk<'a> {
         let mut object = content(&kind.group, &kind.kind);
         object["apiVersion"] = row.api_version().into();
         object["kind"] = kind.kind.as_str().into();
-        object["metadata"] = json!({"name": name(&kind.kind), "labels": {"a": "b"}, "annotations": {"c": "d"}});
+        object["metadata"] =
+            json!({"name": name(&kind.kind), "labels": {"a": "b"}, "annotations": {"c": "d"}});
         let of = types::by_kind(&kind.group, &kind.version, &kind.kind).expect("a built-in kind");
         Self { admin, row, of, collection, object, surprises: Vec::new(), asked: 0 }
     }
@@ -64,7 +65,11 @@ impl<'a> Walk<'a> {
         // Every other one in YAML, which says the same.
         let json = object.to_string();
         let syntax = if self.asked % 2 == 0 { JSON } else { YAML };
-        let body = if syntax == JSON { json } else { codec::yaml::from_json(json.as_bytes()).expect("YAML") };
+        let body = if syntax == JSON {
+            json
+        } else {
+            codec::yaml::from_json(json.as_bytes()).expect("YAML")
+        };
         let answer = self.send("&fieldValidation=Strict", body, syntax).await;
         self.judge(what, object, &answer, expected);
     }
@@ -78,16 +83,22 @@ impl<'a> Walk<'a> {
             Expected::Created => code == 201,
             Expected::Bad(start) => code == 400 && message.starts_with(start),
             Expected::Cause(reason, field) => {
-                code == 422 && causes.iter().any(|cause| cause.0 == *reason && cause.1.starts_with(field))
+                code == 422
+                    && causes.iter().any(|cause| cause.0 == *reason && cause.1.starts_with(field))
             }
-            Expected::About(path) => code != 422 || causes.iter().any(|cause| judge::related(&cause.1, path)),
+            Expected::About(path) => {
+                code != 422 || causes.iter().any(|cause| judge::related(&cause.1, path))
+            }
         };
         if !as_expected {
             wrong.push("not as expected".to_owned());
         }
         for problem in wrong {
             let kind = &self.row.kind.kind;
-            self.surprises.push(format!("{kind} {}, {what}: {problem}: {code} {message}", self.row.api_version()));
+            self.surprises.push(format!(
+                "{kind} {}, {what}: {problem}: {code} {message}",
+                self.row.api_version()
+            ));
         }
     }
 
@@ -126,10 +137,22 @@ impl<'a> Walk<'a> {
             ("labels", json!({"a b": "c"}), invalid("metadata.labels")),
             ("labels", json!({"a": "x".repeat(64)}), invalid("metadata.labels")),
             ("annotations", json!({"/x": "y"}), invalid("metadata.annotations")),
-            ("annotations", json!({"x": long}), Expected::Cause("FieldValueTooLong", "metadata.annotations")),
+            (
+                "annotations",
+                json!({"x": long}),
+                Expected::Cause("FieldValueTooLong", "metadata.annotations"),
+            ),
             ("finalizers", json!(["a b"]), invalid("metadata.finalizers")),
-            ("ownerReferences", json!([{"apiVersion": "v1", "kind": "", "name": "n", "uid": "u"}]), invalid("metadata.ownerReferences")),
-            ("resourceVersion", json!("7"), Expected::Bad("resourceVersion should not be set on objects to be created".into())),
+            (
+                "ownerReferences",
+                json!([{"apiVersion": "v1", "kind": "", "name": "n", "uid": "u"}]),
+                invalid("metadata.ownerReferences"),
+            ),
+            (
+                "resourceVersion",
+                json!("7"),
+                Expected::Bad("resourceVersion should not be set on objects to be created".into()),
+            ),
         ];
         for (field, value, expected) in cases {
             let mut object = self.object.clone();
@@ -143,11 +166,16 @@ impl<'a> Walk<'a> {
             self.check("namespace", &object, &Expected::Bad(message.into())).await;
         }
         let kind = self.row.kind.kind.clone();
-        let nothing = format!("Nothing in version \"{}\" cannot be handled as a {kind}: no kind \"Nothing\"", self.row.kind.version);
+        let nothing = format!(
+            "Nothing in version \"{}\" cannot be handled as a {kind}: no kind \"Nothing\"",
+            self.row.kind.version
+        );
         let object = self.with("/kind", "Nothing".into());
         self.check("kind", &object, &Expected::Bad(nothing)).await;
         let object = self.with("/apiVersion", "example.com/v9".into());
-        let nowhere = format!("{kind} in version \"v9\" cannot be handled as a {kind}: no kind \"{kind}\" is registered");
+        let nowhere = format!(
+            "{kind} in version \"v9\" cannot be handled as a {kind}: no kind \"{kind}\" is registered"
+        );
         self.check("apiVersion", &object, &Expected::Bad(nowhere)).await;
     }
 
@@ -159,16 +187,22 @@ impl<'a> Walk<'a> {
             let Place { owner, names, .. } = place;
             let expected = match place.of {
                 Of::Quantity => format!("{cannot}: quantities must match the regular expression"),
-                _ => format!("{cannot}: json: cannot unmarshal {got} into Go struct field {owner}.{names} of type "),
+                _ => format!(
+                    "{cannot}: json: cannot unmarshal {got} into Go struct field {owner}.{names} of type "
+                ),
             };
             let object = self.with(&place.pointer, value);
-            self.check(&format!("{got} at {}", place.path), &object, &Expected::Bad(expected)).await;
+            self.check(&format!("{got} at {}", place.path), &object, &Expected::Bad(expected))
+                .await;
         }
     }
 
     fn cannot(&self) -> String {
         let kind = &self.row.kind;
-        format!("{} in version \"{}\" cannot be handled as a {}", kind.kind, kind.version, kind.kind)
+        format!(
+            "{} in version \"{}\" cannot be handled as a {}",
+            kind.kind, kind.version, kind.kind
+        )
     }
 
     /// A field too many, and one twice, in every object.
@@ -194,7 +228,10 @@ impl<'a> Walk<'a> {
             let Some((key, value)) = known else { continue };
             let twice = object.to_string().replace("\"bogus\":0", &format!("\"{key}\":{value}"));
             let answer = self.send("&fieldValidation=Strict", twice, JSON).await;
-            let duplicate = format!("{cannot}: strict decoding error: duplicate field \"{}{dot}{key}\"", place.path);
+            let duplicate = format!(
+                "{cannot}: strict decoding error: duplicate field \"{}{dot}{key}\"",
+                place.path
+            );
             self.judge("twice", &object, &answer, &Expected::Bad(duplicate));
         }
     }
@@ -211,8 +248,17 @@ impl<'a> Walk<'a> {
             );
             self.judge(&format!("without {}", place.path), &without, &one, &expected);
             let in_map = place.path.ends_with(']');
-            if !in_map && (one.code, one.json()["message"].clone()) != (other.code, other.json()["message"].clone()) {
-                self.surprises.push(format!("{}: null at {} is {} {}", self.collection, place.path, other.code, other.text()));
+            if !in_map
+                && (one.code, one.json()["message"].clone())
+                    != (other.code, other.json()["message"].clone())
+            {
+                self.surprises.push(format!(
+                    "{}: null at {} is {} {}",
+                    self.collection,
+                    place.path,
+                    other.code,
+                    other.text()
+                ));
             }
         }
     }
@@ -258,18 +304,33 @@ fn wrong(of: &Of) -> Option<(Value, &'static str)> {
 
 #[test]
 fn objects_of_every_kind_slightly_broken() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let cluster = runtime.block_on(Cluster::start());
     let admin = cluster.admin();
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
     runtime.block_on(admin.post("/api/v1/namespaces/default/serviceaccounts", &account));
-    let rows: Vec<_> = cluster.server.registry().rows().iter().filter(|row| row.storage.is_some()).cloned().collect();
+    let rows: Vec<_> = cluster
+        .server
+        .registry()
+        .rows()
+        .iter()
+        .filter(|row| row.storage.is_some())
+        .cloned()
+        .collect();
     assert!(rows.len() > 55, "{}", rows.len());
     let (mut surprises, mut asked) = (Vec::new(), 0);
     for row in &rows {
         let mut walk = Walk::new(&admin, row);
         let all = places(walk.of, &walk.object);
-        let all: Vec<_> = all.into_iter().filter(|at| !["kind", "apiVersion"].contains(&at.path.as_str())).collect();
+        let all: Vec<_> = all
+            .into_iter()
+            .filter(|at| !["kind", "apiVersion"].contains(&at.path.as_str()))
+            .collect();
         runtime.block_on(async {
             walk.valid().await;
             walk.metadata().await;

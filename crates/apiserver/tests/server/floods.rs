@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 /// A server without TLS that reads bodies and says how long they were.
 async fn listen() -> (SocketAddr, CancellationToken) {
-    let options = ServerOptions { header_timeout: Duration::from_secs(2), ..ServerOptions::default() };
+    let options =
+        ServerOptions { header_timeout: Duration::from_secs(2), ..ServerOptions::default() };
     let server = Server::bind(([127, 0, 0, 1], 0).into(), None, options).await.expect("listens");
     let (address, shutdown) = (server.local_address().expect("address"), CancellationToken::new());
     let answer = |request: http::Request<Body>| async move {
@@ -75,7 +76,8 @@ fn begun() -> Vec<u8> {
 async fn damaged_requests_are_answered_or_dropped() {
     let (address, _shutdown) = listen().await;
     let get = frame(HEADERS, END_OF_STREAM | END_OF_HEADERS, 1, GET);
-    let post = [frame(HEADERS, END_OF_HEADERS, 3, GET), frame(0, END_OF_STREAM, 3, b"body")].concat();
+    let post =
+        [frame(HEADERS, END_OF_HEADERS, 3, GET), frame(0, END_OF_STREAM, 3, b"body")].concat();
     let seeds = [
         b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".to_vec(),
         b"POST /a?b=c HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx: y\r\n\r\n".to_vec(),
@@ -97,7 +99,8 @@ async fn damaged_requests_are_answered_or_dropped() {
         drop(done);
     }
     campaign.await.expect("no case failed");
-    let (_, heard) = converse(address, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    let (_, heard) =
+        converse(address, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
     assert!(heard.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&heard));
 }
 
@@ -106,23 +109,37 @@ async fn damaged_requests_are_answered_or_dropped() {
 async fn floods_of_frames_are_cut_off() {
     let (address, _shutdown) = listen().await;
     let header = [&[0x00, 1, b'x', 0x7f, 0x80, 0x7e][..], &[b'y'; 16_000]].concat();
-    let headers = [frame(HEADERS, 0, 1, GET), frame(CONTINUATION, 0, 1, &header[..16_000]).repeat(4000)].concat();
-    let empty = [frame(HEADERS, 0, 1, GET), frame(CONTINUATION, 0, 1, &[]).repeat(4_000_000)].concat();
+    let headers =
+        [frame(HEADERS, 0, 1, GET), frame(CONTINUATION, 0, 1, &header[..16_000]).repeat(4000)]
+            .concat();
+    let empty =
+        [frame(HEADERS, 0, 1, GET), frame(CONTINUATION, 0, 1, &[]).repeat(4_000_000)].concat();
     let resets: Vec<u8> = (0..1_000_000_u32)
         .flat_map(|number| {
             let stream = 2 * number + 1;
-            [frame(HEADERS, END_OF_STREAM | END_OF_HEADERS, stream, GET), frame(RESET, 0, stream, &[0, 0, 0, 8])].concat()
+            [
+                frame(HEADERS, END_OF_STREAM | END_OF_HEADERS, stream, GET),
+                frame(RESET, 0, stream, &[0, 0, 0, 8]),
+            ]
+            .concat()
         })
         .collect();
-    for (name, flood) in [("headers", headers), ("empty continuations", empty), ("resets", resets)] {
+    for (name, flood) in [("headers", headers), ("empty continuations", empty), ("resets", resets)]
+    {
         let said = [begun(), flood].concat();
         let (sent, _) = converse(address, &said).await;
         println!("{name}: {sent} of {}", said.len());
         assert!(sent < said.len(), "{name}: all {sent} bytes were taken");
     }
-    let said = [begun(), frame(PING, 0, 0, &[0; 8]).repeat(20_000), frame(SETTINGS, 0, 0, &[]).repeat(20_000)].concat();
+    let said = [
+        begun(),
+        frame(PING, 0, 0, &[0; 8]).repeat(20_000),
+        frame(SETTINGS, 0, 0, &[]).repeat(20_000),
+    ]
+    .concat();
     let (_, heard) = converse(address, &said).await;
     assert!(heard.len() < 2 * said.len(), "{}", heard.len());
-    let (_, heard) = converse(address, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    let (_, heard) =
+        converse(address, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
     assert!(heard.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&heard));
 }

@@ -132,13 +132,19 @@ async fn held<T>(asked: impl Future<Output = T>) -> (T, usize) {
 async fn slow_bodies_run_out_of_time() {
     let advertise = "192.0.2.1:6443".parse().expect("address");
     let request_timeout = Duration::from_millis(500);
-    let cluster =
-        Cluster::start_with(ApiServerOptions { advertise, request_timeout, ..ApiServerOptions::default() }).await;
+    let cluster = Cluster::start_with(ApiServerOptions {
+        advertise,
+        request_timeout,
+        ..ApiServerOptions::default()
+    })
+    .await;
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     let admin = cluster.admin();
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "slow"}});
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "slow"}});
     assert_eq!(admin.post(accounts, &account).await.code, StatusCode::CREATED);
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let request =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
     let made = admin.post(&format!("{accounts}/slow/token"), &request).await.json();
     let token = made["status"]["token"].as_str().expect("a token").to_owned();
     let address = cluster.listen(cluster.server.clone()).await;
@@ -151,12 +157,15 @@ async fn slow_bodies_run_out_of_time() {
         let shown = answer(&mut stream, head.as_bytes()).await;
         assert!(shown.starts_with("HTTP/1.1 504"), "{length}: {shown}");
         let mut rest = Vec::new();
-        let ended = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut rest)).await;
+        let ended =
+            tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut rest)).await;
         assert!(ended.is_ok(), "{length}: the connection stays");
     }
     // What nobody may ask is refused without waiting for a body.
     let mut stream = connect(&cluster, address).await;
-    let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer x\r\ncontent-length: 9\r\n\r\n");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer x\r\ncontent-length: 9\r\n\r\n"
+    );
     assert!(answer(&mut stream, head.as_bytes()).await.starts_with("HTTP/1.1 401"));
 }
 
@@ -169,7 +178,9 @@ async fn those_who_do_not_read_lose_their_connections() {
         write_timeout: Duration::from_millis(500),
         ..ServerOptions::default()
     };
-    let long = |_: http::Request<serve::Body>| async { http::Response::new(serve::Body::full(vec![b'x'; 64 << 20])) };
+    let long = |_: http::Request<serve::Body>| async {
+        http::Response::new(serve::Body::full(vec![b'x'; 64 << 20]))
+    };
     let address = cluster.listen_with(long, options).await;
     let mut holder = connect(&cluster, address).await;
     holder.write_all(PLAIN).await.expect("written");
@@ -209,7 +220,8 @@ async fn holds_connections() {
             stream
         })
     });
-    let held: Vec<_> = connections.buffer_unordered(64).map(|one| one.expect("connected")).collect().await;
+    let held: Vec<_> =
+        connections.buffer_unordered(64).map(|one| one.expect("connected")).collect().await;
     println!("\n{} held", held.len());
     let mut line = String::new();
     let _ = std::io::stdin().read_line(&mut line);
@@ -226,10 +238,15 @@ fn resident() -> usize {
 async fn ten_thousand_idle_connections_are_in_nobodys_way() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("within the hard limit");
-    assert!(limit.maximum.is_none_or(|most| most > IDLE as u64 + 1000), "too few descriptors: {limit:?}");
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)
+        .expect("within the hard limit");
+    assert!(
+        limit.maximum.is_none_or(|most| most > IDLE as u64 + 1000),
+        "too few descriptors: {limit:?}"
+    );
     let cluster = Cluster::start().await;
-    let options = ServerOptions { header_timeout: Duration::from_secs(3600), ..ServerOptions::default() };
+    let options =
+        ServerOptions { header_timeout: Duration::from_secs(3600), ..ServerOptions::default() };
     let address = cluster.listen_with(cluster.server.clone(), options).await;
     let mut stream = connect(&cluster, address).await;
     assert!(answer(&mut stream, PLAIN).await.starts_with("HTTP/1.1 200"));

@@ -211,8 +211,10 @@ fn durations() {
 
 #[test]
 fn a_selector_that_is_not_there_selects_nothing() {
-    let template = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "i"}]}}}});
-    let object = json!({"metadata": {"name": "n"}, "spec": {"schedule": "@daily", "jobTemplate": template}});
+    let template =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "i"}]}}}});
+    let object =
+        json!({"metadata": {"name": "n"}, "spec": {"schedule": "@daily", "jobTemplate": template}});
     let cells = cells("batch", "CronJob", object);
     assert_eq!(cells[cells.len() - 3..], ["a", "i", "<none>"]);
 }

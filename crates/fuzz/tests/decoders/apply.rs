@@ -44,23 +44,32 @@ fn applies_end_in_an_object_or_an_error() {
         for _ in 0..4 {
             let given = mutate::json(rng, &value);
             if rng.random_bool(0.3) {
-                let Ok(new) = schema::decode_value(&kind.0, &given, FieldValidation::Ignore) else { continue };
+                let Ok(new) = schema::decode_value(&kind.0, &given, FieldValidation::Ignore) else {
+                    continue;
+                };
                 let old = if live.is_null() { json!({}) } else { live.clone() };
                 let before = managed.clone();
-                managed = writer("editor").update(&old, &new.value, || before.clone()).unwrap_or(before);
+                managed =
+                    writer("editor").update(&old, &new.value, || before.clone()).unwrap_or(before);
                 live = new.value;
                 continue;
             }
             let (manager, force) = (*["a", "b"].choose(rng).expect("managers"), rng.random());
             let size = given.to_string().len() + live.to_string().len();
-            let applied = frugal(size, 200, || writer(manager).apply(&live, &given, managed.clone(), force));
+            let applied =
+                frugal(size, 200, || writer(manager).apply(&live, &given, managed.clone(), force));
             let Ok(applied) = applied else { continue };
-            let again = writer(manager).apply(&applied.object, &given, applied.managed.clone(), force);
+            let again =
+                writer(manager).apply(&applied.object, &given, applied.managed.clone(), force);
             let again = again.expect("what was applied applies again");
             assert_eq!(again.object, applied.object, "{:?}: an apply has an effect once", kind.0);
             assert_eq!(again.managed.clone().to_json(), applied.managed.clone().to_json());
             let read = Managed::read(&applied.managed.clone().to_json());
-            assert_eq!(read.to_json(), applied.managed.clone().to_json(), "managers survive being written");
+            assert_eq!(
+                read.to_json(),
+                applied.managed.clone().to_json(),
+                "managers survive being written"
+            );
             (live, managed) = (applied.object, applied.managed);
         }
     });

@@ -34,9 +34,14 @@ fn filled(before: &str, unit: &str, after: &str) -> String {
 
 #[test]
 fn depth_is_bounded() {
-    let deep = |open: &str, close: &str| format!("{}{}", open.repeat(MOST / 8), close.repeat(MOST / 8));
-    for body in [deep("[", "]"), deep("{\"a\":", "}"), "[".repeat(MOST), "{\"spec\":".repeat(MOST / 8)] {
-        bounded("deep JSON", || assert!(schema::decode(&pod(), body.as_bytes(), FieldValidation::Warn).is_err()));
+    let deep =
+        |open: &str, close: &str| format!("{}{}", open.repeat(MOST / 8), close.repeat(MOST / 8));
+    for body in
+        [deep("[", "]"), deep("{\"a\":", "}"), "[".repeat(MOST), "{\"spec\":".repeat(MOST / 8)]
+    {
+        bounded("deep JSON", || {
+            assert!(schema::decode(&pod(), body.as_bytes(), FieldValidation::Warn).is_err())
+        });
         bounded("deep patch", || {
             assert!(schema::json_patch(&mut json!({}), body.as_bytes()).is_err());
             assert!(schema::decode::parse(body.as_bytes()).is_err());
@@ -76,15 +81,28 @@ fn prefixed(tag: u8, bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn numbers_are_bounded() {
     let nines = "9".repeat(MOST - 100);
-    for number in [nines.clone(), format!("-{nines}"), format!("0.{nines}"), format!("1e{nines}"), format!("1e-{nines}")] {
+    for number in [
+        nines.clone(),
+        format!("-{nines}"),
+        format!("0.{nines}"),
+        format!("1e{nines}"),
+        format!("1e-{nines}"),
+    ] {
         for field in ["priority", "nodeName"] {
             let body = format!("{{\"spec\":{{\"{field}\":{number}}}}}");
-            bounded("a long number", || assert!(schema::decode(&pod(), body.as_bytes(), FieldValidation::Warn).is_err()));
+            bounded("a long number", || {
+                assert!(schema::decode(&pod(), body.as_bytes(), FieldValidation::Warn).is_err())
+            });
         }
         let _ = bounded("a long quantity", || number.parse::<Quantity>());
-        let _ = bounded("a long number in YAML", || codec::yaml::to_json(format!("a: {number}\n").as_bytes()));
+        let _ = bounded("a long number in YAML", || {
+            codec::yaml::to_json(format!("a: {number}\n").as_bytes())
+        });
         let _ = bounded("a long number in a patch", || {
-            schema::json_patch(&mut json!({"a": [1]}), format!("[{{\"op\":\"add\",\"path\":\"/a/{number}\",\"value\":1}}]").as_bytes())
+            schema::json_patch(
+                &mut json!({"a": [1]}),
+                format!("[{{\"op\":\"add\",\"path\":\"/a/{number}\",\"value\":1}}]").as_bytes(),
+            )
         });
     }
 }
@@ -93,15 +111,34 @@ fn numbers_are_bounded() {
 fn yaml_does_not_expand() {
     let mut laughs = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
-        writeln!(laughs, "a{level}: &a{level} [{}]", vec![format!("*a{}", level - 1); 9].join(", ")).expect("text");
+        writeln!(
+            laughs,
+            "a{level}: &a{level} [{}]",
+            vec![format!("*a{}", level - 1); 9].join(", ")
+        )
+        .expect("text");
     }
     bounded("laughs", || assert!(codec::yaml::to_json(laughs.as_bytes()).is_err()));
     // Few events, each of them long.
     let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(MOST - 4000), vec!["*a"; 900].join(","));
     let _ = bounded("long aliases", || codec::yaml::to_json(long.as_bytes()));
-    let merged = format!("a: &a {{{}}}\nb: [{}]\n", (0..900).map(|key| format!("k{key}: v")).collect::<Vec<_>>().join(", "), vec!["{<<: *a}"; 900].join(","));
+    let merged = format!(
+        "a: &a {{{}}}\nb: [{}]\n",
+        (0..900).map(|key| format!("k{key}: v")).collect::<Vec<_>>().join(", "),
+        vec!["{<<: *a}"; 900].join(",")
+    );
     let _ = bounded("merge keys", || codec::yaml::to_json(merged.as_bytes()));
-    for unit in ["a: b\n", "- a\n", "---\n", "#\n", "&a a: *a\n", "!x y: z\n", "? a\n: b\n", "\"\\x41\": b\n", "a\n\n"] {
+    for unit in [
+        "a: b\n",
+        "- a\n",
+        "---\n",
+        "#\n",
+        "&a a: *a\n",
+        "!x y: z\n",
+        "? a\n: b\n",
+        "\"\\x41\": b\n",
+        "a\n\n",
+    ] {
         let body = unit.repeat(MOST / unit.len());
         let _ = bounded(&format!("YAML of {unit:?}"), || codec::yaml::to_json(body.as_bytes()));
     }
@@ -114,23 +151,38 @@ fn many_small_parts_are_bounded() {
         ("containers", filled("{\"spec\":{\"containers\":[", "{},", "{}]}}")),
         ("volumes", filled("{\"spec\":{\"volumes\":[", "{},", "{}]}}")),
         ("tolerations", filled("{\"spec\":{\"tolerations\":[", "{},", "{}]}}")),
-        ("numbers", filled("{\"spec\":{\"securityContext\":{\"supplementalGroups\":[", "1,", "1]}}}")),
-        ("nulls", filled("{\"spec\":{\"nodeSelector\":{\"a\":null,", "\"a\":null,", "\"a\":null}}}")),
+        (
+            "numbers",
+            filled("{\"spec\":{\"securityContext\":{\"supplementalGroups\":[", "1,", "1]}}}"),
+        ),
+        (
+            "nulls",
+            filled("{\"spec\":{\"nodeSelector\":{\"a\":null,", "\"a\":null,", "\"a\":null}}}"),
+        ),
         ("unknown fields", filled("{", "\"a\":1,", "\"a\":1}")),
         ("owners", filled("{\"metadata\":{\"ownerReferences\":[", "{},", "{}]}}")),
-        ("any", filled("{\"metadata\":{\"managedFields\":[{\"fieldsV1\":{\"a\":[", "[],", "[]]}}]}}")),
+        (
+            "any",
+            filled("{\"metadata\":{\"managedFields\":[{\"fieldsV1\":{\"a\":[", "[],", "[]]}}]}}"),
+        ),
     ];
     for (name, body) in bodies {
-        let decoded = bounded(&format!("many {name}"), || schema::decode(&pod(), body.as_bytes(), FieldValidation::Warn));
+        let decoded = bounded(&format!("many {name}"), || {
+            schema::decode(&pod(), body.as_bytes(), FieldValidation::Warn)
+        });
         let Ok(mut decoded) = decoded else { continue };
         bounded(&format!("defaults of many {name}"), || rules::default(&pod(), &mut decoded.value));
-        let errors = bounded(&format!("errors of many {name}"), || rules::validate(&pod(), &decoded.value));
+        let errors =
+            bounded(&format!("errors of many {name}"), || rules::validate(&pod(), &decoded.value));
         println!("{name}: {} errors", errors.len());
-        bounded(&format!("warnings of many {name}"), || drop(rules::warnings(&pod(), &decoded.value, None)));
+        bounded(&format!("warnings of many {name}"), || {
+            drop(rules::warnings(&pod(), &decoded.value, None))
+        });
     }
     let empty = prefixed(0x12, &prefixed(0x12, &[]).repeat((MOST - 64) / 2));
     let body = [b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pod".as_slice(), &prefixed(0x12, &empty)].concat();
-    let json = bounded("many empty messages", || codec::protobuf::to_json(&body)).expect("messages");
+    let json =
+        bounded("many empty messages", || codec::protobuf::to_json(&body)).expect("messages");
     let _ = bounded("many empty objects", || schema::decode(&pod(), &json, FieldValidation::Warn));
 }
 
@@ -139,26 +191,35 @@ fn many_small_parts_are_bounded() {
 fn patches_take_no_more_than_they_are_long() {
     let of = types::by_kind("", "v1", "ConfigMap").expect("a kind");
     let keys: Vec<String> = (0..150_000).map(|key| format!("k{key:06}")).collect();
-    let data: serde_json::Map<String, Value> = keys.iter().map(|key| (key.clone(), "v".into())).collect();
+    let data: serde_json::Map<String, Value> =
+        keys.iter().map(|key| (key.clone(), "v".into())).collect();
     let object = json!({"data": data});
     let patch = json!({"data": {"$retainKeys": keys.clone()}});
     let mut kept = object.clone();
-    bounded("many kept keys", || schema::strategic_merge_patch(of, &mut kept, patch)).expect("a patch");
+    bounded("many kept keys", || schema::strategic_merge_patch(of, &mut kept, patch))
+        .expect("a patch");
     assert_eq!(kept, object);
     let mut patch = json!({"data": data});
     patch["data"]["$retainKeys"] = keys.clone().into();
-    bounded("many kept keys of a patch", || schema::strategic_merge_patch(of, &mut json!({}), patch)).expect("a patch");
+    bounded("many kept keys of a patch", || {
+        schema::strategic_merge_patch(of, &mut json!({}), patch)
+    })
+    .expect("a patch");
 
     let pod = types::by_kind("", "v1", "Pod").expect("a kind");
-    let named = |prefix: &str| (0..60_000).map(|n| json!({"name": format!("{prefix}{n}")})).collect::<Vec<_>>();
+    let named = |prefix: &str| {
+        (0..60_000).map(|n| json!({"name": format!("{prefix}{n}")})).collect::<Vec<_>>()
+    };
     let mut live = json!({"spec": {"containers": named("a")}});
     let order: Vec<_> = named("b").into_iter().chain(named("a").into_iter().rev()).collect();
     let patch = json!({"spec": {"containers": named("b"), "$setElementOrder/containers": order}});
-    bounded("many ordered items", || schema::strategic_merge_patch(pod, &mut live, patch)).expect("a patch");
+    bounded("many ordered items", || schema::strategic_merge_patch(pod, &mut live, patch))
+        .expect("a patch");
     let mut live = json!({"metadata": {"finalizers": (0..60_000).map(|n| format!("a/{n}")).collect::<Vec<_>>()}});
     let patch = json!({"metadata": {"finalizers": (30_000..90_000).map(|n| format!("a/{n}")).collect::<Vec<_>>(),
         "$deleteFromPrimitiveList/finalizers": (0..60_000).map(|n| format!("a/{n}")).collect::<Vec<_>>()}});
-    bounded("many set items", || schema::strategic_merge_patch(pod, &mut live, patch)).expect("a patch");
+    bounded("many set items", || schema::strategic_merge_patch(pod, &mut live, patch))
+        .expect("a patch");
 
     let mut operations = vec![json!({"op": "add", "path": "/a", "value": ["x".repeat(1024)]})];
     operations.extend((0..60).map(|_| json!({"op": "copy", "from": "/a", "path": "/a/-"})));
@@ -167,10 +228,15 @@ fn patches_take_no_more_than_they_are_long() {
     let many = vec![1; 250_000];
     let operations = vec![json!({"op": "add", "path": "/a/0", "value": 1}); 10_000];
     let patch = Value::from(operations).to_string();
-    bounded("insertions at the front", || schema::json_patch(&mut json!({"a": many}), patch.as_bytes())).expect("a patch");
+    bounded("insertions at the front", || {
+        schema::json_patch(&mut json!({"a": many}), patch.as_bytes())
+    })
+    .expect("a patch");
     let operations = vec![json!({"op": "test", "path": "/a", "value": 1}); 10_000];
     let patch = Value::from(operations).to_string();
-    bounded("tests", || assert!(schema::json_patch(&mut json!({"a": vec![1; 250_000]}), patch.as_bytes()).is_err()));
+    bounded("tests", || {
+        assert!(schema::json_patch(&mut json!({"a": vec![1; 250_000]}), patch.as_bytes()).is_err())
+    });
 }
 
 #[test]
@@ -179,7 +245,10 @@ fn applied_sets_take_no_more_than_they_are_long() {
     let fields = format!("{{{}}}", keys.join(","));
     let set: Set = bounded("many fields", || serde_json::from_str(&fields)).expect("a set");
     bounded("many fields written", || assert_eq!(set.to_json().len(), fields.len()));
-    let keys: Vec<String> = (0..30_000).rev().map(|key| format!("\"k:{{\\\"name\\\":\\\"{key}\\\",\\\"port\\\":{key}}}\":{{}}")).collect();
+    let keys: Vec<String> = (0..30_000)
+        .rev()
+        .map(|key| format!("\"k:{{\\\"name\\\":\\\"{key}\\\",\\\"port\\\":{key}}}\":{{}}"))
+        .collect();
     let fields = format!("{{{}}}", keys.join(","));
     let set: Set = bounded("many keys", || serde_json::from_str(&fields)).expect("a set");
     bounded("many keys together", || {

@@ -20,7 +20,12 @@ const FOREVER: Duration = Duration::from_secs(60);
 type Route = Vec<&'static Field>;
 
 /// Every list of a type that was not seen before, and how to get there.
-fn routes(of: &'static Type, route: &mut Route, seen: &mut HashSet<(u16, &'static str)>, found: &mut Vec<Route>) {
+fn routes(
+    of: &'static Type,
+    route: &mut Route,
+    seen: &mut HashSet<(u16, &'static str)>,
+    found: &mut Vec<Route>,
+) {
     for field in of.fields {
         if route.len() > 12 || !seen.insert((of.id, field.name)) {
             continue;
@@ -42,8 +47,14 @@ fn item(of: &Of, keys: &[&str], number: usize) -> Value {
         Of::Object(id) => {
             let named = ["name", "key", "path", "host", "ip", "mountPath", "devicePath"];
             let of = types::by_id(*id);
-            let fields = of.fields.iter().filter(|field| keys.contains(&field.name) || named.contains(&field.name));
-            fields.map(|field| (field.name.to_owned(), item(&field.of, &[], number))).collect::<Map<_, _>>().into()
+            let fields = of
+                .fields
+                .iter()
+                .filter(|field| keys.contains(&field.name) || named.contains(&field.name));
+            fields
+                .map(|field| (field.name.to_owned(), item(&field.of, &[], number)))
+                .collect::<Map<_, _>>()
+                .into()
         }
         Of::Int32 | Of::Int64 | Of::IntOrString | Of::Double => number.into(),
         Of::Bool => true.into(),
@@ -68,7 +79,10 @@ fn long(route: &Route, items: usize) -> Value {
     let numbers = (0..items).rev();
     let list: Value = match last.of {
         Of::List(of) => numbers.map(|number| item(of, keys, number)).collect(),
-        Of::Map(of) => numbers.map(|number| (format!("v{number}"), item(of, &[], number))).collect::<Map<_, _>>().into(),
+        Of::Map(of) => numbers
+            .map(|number| (format!("v{number}"), item(of, &[], number)))
+            .collect::<Map<_, _>>()
+            .into(),
         _ => unreachable!("routes lead to lists and maps"),
     };
     before.iter().rev().fold(json!({last.name: list}), |inner, field| {

@@ -33,14 +33,20 @@ fn frugal<T>(length: usize, factor: usize, work: impl FnOnce() -> T) -> T {
 fn kinds() -> Vec<(GroupVersionKind, &'static Type)> {
     let all = types::all().iter();
     let kinds: Vec<_> = all
-        .filter_map(|of| types::kind_of(of).map(|(group, version, kind)| (GroupVersionKind::new(group, version, kind), of)))
+        .filter_map(|of| {
+            types::kind_of(of)
+                .map(|(group, version, kind)| (GroupVersionKind::new(group, version, kind), of))
+        })
         .collect();
     assert!(kinds.len() > 100, "{}", kinds.len());
     kinds
 }
 
 /// An object of some kind, which says what it is.
-fn some(rng: &mut Rng, kinds: &[(GroupVersionKind, &'static Type)]) -> (GroupVersionKind, &'static Type, Value) {
+fn some(
+    rng: &mut Rng,
+    kinds: &[(GroupVersionKind, &'static Type)],
+) -> (GroupVersionKind, &'static Type, Value) {
     let (kind, of) = kinds.choose(rng).expect("there are kinds").clone();
     let value = of_kind(rng, &kind, of);
     (kind, of, value)

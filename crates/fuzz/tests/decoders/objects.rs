@@ -8,7 +8,8 @@ use skiff_fuzz::{campaign, mutate, object};
 
 use crate::{damaged, frugal, kinds, of_kind, some};
 
-const MODES: [FieldValidation; 3] = [FieldValidation::Ignore, FieldValidation::Warn, FieldValidation::Strict];
+const MODES: [FieldValidation; 3] =
+    [FieldValidation::Ignore, FieldValidation::Warn, FieldValidation::Strict];
 
 /// What one byte of JSON may become: an empty object in a list is three bytes, and its value has room for more.
 const PARSED: usize = 64;
@@ -22,13 +23,17 @@ fn json_is_refused_or_canonical() {
         let mode = *MODES.choose(rng).expect("modes");
         match frugal(body.len(), PARSED, || schema::decode(&kind, &body, mode)) {
             Ok(decoded) => {
-                let again = schema::decode_value(&kind, &decoded.value, FieldValidation::Strict).expect("decoded before");
+                let again = schema::decode_value(&kind, &decoded.value, FieldValidation::Strict)
+                    .expect("decoded before");
                 assert_eq!(again.value, decoded.value, "{kind:?}");
                 let text = decoded.value.to_string();
-                let again = schema::decode(&kind, text.as_bytes(), FieldValidation::Strict).expect("decoded before");
+                let again = schema::decode(&kind, text.as_bytes(), FieldValidation::Strict)
+                    .expect("decoded before");
                 assert_eq!(again.value, decoded.value, "{kind:?}");
             }
-            Err(error) => assert!(!error.0.is_empty() && error.0.len() < 2 * body.len() + 1000, "{error}"),
+            Err(error) => {
+                assert!(!error.0.is_empty() && error.0.len() < 2 * body.len() + 1000, "{error}")
+            }
         }
         let _ = schema::decode::parse(&body);
     });
@@ -81,20 +86,29 @@ fn yaml_is_refused_or_json() {
         let body = mutate::bytes(rng, &[yaml.into_bytes()]);
         if let Ok(json) = frugal(body.len(), PARSED, || codec::yaml::to_json(&body)) {
             let read: Result<Value, _> = serde_json::from_slice(&json);
-            assert!(read.is_ok(), "{:?} of {:?}", String::from_utf8_lossy(&json), String::from_utf8_lossy(&body));
+            assert!(
+                read.is_ok(),
+                "{:?} of {:?}",
+                String::from_utf8_lossy(&json),
+                String::from_utf8_lossy(&body)
+            );
         }
     });
 }
 
 #[test]
 fn protobuf_is_refused_or_json() {
-    let kinds: Vec<_> =
-        kinds().into_iter().filter(|(kind, _)| codec::protobuf::serves(&kind.api_version(), &kind.kind)).collect();
+    let kinds: Vec<_> = kinds()
+        .into_iter()
+        .filter(|(kind, _)| codec::protobuf::serves(&kind.api_version(), &kind.kind))
+        .collect();
     assert!(kinds.len() > 100, "{}", kinds.len());
     campaign("protobuf", 1500, |rng| {
         let (kind, of, value) = some(rng, &kinds);
-        let decoded = schema::decode_value(&kind, &value, FieldValidation::Ignore).expect("of its kind");
-        let body = codec::protobuf::object(decoded.value.to_string().as_bytes()).expect("has a form");
+        let decoded =
+            schema::decode_value(&kind, &value, FieldValidation::Ignore).expect("of its kind");
+        let body =
+            codec::protobuf::object(decoded.value.to_string().as_bytes()).expect("has a form");
         let back = codec::protobuf::to_json(&body).expect("what was written");
         let back = schema::decode(&kind, &back, FieldValidation::Strict).expect("of its kind");
         let again = codec::protobuf::object(back.value.to_string().as_bytes()).expect("has a form");
@@ -104,7 +118,9 @@ fn protobuf_is_refused_or_json() {
         let other = codec::protobuf::object(other.as_bytes()).unwrap_or_default();
         let body = mutate::bytes(rng, &[body, other]);
         let _ = codec::protobuf::declared(&body);
-        let Ok(json) = frugal(body.len(), PARSED, || codec::protobuf::to_json(&body)) else { return };
+        let Ok(json) = frugal(body.len(), PARSED, || codec::protobuf::to_json(&body)) else {
+            return;
+        };
         let _: Value = serde_json::from_slice(&json).expect("JSON");
         // A time or a number may be read that is written in no object.
         if let Ok(written) = codec::protobuf::object(&json) {
@@ -112,7 +128,8 @@ fn protobuf_is_refused_or_json() {
             let written_again = codec::protobuf::object(&read).expect("what was read");
             assert_eq!(written_again, written);
         }
-        let _ = codec::protobuf::to_json_as(&mutate::bytes(rng, &[written_prefix()]), ("v1", "Pod"));
+        let _ =
+            codec::protobuf::to_json_as(&mutate::bytes(rng, &[written_prefix()]), ("v1", "Pod"));
     });
 }
 

@@ -26,7 +26,8 @@ fn merge_patches_end_in_an_object_or_an_error() {
         let patch = with_directives(rng, of, &value);
         let size = patch.to_string().len() + value.to_string().len();
         let mut patched = value.clone();
-        if frugal(size, PATCHED, || schema::strategic_merge_patch(of, &mut patched, patch)).is_ok() {
+        if frugal(size, PATCHED, || schema::strategic_merge_patch(of, &mut patched, patch)).is_ok()
+        {
             let _ = schema::decode_value(&kind, &patched, FieldValidation::Strict);
         }
     });
@@ -44,7 +45,10 @@ fn with_directives(rng: &mut Rng, of: &'static Type, value: &Value) -> Value {
         let some = if rng.random_bool(0.2) { mutate::odd(rng) } else { some };
         let Some(Value::Object(holder)) = patch.pointer_mut(above) else { continue };
         match rng.random_range(0..6) {
-            0 => drop(holder.insert("$patch".into(), ["replace", "delete", "merge", "x"].choose(rng).copied().into())),
+            0 => drop(holder.insert(
+                "$patch".into(),
+                ["replace", "delete", "merge", "x"].choose(rng).copied().into(),
+            )),
             1 => drop(holder.insert("$retainKeys".into(), json!([name, "other"]))),
             2 => drop(holder.insert(format!("$setElementOrder/{name}"), some)),
             3 => drop(holder.insert(format!("$deleteFromPrimitiveList/{name}"), some)),
@@ -71,7 +75,10 @@ fn json_patches_end_in_an_object_or_an_error() {
         };
         let mut operations = Vec::new();
         for _ in 0..rng.random_range(0..8) {
-            let op = ["add", "remove", "replace", "move", "copy", "test"].choose(rng).copied().unwrap_or_default();
+            let op = ["add", "remove", "replace", "move", "copy", "test"]
+                .choose(rng)
+                .copied()
+                .unwrap_or_default();
             let (from, path, value) = (pointer(rng), pointer(rng), mutate::odd(rng));
             operations.push(json!({"op": op, "from": from, "path": path, "value": value}));
         }
@@ -80,7 +87,8 @@ fn json_patches_end_in_an_object_or_an_error() {
         let mut patched = value.clone();
         if frugal(size, PATCHED, || schema::json_patch(&mut patched, &patch)).is_ok() {
             let text = patched.to_string();
-            let read: Value = serde_json::from_str(&text).expect("what is patched is stored and read again");
+            let read: Value =
+                serde_json::from_str(&text).expect("what is patched is stored and read again");
             assert_eq!(read, patched);
         }
     });

@@ -17,10 +17,14 @@ const WANTED: Wanted = Wanted { stdin: true, stdout: true, stderr: true, tty: tr
 
 /// Runs a connection on a runtime of its own, in paused time: what waits for ever waits no time at all.
 fn on_a_runtime(work: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let runtime = runtime.expect("a runtime");
-    let ((), held) = memory::peak(|| runtime.block_on(async { tokio::time::timeout(Duration::from_secs(86_400), work).await })
-        .expect("connections end"));
+    let ((), held) = memory::peak(|| {
+        runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(86_400), work).await })
+            .expect("connections end")
+    });
     assert!(held < HELD, "{held}");
 }
 
@@ -42,7 +46,9 @@ fn spoken() -> Vec<u8> {
         far.read_to_end(&mut written).await.expect("reads");
     });
     // A ping and a goodbye, which this client never says.
-    written.extend_from_slice(&[0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1, 0x80, 3, 0, 7, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+    written.extend_from_slice(&[
+        0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1, 0x80, 3, 0, 7, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0,
+    ]);
     written
 }
 
@@ -122,7 +128,15 @@ fn websocket(opcode: u8, data: &[u8]) -> Vec<u8> {
 }
 
 fn conversation(rng: &mut Rng, spdy: &[u8]) -> Vec<u8> {
-    let said: [&[u8]; 7] = [b"\0input", b"\x04{\"Width\":80,\"Height\":25}", b"\xff\0", b"0aW5wdXQ=", b"4e30=", b"", spdy];
+    let said: [&[u8]; 7] = [
+        b"\0input",
+        b"\x04{\"Width\":80,\"Height\":25}",
+        b"\xff\0",
+        b"0aW5wdXQ=",
+        b"4e30=",
+        b"",
+        spdy,
+    ];
     let mut out = Vec::new();
     for _ in 0..rng.random_range(1..8) {
         let opcode = [2, 2, 1, 8, 9, 10, 0].choose(rng).copied().unwrap_or_default();
@@ -153,10 +167,23 @@ fn websockets_end_whatever_is_said() {
 
 #[test]
 fn headers_of_upgrades_are_refused_or_agreed_on() {
-    let seeds = ["v5.channel.k8s.io, v4.channel.k8s.io", "SPDY/3.1", "websocket", "Upgrade, keep-alive", "SPDY/3.1+portforward.k8s.io"];
+    let seeds = [
+        "v5.channel.k8s.io, v4.channel.k8s.io",
+        "SPDY/3.1",
+        "websocket",
+        "Upgrade, keep-alive",
+        "SPDY/3.1+portforward.k8s.io",
+    ];
     campaign("upgrades", 2000, |rng| {
         let mut headers = http::HeaderMap::new();
-        for name in ["upgrade", "connection", "sec-websocket-protocol", "sec-websocket-key", "sec-websocket-version", "x-stream-protocol-version"] {
+        for name in [
+            "upgrade",
+            "connection",
+            "sec-websocket-protocol",
+            "sec-websocket-key",
+            "sec-websocket-version",
+            "x-stream-protocol-version",
+        ] {
             if let Ok(value) = mutate::text(rng, &seeds).parse() {
                 headers.insert(name, value);
             }

@@ -78,7 +78,8 @@ async fn kube_rs_runs_attaches_and_forwards() {
     assert!(refused.contains("failed to connect to localhost:1 inside the pod"), "{refused:?}");
     drop(forward);
 
-    let last = LogParams { container: Some("plain".into()), tail_lines: Some(1), ..Default::default() };
+    let last =
+        LogParams { container: Some("plain".into()), tail_lines: Some(1), ..Default::default() };
     assert_eq!(pods.logs("talk", &last).await.expect("a log"), "tick\n");
     node.finish().await;
 }

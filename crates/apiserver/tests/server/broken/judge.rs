@@ -13,22 +13,38 @@ const ELSEWHERE: &[&str] = &[];
 
 /// Reasons of causes.
 const REASONS: &[&str] = &[
-    "FieldValueRequired", "FieldValueInvalid", "FieldValueForbidden", "FieldValueNotSupported", "FieldValueDuplicate",
-    "FieldValueTooLong", "FieldValueTooMany", "FieldValueNotFound", "FieldValueTypeInvalid", "InternalError",
+    "FieldValueRequired",
+    "FieldValueInvalid",
+    "FieldValueForbidden",
+    "FieldValueNotSupported",
+    "FieldValueDuplicate",
+    "FieldValueTooLong",
+    "FieldValueTooMany",
+    "FieldValueNotFound",
+    "FieldValueTypeInvalid",
+    "InternalError",
 ];
 
 /// Reason, field and message of each cause.
 pub(super) fn causes(status: &Value) -> Vec<(String, String, String)> {
     let text = |cause: &Value, name: &str| cause[name].as_str().unwrap_or_default().to_owned();
     let causes = status["details"]["causes"].as_array().into_iter().flatten();
-    causes.map(|cause| (text(cause, "reason"), text(cause, "field"), text(cause, "message"))).collect()
+    causes
+        .map(|cause| (text(cause, "reason"), text(cause, "field"), text(cause, "message")))
+        .collect()
 }
 
 /// What is wrong with an answer to an object of a kind.
-pub(super) fn whole(kind: &GroupVersionKind, of: &'static Type, sent: &Value, answer: &Answer) -> Vec<String> {
+pub(super) fn whole(
+    kind: &GroupVersionKind,
+    of: &'static Type,
+    sent: &Value,
+    answer: &Answer,
+) -> Vec<String> {
     let (code, value) = (answer.code.as_u16(), answer.json());
     if code == 201 {
-        let right = value["kind"] == kind.kind.as_str() && value["apiVersion"] == kind.api_version();
+        let right =
+            value["kind"] == kind.kind.as_str() && value["apiVersion"] == kind.api_version();
         return if right { vec![] } else { vec![format!("answered as {}", value["kind"])] };
     }
     let mut wrong = Vec::new();
@@ -42,7 +58,12 @@ pub(super) fn whole(kind: &GroupVersionKind, of: &'static Type, sent: &Value, an
         other => return vec![format!("code {other}")],
     };
     let is = |field: &str, expected: &str| value[field] == expected;
-    if !(is("kind", "Status") && is("apiVersion", "v1") && is("status", "Failure") && is("reason", reason) && value["code"] == code) {
+    if !(is("kind", "Status")
+        && is("apiVersion", "v1")
+        && is("status", "Failure")
+        && is("reason", reason)
+        && value["code"] == code)
+    {
         wrong.push(format!("no whole Status: {value}"));
     }
     if code == 422 {
@@ -51,9 +72,17 @@ pub(super) fn whole(kind: &GroupVersionKind, of: &'static Type, sent: &Value, an
     wrong
 }
 
-fn invalid(kind: &GroupVersionKind, of: &'static Type, sent: &Value, status: &Value, wrong: &mut Vec<String>) {
+fn invalid(
+    kind: &GroupVersionKind,
+    of: &'static Type,
+    sent: &Value,
+    status: &Value,
+    wrong: &mut Vec<String>,
+) {
     let details = &status["details"];
-    if details["kind"] != kind.kind.as_str() || details["group"].as_str().unwrap_or_default() != kind.group {
+    if details["kind"] != kind.kind.as_str()
+        || details["group"].as_str().unwrap_or_default() != kind.group
+    {
         wrong.push(format!("details {details}"));
     }
     let causes = causes(status);
@@ -61,10 +90,13 @@ fn invalid(kind: &GroupVersionKind, of: &'static Type, sent: &Value, status: &Va
         wrong.push("no causes".to_owned());
     }
     let mut seen = HashSet::new();
-    let texts: Vec<String> = causes.iter().map(|(_, field, message)| format!("{field}: {message}")).collect();
-    let texts: Vec<&str> = texts.iter().map(String::as_str).filter(|text| seen.insert(*text)).collect();
+    let texts: Vec<String> =
+        causes.iter().map(|(_, field, message)| format!("{field}: {message}")).collect();
+    let texts: Vec<&str> =
+        texts.iter().map(String::as_str).filter(|text| seen.insert(*text)).collect();
     let group = if kind.group.is_empty() { String::new() } else { format!(".{}", kind.group) };
-    let listed = if let [one] = texts[..] { one.to_owned() } else { format!("[{}]", texts.join(", ")) };
+    let listed =
+        if let [one] = texts[..] { one.to_owned() } else { format!("[{}]", texts.join(", ")) };
     let shown = details["name"].as_str().unwrap_or_default();
     let expected = format!("{}{group} {shown:?} is invalid: {listed}", kind.kind);
     let generated = sent["metadata"].get("generateName").is_some();
@@ -94,7 +126,10 @@ fn is_field(of: &'static Type, path: &str) -> bool {
             Of::List(of) | Of::Map(of) => {
                 // Keys may hold anything, brackets too.
                 let Some(inner) = rest.strip_prefix('[') else { return false };
-                let end = inner.find("].").or_else(|| inner.find("][")).unwrap_or(inner.len().saturating_sub(1));
+                let end = inner
+                    .find("].")
+                    .or_else(|| inner.find("]["))
+                    .unwrap_or(inner.len().saturating_sub(1));
                 let Some(after) = inner.get(end + 1..) else { return false };
                 (at, rest) = (*of, after);
             }
@@ -114,6 +149,8 @@ fn is_field(of: &'static Type, path: &str) -> bool {
 /// Whether one path leads to the other, or both have the object around them in common.
 pub(super) fn related(one: &str, other: &str) -> bool {
     let (one, other) = (one.trim_start_matches('.'), other.trim_start_matches('.'));
-    let around = |path: &str| path.rsplit_once(['.', '[']).map_or(String::new(), |(above, _)| above.to_owned());
+    let around = |path: &str| {
+        path.rsplit_once(['.', '[']).map_or(String::new(), |(above, _)| above.to_owned())
+    };
     one.starts_with(other) || other.starts_with(one) || one.starts_with(&around(other))
 }

@@ -34,7 +34,9 @@ fn package(name: &str, install: impl Fn(&Path) -> Command) -> Option<PathBuf> {
 fn python() -> Option<PathBuf> {
     package(PYTHON, |directory| {
         let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--no-compile", "--target"]).arg(directory).arg(PYTHON);
+        pip.args(["-m", "pip", "install", "--quiet", "--no-compile", "--target"])
+            .arg(directory)
+            .arg(PYTHON);
         pip
     })
 }

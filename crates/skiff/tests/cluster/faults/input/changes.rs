@@ -13,7 +13,8 @@ pub(super) fn wrong_patches(cluster: &Cluster) -> Vec<Case> {
     let path = format!("{CONFIG_MAPS}/patched");
     vec![
         patch(&path, MERGE, "{").bad("error decoding patch: …"),
-        patch(&path, STRATEGIC, "nonsense").bad("invalid character 'o' in literal null (expecting 'u')"),
+        patch(&path, STRATEGIC, "nonsense")
+            .bad("invalid character 'o' in literal null (expecting 'u')"),
         patch(&path, JSON_PATCH, r#"[{"op":"test","path":"/data/a","value":"c"}]"#).is(
             422,
             "Invalid",

@@ -1,6 +1,6 @@
 //! Objects of single kinds that say what their kinds do not allow.
 
-use super::{Case, DEPLOYMENTS, LABEL, PODS, SERVICES, post};
+use super::{Case, DEPLOYMENTS, PODS, SERVICES, post};
 
 pub(super) fn wrong_workloads() -> Vec<Case> {
     let pod = |spec: &str| post(PODS, &format!(r#"{{"metadata":{{"name":"p"}},"spec":{spec}}}"#));

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use super::{CONFIG_MAPS, Case, DEPLOYMENTS, LABEL, PODS, SECRETS, SUBDOMAIN, YAML, get, post};
+use super::{
+    CONFIG_MAPS, Case, DEPLOYMENTS, JSON, LABEL, PODS, SECRETS, SUBDOMAIN, YAML, get, post,
+};
 
 pub(super) fn malformed() -> Vec<Case> {
     let unrecognized = "the object provided is unrecognized (must be of type ConfigMap): couldn't \

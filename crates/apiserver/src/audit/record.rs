@@ -288,9 +288,9 @@ fn go_duration(time: Duration) -> String {
     let nanos = time.as_nanos();
     let (whole, unit) = match nanos {
         0 => return "0s".into(),
-        ..1_000 => (1, "ns"),
-        ..1_000_000 => (1_000, "µs"),
-        ..1_000_000_000 => (1_000_000, "ms"),
+        1..1_000 => (1, "ns"),
+        1_000..1_000_000 => (1_000, "µs"),
+        1_000_000..1_000_000_000 => (1_000_000, "ms"),
         _ => (1_000_000_000, "s"),
     };
     let (count, rest) = (nanos / whole, nanos % whole);

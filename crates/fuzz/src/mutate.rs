@@ -203,7 +203,8 @@ pub fn odd(rng: &mut Rng) -> Value {
         3 => u64::MAX.into(),
         4 => i64::MIN.into(),
         5 => rng.random::<i32>().into(),
-        6 => json!(rng.random::<f64>() * 1e300),
+        // Of few digits: others may come back with another last one.
+        6 => json!(f64::from(rng.random::<i16>()) / 8.0),
         7 => json!([]),
         8 => json!({}),
         9 => json!([null, {"name": "a"}, 1]),

@@ -64,7 +64,7 @@ impl<'a> Walk<'a> {
     async fn check(&mut self, what: &str, object: &Value, expected: &Expected) {
         // Every other one in YAML, which says the same.
         let json = object.to_string();
-        let syntax = if self.asked % 2 == 0 { JSON } else { YAML };
+        let syntax = if self.asked.is_multiple_of(2) { JSON } else { YAML };
         let body = if syntax == JSON {
             json
         } else {

@@ -112,7 +112,9 @@ fn protobuf_is_refused_or_json() {
         let back = codec::protobuf::to_json(&body).expect("what was written");
         let back = schema::decode(&kind, &back, FieldValidation::Strict).expect("of its kind");
         let again = codec::protobuf::object(back.value.to_string().as_bytes()).expect("has a form");
-        assert_eq!(again, body, "{}", decoded.value);
+        // Empty bytes are written, and read as nothing.
+        let read = |body: &[u8]| codec::protobuf::to_json(body).expect("what was written");
+        assert_eq!(read(&again), read(&body), "{}", decoded.value);
 
         let other = of_kind(rng, &kind, of).to_string();
         let other = codec::protobuf::object(other.as_bytes()).unwrap_or_default();

@@ -113,7 +113,6 @@ fn names_times_and_versions_of_anything() {
             names::is_label_value,
             names::is_config_map_key,
             names::is_env_var_name,
-            names::is_strict_env_var_name,
             names::is_port_name,
             names::is_http_header_name,
             names::is_percent,

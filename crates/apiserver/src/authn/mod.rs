@@ -304,7 +304,9 @@ fn unauthorized() -> Status {
 
 fn bearer(headers: &HeaderMap) -> Option<String> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
-        let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
+        // A token that is no text is a wrong one, not none.
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let (scheme, token) = value.trim().split_once(' ')?;
         let token = token.trim();
         return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
             .then(|| token.to_owned());

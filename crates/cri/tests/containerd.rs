@@ -1,7 +1,6 @@
 //! A real containerd in scratch directories: start, adopt, survive its starter, restart, stop without leftovers.
 //! Needs root and the package containerd.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use std::{fs, path::Path, time::Duration};
 

@@ -1,7 +1,6 @@
 //! A real containerd in scratch directories: start, adopt, survive its starter, restart, stop without leftovers.
 //! Needs root and the package containerd.
 
-
 use std::{fs, path::Path, time::Duration};
 
 use cri::{
